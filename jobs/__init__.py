@@ -1,0 +1,1 @@
+"""The command `vtm`: one file a command, recipes, cluster submission, benchmarks."""

@@ -1,0 +1,1 @@
+"""Videos to merged token shards: inputs, decode, encode, shards, engines, and reading shards back."""
