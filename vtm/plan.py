@@ -1,0 +1,184 @@
+"""A merge as a value: which of M groups each of N tokens belongs to.
+
+A plan is decided once, from keys, and then applied to anything with a token axis: features, positions, sizes.
+
+Letters: B batch, N tokens before the merge, M groups after it, C channels (any number).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from vtm.segments import segment_sum
+
+Grid = tuple[int, int, int]
+"""Frames, rows and columns (T, H, W) of the patches of a clip; token i is patch (t, y, x) in that order."""
+
+
+class MergeError(ValueError):
+    """A merge that cannot be carried out as asked; its text is one line that a user can act on."""
+
+
+@dataclass(frozen=True, eq=False)
+class MergePlan:
+    """Where each of N tokens goes among M groups, none of which is empty.
+
+    Groups are ordered by the position of their target, an unmerged token being its own target;
+    `ordered_by_center` gives the other order that is of use.
+    """
+
+    group: Tensor
+    """(B, N) int64 in [0, M)."""
+    num_groups: int
+    """M."""
+    targets: Tensor
+    """(B, M) int64 in [0, N): the token each group grew from, a member of it."""
+
+    @cached_property
+    def sizes(self) -> Tensor:
+        """(B, M) int32: tokens in each group; each row sums to N."""
+        counts_BM = self.group.new_zeros(self.group.shape[0], self.num_groups, dtype=torch.int32)
+        return counts_BM.scatter_add_(1, self.group, torch.ones_like(self.group, dtype=torch.int32))
+
+    def sum(self, x_BNC: Tensor) -> Tensor:
+        """Add up each group.
+
+        Args:
+            x_BNC: (B, N, C), any float dtype.
+
+        Returns:
+            (B, M, C) in float32, or in float64 where x is: a bfloat16 sum would stop growing at 256 terms.
+        """
+        self._check_tokens(x_BNC)
+        return segment_sum(x_BNC, self.group, self.num_groups)
+
+    def mean(self, x_BNC: Tensor) -> Tensor:
+        """Average each group, all tokens counting alike (the paper's equation 4).
+
+        Args:
+            x_BNC: (B, N, C), any float dtype; gradients flow through.
+
+        Returns:
+            (B, M, C) in the dtype of x, accumulated in float32 at least.
+        """
+        total_BMC = self.sum(x_BNC)
+        return (total_BMC / self.sizes[..., None].to(total_BMC.dtype)).to(x_BNC.dtype)
+
+    def weighted_mean(self, x_BNC: Tensor, sizes_BN: Tensor) -> Tensor:
+        """Average each group, a token counting as often as the patches it stands for (ToMe, section 3).
+
+        Args:
+            x_BNC: (B, N, C), any float dtype.
+            sizes_BN: (B, N) positive weights, usually the sizes of an earlier plan.
+
+        Returns:
+            (B, M, C) in the dtype of x, accumulated in float32 at least.
+        """
+        self._check_tokens(x_BNC)
+        weight_BN1 = sizes_BN[..., None].to(torch.promote_types(x_BNC.dtype, torch.float32))
+        total_BMC = self.sum(x_BNC * weight_BN1)
+        return (total_BMC / self.sum(weight_BN1)).to(x_BNC.dtype)
+
+    def spread(self, y_BMC: Tensor) -> Tensor:
+        """Give each token its group's value.
+
+        Args:
+            y_BMC: (B, M, C), any dtype.
+
+        Returns:
+            (B, N, C) in the dtype of y.
+
+        Raises:
+            MergeError: y has not one row a group.
+        """
+        if y_BMC.dim() != 3 or y_BMC.shape[:2] != (self.group.shape[0], self.num_groups):
+            expected = f"({self.group.shape[0]}, {self.num_groups}, C)"
+            raise MergeError(f"the plan spreads values of shape {expected}, got {tuple(y_BMC.shape)}")
+        rows_BN = self.group + self._row_offsets(self.num_groups)
+        return y_BMC.flatten(0, 1).index_select(0, rows_BN.flatten()).view(*self.group.shape, y_BMC.shape[2])
+
+    def then(self, later: MergePlan) -> MergePlan:
+        """Compose with a plan over this plan's groups: one plan from the N tokens to the later plan's groups.
+
+        Raises:
+            MergeError: the later plan is not over this plan's M groups.
+        """
+        if later.group.shape != self.targets.shape:
+            expected, got = tuple(self.targets.shape), tuple(later.group.shape)
+            raise MergeError(f"a plan that follows this one is over {expected} groups, got {got}")
+        return MergePlan(
+            group=later.group.gather(1, self.group),
+            num_groups=later.num_groups,
+            targets=self.targets.gather(1, later.targets),
+        )
+
+    def centers(self, grid: Grid) -> Tensor:
+        """Mean position of each group's tokens.
+
+        Args:
+            grid: T, H, W with T·H·W = N.
+
+        Returns:
+            (B, M, 3) float32: t, y, x in patch units, equal on every device (whole numbers are added up).
+        """
+        position_N3 = token_positions(grid, self.group.device)
+        if len(position_N3) != self.group.shape[1]:
+            raise MergeError(f"grid {grid} does not hold the plan's {self.group.shape[1]} tokens")
+        index_BN3 = self.group[..., None].expand(-1, -1, 3)
+        total_BM3 = self.group.new_zeros(self.group.shape[0], self.num_groups, 3)
+        total_BM3.scatter_add_(1, index_BN3, position_N3.expand_as(index_BN3))
+        return (total_BM3.double() / self.sizes[..., None]).float()
+
+    def ordered_by_center(self, grid: Grid) -> MergePlan:
+        """The same merge with its groups ordered by centre time, then y, then x; ties keep their order."""
+        centers_BM3 = self.centers(grid)
+        order_BM = torch.arange(self.num_groups, device=self.group.device).expand_as(self.targets)
+        for axis in (2, 1, 0):
+            key_BM = centers_BM3[..., axis].gather(1, order_BM)
+            order_BM = order_BM.gather(1, key_BM.argsort(dim=1, stable=True))
+        return self.reorder(order_BM)
+
+    def reorder(self, order_BM: Tensor) -> MergePlan:
+        """The same merge with other group numbers: new group m is old group order[m].
+
+        Args:
+            order_BM: (B, M) int64, a permutation of [0, M) in each row.
+        """
+        rank_BM = torch.empty_like(order_BM)
+        rank_BM.scatter_(1, order_BM, torch.arange(self.num_groups, device=order_BM.device).expand_as(order_BM))
+        return MergePlan(
+            group=rank_BM.gather(1, self.group),
+            num_groups=self.num_groups,
+            targets=self.targets.gather(1, order_BM),
+        )
+
+    def to(self, device: torch.device | str) -> MergePlan:
+        """The same plan on another device."""
+        return MergePlan(self.group.to(device), self.num_groups, self.targets.to(device))
+
+    def _row_offsets(self, rows: int) -> Tensor:
+        return torch.arange(self.group.shape[0], device=self.group.device)[:, None] * rows
+
+    def _check_tokens(self, x_BNC: Tensor) -> None:
+        if x_BNC.dim() != 3 or x_BNC.shape[:2] != self.group.shape:
+            raise MergeError(
+                f"the plan merges tokens of shape ({self.group.shape[0]}, {self.group.shape[1]}, C), "
+                f"got {tuple(x_BNC.shape)}"
+            )
+
+
+def identity_plan(batch: int, tokens: int, device: torch.device | str = "cpu") -> MergePlan:
+    """The plan that merges nothing: N groups of one token."""
+    group_BN = torch.arange(tokens, device=device).repeat(batch, 1)
+    return MergePlan(group=group_BN, num_groups=tokens, targets=group_BN)
+
+
+def token_positions(grid: Grid, device: torch.device | str = "cpu") -> Tensor:
+    """(N, 3) int64: t, y, x of each token of a grid."""
+    frames, rows, columns = grid
+    index_N = torch.arange(frames * rows * columns, device=device)
+    return torch.stack((index_N // (rows * columns), index_N // columns % rows, index_N % columns), dim=1)
