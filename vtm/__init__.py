@@ -1,18 +1,25 @@
 """Video token merging: vision transformers and the merge of their tokens over space and time."""
 
+from vtm.encoders import Encoder, EncoderError, EncoderOutput, ImageSpec, load_encoder, read_image_spec
 from vtm.fidelity import fidelity, token_cosines
 from vtm.merge import STRATEGIES, Strategy, merge_plan, plan_from_targets
 from vtm.plan import Grid, MergeError, MergePlan, identity_plan
 
 __all__ = [
     "STRATEGIES",
+    "Encoder",
+    "EncoderError",
+    "EncoderOutput",
     "Grid",
+    "ImageSpec",
     "MergeError",
     "MergePlan",
     "Strategy",
     "fidelity",
     "identity_plan",
+    "load_encoder",
     "merge_plan",
     "plan_from_targets",
+    "read_image_spec",
     "token_cosines",
 ]

@@ -1,0 +1,8 @@
+"""Vision transformers from pretrained checkpoints: frames to tokens."""
+
+from vtm.encoders.encoder import Encoder, load_encoder
+from vtm.encoders.errors import EncoderError
+from vtm.encoders.image import ImageSpec, read_image_spec
+from vtm.encoders.output import EncoderOutput
+
+__all__ = ["Encoder", "EncoderError", "EncoderOutput", "ImageSpec", "load_encoder", "read_image_spec"]
