@@ -19,6 +19,8 @@ from pipeline.errors import FailureClass
 Interpolation = Literal["bicubic", "bilinear"]
 MotionSource = Literal["codec", "frames", "none"]
 TimestampSource = Literal["stream", "ordinal"]
+ColourMatrix = Literal["rgb", "bt601", "bt709", "fcc", "smpte240m", "ycgco", "bt2020"]
+Transfer = Literal["sdr", "hlg", "pq"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +56,23 @@ class PictureSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PicturePolicy:
+    """How the decoder's pictures become upright RGB; decided once per video, from its first frame."""
+
+    rotation_deg: int = 0
+    """Clockwise turn that shows the picture upright: 0, 90, 180 or 270."""
+    mirrored: bool = False
+    """Whether the picture is flipped left to right, before it is turned."""
+    pixel_aspect: Fraction = Fraction(1)
+    """Width of a pixel over its height, before the turn."""
+    matrix: ColourMatrix = "bt601"
+    full_range: bool = False
+    transfer: Transfer = "sdr"
+    interlaced: bool = False
+    """Whether the first frame holds two woven fields; they are kept woven."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VideoInfo:
     """What one pass over a video's packets found, beside what its header says."""
 
@@ -68,6 +87,7 @@ class VideoInfo:
     rotation_deg: int
     """Clockwise turn that shows the picture upright: 0, 90, 180 or 270."""
     mirrored: bool
+    picture: PicturePolicy
     picture_policy: str
     """The decisions on colour matrix, range, interlacing and aspect, in a few words for the record."""
     frame_rate: Fraction | None
@@ -76,7 +96,7 @@ class VideoInfo:
     """0 where the header does not say."""
     duration_header_s: float | None
     timestamps: TimestampSource
-    """`ordinal`: the stream's pts are unusable, so ticks count frames in output order and time_base is 1 / frame_rate."""
+    """`ordinal`: the stream's pts are unusable: ticks count frames in output order, time_base is 1 / frame_rate."""
     time_base: Fraction
     frames_found: int
     start_pts: int
@@ -87,6 +107,10 @@ class VideoInfo:
     """Ticks of the key frames, increasing: where decoding may start."""
     frame_pts: NDArray[np.int64]
     """Ticks of all frames in display order, increasing. Used while planning; not kept in the plan."""
+    skip_nonreference: bool = False
+    """Whether leaving out non-reference frames is known to change no other frame of this stream."""
+    missing_tail_ns: int = 0
+    """Time that the header promises after the last frame found, where the file was cut off; 0 where it was not."""
     warnings: tuple[str, ...] = ()
 
 
@@ -130,6 +154,8 @@ class VideoTiming:
     time_base: Fraction
     start_pts: int
     key_pts: NDArray[np.int64]
+    picture: PicturePolicy
+    skip_nonreference: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -191,3 +217,64 @@ class FailedRange:
     failure: FailureClass
     message: str
     attempts: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedVideo:
+    """One video of the plan: what is known of it, and how many clips it has."""
+
+    source: VideoSource
+    container: str = ""
+    codec: str = ""
+    pixel_format: str = ""
+    width_px: int = 0
+    height_px: int = 0
+    rotation_deg: int = 0
+    mirrored: bool = False
+    picture_policy: str = ""
+    frames_header: int = 0
+    frames_found: int = 0
+    duration_header_s: float | None = None
+    duration_found_s: float = 0.0
+    """From the first frame to the last one's timestamp."""
+    num_clips: int = 0
+    num_instants: int = 0
+    end_ns: int = 0
+    """End of the grid: the last clip's end."""
+    timing: VideoTiming | None = None
+    failures: tuple[FailedRange, ...] = ()
+    """What the scan already knows to be lost: the whole video, or a tail that the file promises and lacks."""
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardPlan:
+    """The units whose clips go into one output file; its id is a hash of theirs."""
+
+    shard_id: str
+    units: tuple[Unit, ...]
+
+    @property
+    def num_clips(self) -> int:
+        """Clips that the shard holds when nothing fails."""
+        return sum(len(unit.clips) for unit in self.units)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardManifest:
+    """Published last: a shard exists when its manifest does."""
+
+    shard_id: str
+    fingerprint: str
+    num_clips: int
+    files: tuple[ShardFile, ...]
+    failures: tuple[FailedRange, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardFile:
+    """One file of a shard."""
+
+    name: str
+    size_bytes: int
+    sha256: str
