@@ -1,0 +1,195 @@
+"""The paper's network: three blocks over growing windows, merging between them, and a head (sections 3.2 to 3.4).
+
+Letters: B clips, N source patches of a clip, M tokens after all blocks, C channels, T, H, W frames, rows and columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from vtm.network.block import BlockOutput, VideoBlock, Windows
+from vtm.network.config import NetworkConfig, NetworkError
+from vtm.network.targets import central_cue, gumbel_noise
+from vtm.network.windows import WindowLayout, first_layout
+from vtm.plan import Grid, MergePlan, identity_plan
+
+WINDOW_BYTES = {"cpu": 1 << 27, "cuda": 1 << 31}
+"""What the windows that a block takes together may hold in activations, by device: near the caches, or a GPU filled."""
+
+SAMPLED = ("motion", "learnable")
+SEED_STRIDE = 1_000_003
+"""Keeps the noise of a clip's blocks apart."""
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkOutput:
+    """What the network makes of a batch of clips."""
+
+    prediction: Tensor
+    """(B, outputs): logits of a classification, values of a regression."""
+    auxiliary: Tensor | None
+    """(B, outputs) from the auxiliary path; None at inference and without a learnable strategy."""
+    tokens: Tensor
+    """(B, M, width) final tokens, before the pooling."""
+    plan: MergePlan
+    """Which of the M tokens each of the N source patches ended in."""
+
+
+@dataclass(frozen=True, eq=False)
+class _State:
+    """The tokens between two blocks."""
+
+    x: Tensor
+    auxiliary: Tensor | None
+    plan: MergePlan
+    motion: Tensor | None
+    layout: WindowLayout
+
+
+class VideoTokenMerging(nn.Module):
+    """The network of the paper, or its baseline where the strategy is `none`.
+
+    The auxiliary path of the learnable strategy runs in training mode only.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths_in = (config.in_width, *config.widths[:-1])
+        self.blocks = nn.ModuleList(VideoBlock(config, *pair) for pair in zip(widths_in, config.widths, strict=True))
+        self.head = nn.Linear(config.widths[-1], config.outputs)
+        learnable = config.strategy == "learnable"
+        self.auxiliary_head = nn.Linear(config.widths[-1], config.outputs) if learnable else None
+
+    def forward(
+        self, patches_BNC: Tensor, grid: Grid, *, seeds: Sequence[int] | None = None, motion: Tensor | None = None
+    ) -> NetworkOutput:
+        """Predict from the patch tokens of clips.
+
+        Args:
+            patches_BNC: (B, N, in_width) in t, y, x order, in the dtype of the weights.
+            grid: T, H, W with T·H·W = N.
+            seeds: one a clip, for the sampled strategies; 0 for all by default. The same seed gives the same merge.
+            motion: (B, N) magnitudes of motion, for the strategy `motion`.
+
+        Returns:
+            Predictions, final tokens and the merge of the N patches.
+
+        Raises:
+            NetworkError: a shape that the network cannot take, or a strategy that lacks its input.
+        """
+        self._check(patches_BNC, grid, seeds, motion)
+        plan = identity_plan(len(patches_BNC), patches_BNC.shape[1], patches_BNC.device)
+        layout = first_layout(grid, self.config.windows_frames[0])
+        state = _State(patches_BNC, None, plan, motion, layout)
+        for index in range(len(self.blocks)):
+            state = self._run_block(index, state, grid, seeds or [0] * len(patches_BNC))
+        auxiliary_prediction = None
+        if state.auxiliary is not None and self.auxiliary_head is not None:
+            auxiliary_prediction = self.auxiliary_head(state.auxiliary.mean(dim=1))
+        return NetworkOutput(self.head(state.x.mean(dim=1)), auxiliary_prediction, state.x, state.plan)
+
+    def tokens(
+        self, patches_BNC: Tensor, grid: Grid, *, seeds: Sequence[int] | None = None, motion: Tensor | None = None
+    ) -> tuple[Tensor, MergePlan]:
+        """The final tokens, (B, M, width), and the plan from the N source patches to them; arguments as `forward`."""
+        output = self(patches_BNC, grid, seeds=seeds, motion=motion)
+        return output.tokens, output.plan
+
+    def saliency(self, patches_BNC: Tensor) -> Tensor:
+        """Scores of the source patches by the first block (equation 9).
+
+        Args:
+            patches_BNC: (B, N, in_width).
+
+        Returns:
+            (B, N) in (-1, 1).
+
+        Raises:
+            NetworkError: the network's strategy has no scores.
+        """
+        if self.config.strategy != "learnable":
+            raise NetworkError(
+                f"only a learnable network scores patches, this one's strategy is {self.config.strategy}"
+            )
+        first = self.blocks[0]
+        assert isinstance(first, VideoBlock)
+        return first.saliency(patches_BNC)
+
+    def _run_block(self, index: int, state: _State, grid: Grid, seeds: Sequence[int]) -> _State:
+        block, layout = self.blocks[index], state.layout
+        with_auxiliary = self.training and self.auxiliary_head is not None
+        parts = [
+            _cat_outputs([block(piece, with_auxiliary) for piece in pieces])
+            for pieces in self._windows(index, state, grid, seeds)
+        ]
+        windows = self.config.windows_frames
+        growth = windows[index + 1] // windows[index] if index + 1 < len(windows) else 1
+        xs = [part.x for part in parts]
+        auxiliaries = [part.auxiliary for part in parts if part.auxiliary is not None]
+        auxiliary = layout.join(auxiliaries) if auxiliaries else None
+        plans = [part.plan for part in parts if part.plan is not None]
+        plan, motion = state.plan, state.motion
+        if plans:
+            merge = layout.join_plans(plans)
+            motion = None if motion is None else merge.mean(motion[..., None]).squeeze(2)
+            plan = merge if index == 0 else plan.then(merge)
+        return _State(layout.join(xs), auxiliary, plan, motion, layout.next(xs, growth))
+
+    def _windows(self, index: int, state: _State, grid: Grid, seeds: Sequence[int]) -> list[list[Windows]]:
+        """The block's input: pieces of the full windows, then the last window, where there are such."""
+        strategy = self.config.strategy
+        cue_BN = noise_BN = state.x.new_zeros(()).expand(state.x.shape[:2])
+        if strategy in ("center", "boundary"):
+            cue_BN = central_cue(state.plan, grid)
+        elif state.motion is not None:
+            cue_BN = state.motion
+        if strategy in SAMPLED:
+            noise_BN = gumbel_noise([seed * SEED_STRIDE + index for seed in seeds], state.x.shape[1], state.x.device)
+        tensors = (state.x, cue_BN, noise_BN) + (() if state.auxiliary is None else (state.auxiliary,))
+        parts = []
+        for part in zip(*(state.layout.split(tensor) for tensor in tensors), strict=True):
+            together = self._windows_together(part[0])
+            pieces = zip(*(torch.split(tensor, together) for tensor in part), strict=True)
+            parts.append([Windows(*piece) for piece in pieces])
+        return parts
+
+    def _windows_together(self, x_BNC: Tensor) -> int:
+        """How many windows fit the budget of the device; all of them while gradients keep the activations anyway."""
+        windows, tokens, width = x_BNC.shape
+        if torch.is_grad_enabled():
+            return windows
+        values = tokens * (width + 4 * self.config.attention_width)
+        if self.config.attention == "plain":
+            values += 2 * self.config.heads * tokens * tokens
+        budget = WINDOW_BYTES["cuda" if x_BNC.is_cuda else "cpu"]
+        return max(1, min(windows, budget // (values * x_BNC.element_size())))
+
+    def _check(self, patches_BNC: Tensor, grid: Grid, seeds: Sequence[int] | None, motion: Tensor | None) -> None:
+        expected = f"(B, {grid[0] * grid[1] * grid[2]}, {self.config.in_width})"
+        if patches_BNC.dim() != 3 or patches_BNC.shape[1:] != (grid[0] * grid[1] * grid[2], self.config.in_width):
+            raise NetworkError(f"patches of grid {tuple(grid)} have shape {expected}, got {tuple(patches_BNC.shape)}")
+        if seeds is not None and len(seeds) != len(patches_BNC):
+            raise NetworkError(f"there is one seed a clip, got {len(seeds)} for {len(patches_BNC)} clips")
+        if (motion is None) == (self.config.strategy == "motion"):
+            raise NetworkError(
+                f"the strategy {self.config.strategy} takes {'the' if motion is None else 'no'} motion of each patch"
+            )
+        if motion is not None and motion.shape != patches_BNC.shape[:2]:
+            raise NetworkError(f"motion has shape {tuple(patches_BNC.shape[:2])}, got {tuple(motion.shape)}")
+
+
+def _cat_outputs(pieces: Sequence[BlockOutput]) -> BlockOutput:
+    if len(pieces) == 1:
+        return pieces[0]
+    auxiliaries = [piece.auxiliary for piece in pieces if piece.auxiliary is not None]
+    plans = [piece.plan for piece in pieces if piece.plan is not None]
+    plan = None
+    if plans:
+        group = torch.cat([plan.group for plan in plans])
+        plan = MergePlan(group, plans[0].num_groups, torch.cat([plan.targets for plan in plans]))
+    return BlockOutput(torch.cat([piece.x for piece in pieces]), torch.cat(auxiliaries) if auxiliaries else None, plan)

@@ -1,0 +1,92 @@
+"""Equation 9 on its own: a score for each patch, learnt with the network or without labels.
+
+Letters: B clips, N patches, C channels, D channels of the keys.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor, nn
+
+from vtm.network.block import VideoBlock
+from vtm.network.config import NetworkError
+from vtm.network.network import VideoTokenMerging
+from vtm.plan import Grid
+
+Reads = Literal["patches", "keys"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScorerConfig:
+    """Widths of a scorer, and what of the encoder it reads."""
+
+    in_width: int
+    """C."""
+    key_width: int = 64
+    """D of equation 9."""
+    reads: Reads = "patches"
+    """The encoder's patch tokens, or the keys of its last block."""
+
+    def __post_init__(self) -> None:
+        if min(self.in_width, self.key_width) < 1:
+            raise NetworkError(f"widths are at least 1, got in_width {self.in_width} and key_width {self.key_width}")
+        if self.reads not in ("patches", "keys"):
+            raise NetworkError(f"a scorer reads patches or keys, got {self.reads!r}")
+
+
+class SaliencyScorer(nn.Module):
+    """S = tanh(K U_s), K = LayerNorm(X) U_k (equations 7 and 9)."""
+
+    def __init__(self, config: ScorerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.norm = nn.LayerNorm(config.in_width)
+        self.to_keys = nn.Linear(config.in_width, config.key_width, bias=False)
+        self.to_saliency = nn.Linear(config.key_width, 1, bias=False)
+
+    @property
+    def reads(self) -> Reads:
+        """What `forward` wants: the encoder's `patches`, or its `keys`."""
+        return self.config.reads
+
+    def forward(self, x_BNC: Tensor, grid: Grid) -> Tensor:
+        """Score every patch.
+
+        Args:
+            x_BNC: (B, N, in_width) of the encoder, any float dtype, in t, y, x order.
+            grid: T, H, W with T·H·W = N.
+
+        Returns:
+            (B, N) in (-1, 1), in the dtype of the weights; sampling targets from its softmax is the learnable strategy.
+
+        Raises:
+            NetworkError: another width, or a grid that does not hold N patches.
+        """
+        if x_BNC.dim() != 3 or x_BNC.shape[1:] != (grid[0] * grid[1] * grid[2], self.config.in_width):
+            raise NetworkError(
+                f"the scorer reads {self.reads} of shape (B, {grid[0] * grid[1] * grid[2]}, {self.config.in_width}), "
+                f"got {tuple(x_BNC.shape)}"
+            )
+        keys_BND: Tensor = self.to_keys(self.norm(x_BNC.to(self.to_keys.weight.dtype)))
+        saliency_BN1: Tensor = self.to_saliency(keys_BND).tanh()
+        return saliency_BN1.squeeze(2)
+
+
+def scorer_of_network(network: VideoTokenMerging) -> SaliencyScorer:
+    """The scorer inside a learnable network's first block, sharing its weights.
+
+    Raises:
+        NetworkError: the network's strategy is another one.
+    """
+    first = network.blocks[0]
+    assert isinstance(first, VideoBlock)
+    if first.to_saliency is None:
+        raise NetworkError(f"only a learnable network has a scorer, this one's strategy is {network.config.strategy}")
+    width = network.config.attention_width
+    scorer = SaliencyScorer(ScorerConfig(in_width=network.config.in_width, key_width=width))
+    scorer.norm = first.norm
+    scorer.to_keys.weight = nn.Parameter(first.to_qkv.weight.detach()[width : 2 * width])
+    scorer.to_saliency = first.to_saliency
+    return scorer.eval()

@@ -1,0 +1,120 @@
+"""A trained network or scorer as a folder: config.json beside model.safetensors, each replaced in one step.
+
+config.json is {"kind": "network" or "scorer", "config": {...}}.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from vtm.network.config import NetworkConfig, NetworkError
+from vtm.network.network import VideoTokenMerging
+from vtm.network.scorer import SaliencyScorer, ScorerConfig, scorer_of_network
+
+CONFIG_NAME = "config.json"
+WEIGHTS_NAME = "model.safetensors"
+Device = torch.device | str
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def save_model(folder: Path, model: VideoTokenMerging | SaliencyScorer) -> None:
+    """Write a network or a scorer; a reader sees the old weights or the new ones, never a part.
+
+    Args:
+        folder: made where it does not exist.
+        model: on any device.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    kind = "network" if isinstance(model, VideoTokenMerging) else "scorer"
+    text = json.dumps({"kind": kind, "config": asdict(model.config)}, indent=2, sort_keys=True)
+    weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    save_file(weights, folder / f".{WEIGHTS_NAME}.tmp")
+    (folder / f".{CONFIG_NAME}.tmp").write_text(text + "\n", encoding="utf-8")
+    for name in (WEIGHTS_NAME, CONFIG_NAME):
+        (folder / f".{name}.tmp").replace(folder / name)
+
+
+def load_network(folder: Path | str, device: Device = "cpu") -> VideoTokenMerging:
+    """Read a trained network, ready for inference.
+
+    Raises:
+        NetworkError: the folder holds none, or one that this version cannot read.
+    """
+    kind, values = _read_config(Path(folder))
+    if kind != "network":
+        raise NetworkError(f"{folder} holds a {kind}, not a network: load_scorer reads it")
+    return _with_weights(VideoTokenMerging(_network_config(values)), Path(folder)).to(device).eval()
+
+
+def load_scorer(folder: Path | str, device: Device = "cpu") -> SaliencyScorer:
+    """Read a trained scorer, or the scorer of a trained network's first block, ready for inference.
+
+    Returns:
+        A callable, (patches or keys (B, N, C), grid) -> saliency (B, N); its `reads` says which of the two.
+
+    Raises:
+        NetworkError: the folder holds none, or one that this version cannot read.
+    """
+    kind, values = _read_config(Path(folder))
+    if kind == "network":
+        return scorer_of_network(load_network(folder)).to(device)
+    config = ScorerConfig(**_known(values, ScorerConfig, folder))
+    return _with_weights(SaliencyScorer(config), Path(folder)).to(device).eval()
+
+
+def stored_kind(folder: Path | str) -> str:
+    """`network` or `scorer`.
+
+    Raises:
+        NetworkError: the folder holds neither.
+    """
+    return _read_config(Path(folder))[0]
+
+
+def _read_config(folder: Path) -> tuple[str, dict[str, Any]]:
+    path = folder / CONFIG_NAME
+    if not path.is_file() or not (folder / WEIGHTS_NAME).is_file():
+        raise NetworkError(
+            f"{folder} holds no trained network: {CONFIG_NAME} and {WEIGHTS_NAME}, as `vtm train` writes"
+        )
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        kind, values = record["kind"], dict(record["config"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise NetworkError(f"{path} is no config of a network or scorer as `vtm train` writes it: {error}") from error
+    if kind not in ("network", "scorer"):
+        raise NetworkError(f"{path} is of kind {kind!r}, expected network or scorer")
+    return kind, values
+
+
+def _network_config(values: dict[str, Any]) -> NetworkConfig:
+    values = _known(values, NetworkConfig, "the network's config")
+    for name in ("widths", "windows_frames"):
+        if name in values:
+            values[name] = tuple(values[name])
+    return NetworkConfig(**values)
+
+
+def _known(values: dict[str, Any], kind: type, where: Path | str) -> dict[str, Any]:
+    known = {field.name for field in fields(kind)}
+    if unknown := sorted(set(values) - known):
+        raise NetworkError(f"{where} has settings that this version does not know: {', '.join(unknown)}")
+    return values
+
+
+def _with_weights(model: Model, folder: Path) -> Model:
+    path = folder / WEIGHTS_NAME
+    try:
+        model.load_state_dict(load_file(path))
+    except (SafetensorError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise NetworkError(f"{path} does not fit the {CONFIG_NAME} beside it: {reason}") from error
+    return model
