@@ -269,6 +269,8 @@ class ShardManifest:
     num_clips: int
     files: tuple[ShardFile, ...]
     failures: tuple[FailedRange, ...]
+    damaged_frames: dict[str, int]
+    """Damaged frames by video, of those that have any."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

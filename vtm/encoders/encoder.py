@@ -135,7 +135,7 @@ def load_encoder(
     image = image_spec(read_json(checkpoint.folder / PREPROCESSOR), config.patch_px)
     keys = own_keys(checkpoint)
     config = present_config(config, keys)
-    num_blocks = _num_blocks(layer, config)
+    num_blocks = block_count(layer, config)
     if final_norm is None:
         final_norm = config.norm_tokens and num_blocks == config.num_blocks
     with torch.device("meta"):
@@ -147,7 +147,8 @@ def load_encoder(
     return encoder.requires_grad_(False).eval().to(device)
 
 
-def _num_blocks(layer: int, config: VitConfig) -> int:
+def block_count(layer: int, config: VitConfig) -> int:
+    """Blocks up to the output block `layer`; see `load_encoder`."""
     depth = config.num_blocks
     num_blocks = layer if layer > 0 else depth + 1 + layer
     if layer == 0 or not 1 <= num_blocks <= depth:

@@ -1,0 +1,41 @@
+"""`vtm extract`: videos in, token shards out."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from jobs.options import add_execution_options, add_recipe_options, settings_of
+from jobs.progress import Progress
+from pipeline.errors import SettingsError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Inputs, output and every setting."""
+    parser.add_argument("inputs", nargs="*", metavar="INPUT", help="file, folder, glob, list file or address")
+    parser.add_argument("--out", metavar="DIR", help="run folder; one that holds the same run is resumed")
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+    add_recipe_options(parser)
+    add_execution_options(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Extract, and say what it took."""
+    inputs, out, recipe, execution = settings_of(options)
+    if out is None:
+        raise SettingsError("--out DIR is missing: name the folder for plan, shards and records")
+    if not inputs:
+        raise SettingsError("no input was given: name a video, a folder, a glob, a list file or an address")
+    # After the checks, because this imports torch.
+    from pipeline.extract import extract
+
+    with Progress() as progress:
+        summary = extract(inputs, out, recipe, execution, progress)
+    if options.json:
+        print(json.dumps(summary.to_json(), indent=1, default=str))
+    else:
+        print("\n".join(summary.lines()))
+    for failed in summary.failures if options.json else ():
+        print(f"vtm: {failed.uri} [{failed.failure}] {failed.message}", file=sys.stderr)
+    return summary.exit_code

@@ -1,0 +1,78 @@
+"""Progress in video time: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+from tqdm import tqdm
+
+from pipeline.engine.job import ClipDone, Event, RangeFailed, ShardCommitted
+
+LINE_EVERY_S = 10.0
+BAR = "{desc} {percentage:3.0f}%|{bar}| {n:.2f}/{total:.2f} h of video [{elapsed}<{remaining}{postfix}]"
+
+
+class Progress:
+    """Listens to a run and shows how far it is."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._bar: Any = None
+        self._total_ns = self._done_ns = 0
+        self._began_s = self._line_s = time.monotonic()
+        self._failures = self._shards = 0
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def note(self, text: str) -> None:
+        """A line that stays."""
+        if self._bar is not None:
+            self._bar.write(text, file=sys.stderr)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def begin(self, total_ns: int) -> None:
+        """Start the clock."""
+        self._total_ns, self._began_s = total_ns, time.monotonic()
+        if self._terminal:
+            self._bar = tqdm(total=total_ns / 3.6e12, desc="extract", bar_format=BAR, file=sys.stderr)
+
+    def event(self, event: Event) -> None:
+        """Move on."""
+        if isinstance(event, ClipDone):
+            self._advance(event.video_ns)
+        elif isinstance(event, RangeFailed):
+            failed = event.failed
+            self._failures += 1
+            self._advance(failed.end_ns - failed.start_ns)
+            where = f"{failed.start_ns / 1e9:.1f} to {failed.end_ns / 1e9:.1f} s"
+            self.note(f"failed: {failed.uri}, {where} [{failed.failure}] {failed.message}")
+        elif isinstance(event, ShardCommitted):
+            self._shards += 1
+
+    def _advance(self, video_ns: int) -> None:
+        self._done_ns += video_ns
+        elapsed_s = time.monotonic() - self._began_s
+        times = self._done_ns / 1e9 / max(elapsed_s, 1e-9)
+        if self._bar is not None:
+            self._bar.set_postfix_str(f", {times:.0f}x real time, {self._failures} failed", refresh=False)
+            self._bar.update(video_ns / 3.6e12)
+        elif time.monotonic() - self._line_s >= LINE_EVERY_S or self._done_ns == self._total_ns:
+            self._line_s = time.monotonic()
+            left_s = (self._total_ns - self._done_ns) / 1e9 / max(times, 1e-9)
+            print(
+                f"{self._done_ns / 3.6e12:.2f} of {self._total_ns / 3.6e12:.2f} h of video, {times:.0f}x real time, "
+                f"{left_s:.0f} s left, {self._shards} shards, {self._failures} failed",
+                file=sys.stderr,
+                flush=True,
+            )

@@ -1,0 +1,1 @@
+"""Carrying a plan out: one interface, in this process or on Ray."""

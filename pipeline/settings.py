@@ -1,0 +1,251 @@
+"""What a run is asked to do: the recipe, which decides the bytes, and the execution, which does not."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from dataclasses import asdict, dataclass, field, fields
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args
+
+from pipeline.errors import SettingsError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+TokenDtype = Literal["float16", "bfloat16", "float32", "int8"]
+ComputeDtype = Literal["auto", "float32", "bfloat16", "float16"]
+ShardFormat = Literal["parquet", "webdataset"]
+EngineName = Literal["ray", "inline"]
+STRATEGIES = ("none", "naive", "center", "boundary", "motion", "saliency", "coverage", "learnable")
+SCHEMA_VERSION = 1
+DEFAULT_KEEP = 0.1
+
+T = TypeVar("T")
+
+
+def _require(ok: bool, message: str) -> None:
+    if not ok:
+        raise SettingsError(message)
+
+
+def _choice(name: str, value: str, known: tuple[str, ...]) -> None:
+    _require(value in known, f"--{name} {value} is unknown: choose one of {', '.join(known)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """Everything that decides what is written for a clip, and so what the fingerprint covers."""
+
+    encoder: str = "google/siglip2-base-patch16-224"
+    """A Hugging Face id, or a folder with config.json, model.safetensors and preprocessor_config.json."""
+    revision: str | None = None
+    """Branch, tag or commit of a Hugging Face id."""
+    layer: int = -1
+    """Output block: -1 the last, -2 the last but one, 9 the ninth."""
+    encoder_keep: float = 1.0
+    """Share of a frame's patches left by merging inside the encoder; 1 merges none."""
+    strategy: str = "coverage"
+    """How the merge picks its targets."""
+    keep: float | None = None
+    """Share of a clip's tokens left by the merge; 0.1 where nothing is said."""
+    tokens_per_clip: int | None = None
+    """Tokens left per clip, instead of a share."""
+    partition_factor: int | None = None
+    """The paper's γ, instead of a share: every γ-th token is a target."""
+    merge_share: float = 1.0
+    """The paper's R as a share of the sources: only the most similar are merged."""
+    vtm: str | None = None
+    """Folder of a trained scorer or network, for `learnable`."""
+    fps: Fraction = Fraction(1)
+    """Grid instants a second of video."""
+    clip_frames: int = 60
+    """Grid instants a clip."""
+    dtype: TokenDtype = "float16"
+    """Of the tokens written."""
+    compute_dtype: ComputeDtype = "auto"
+    """Of the encoder's arithmetic; `auto` follows the device."""
+    batch_frames: int = 20
+    """Frames the encoder takes at once. Kernels round differently for other shapes, so it is part of the recipe."""
+
+    def __post_init__(self) -> None:
+        _choice("strategy", self.strategy, STRATEGIES)
+        _choice("dtype", self.dtype, get_args(TokenDtype))
+        _choice("compute-dtype", self.compute_dtype, get_args(ComputeDtype))
+        _require(self.fps > 0, f"--fps {self.fps} must be above 0, for example 1 or 30000/1001")
+        _require(self.clip_frames > 0, f"--clip-frames {self.clip_frames} must be 1 or more")
+        _require(self.batch_frames > 0, f"--batch-frames {self.batch_frames} must be 1 or more")
+        _require(self.layer != 0, "--layer 0 names no block: count from 1, or from -1 backwards")
+        for name in ("keep", "encoder_keep", "merge_share"):
+            share = getattr(self, name)
+            option = name.replace("_", "-")
+            _require(
+                share is None or 0 < share <= 1,
+                f"--{option} {share} must be above 0 and at most 1: it is a share of the tokens, 0.1 keeps a tenth",
+            )
+        tokens, factor = self.tokens_per_clip, self.partition_factor
+        _require(tokens is None or tokens > 0, f"--tokens-per-clip {tokens} must be 1 or more")
+        _require(factor is None or factor > 1, f"--partition-factor {factor} must be 2 or more")
+        given = [n for n in ("keep", "tokens_per_clip", "partition_factor") if getattr(self, n) is not None]
+        names = " and ".join("--" + n.replace("_", "-") for n in given)
+        _require(len(given) <= 1, f"{names} exclude each other: give one of them")
+        _require(
+            self.strategy != "none" or not given, f"--strategy none keeps every token: leave out {names}, or merge"
+        )
+        _require(
+            (self.strategy == "learnable") == (self.vtm is not None),
+            "--strategy learnable and --vtm DIR (a folder made by `vtm train`) go together",
+        )
+
+    @property
+    def share_kept(self) -> float | None:
+        """The share to keep, where neither a count nor a factor says otherwise."""
+        if self.strategy == "none":
+            return 1.0
+        if self.tokens_per_clip is not None or self.partition_factor is not None:
+            return None
+        return DEFAULT_KEEP if self.keep is None else self.keep
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Execution:
+    """How the work is carried out; nothing here changes a clip's bytes."""
+
+    format: tuple[ShardFormat, ...] = ("parquet",)
+    """Shard formats to write."""
+    engine: EngineName = "ray"
+    """`ray`: actors on this machine or a cluster. `inline`: this process alone."""
+    address: str | None = None
+    """A Ray cluster to join; without it RAY_ADDRESS, else Ray starts locally."""
+    workers: int | None = None
+    """Decode workers; as many as cores where nothing is said."""
+    gpus: int | None = None
+    """GPUs to encode on; all there are where nothing is said, 0 to encode on the cores."""
+    unit_clips: int = 2
+    """Clips a worker decodes in one pass."""
+    shard_clips: int = 32
+    """Most clips in a shard (a unit is never split)."""
+    unit_timeout_s: float = 300.0
+    """A worker that delivers no clip for so long is killed."""
+    decode_memory_mb: int = 4096
+    """Most memory a decode worker may take on."""
+    retry_failed: bool = False
+    """Try again what earlier runs recorded as failed."""
+
+    def __post_init__(self) -> None:
+        _choice("engine", self.engine, get_args(EngineName))
+        _require(bool(self.format), "--format needs parquet, webdataset or both")
+        for name in self.format:
+            _choice("format", name, get_args(ShardFormat))
+        for name, least in (("workers", 1), ("gpus", 0), ("unit_clips", 1), ("shard_clips", 1)):
+            count = getattr(self, name)
+            option = name.replace("_", "-")
+            _require(count is None or count >= least, f"--{option} {count} must be {least} or more")
+        _require(self.unit_timeout_s > 0, f"--unit-timeout-s {self.unit_timeout_s} must be above 0")
+        _require(self.decode_memory_mb >= 256, f"--decode-memory-mb {self.decode_memory_mb} must be 256 or more")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncoderDescription:
+    """What must be known of an encoder before it runs; goes into run.json and the fingerprint."""
+
+    name: str
+    revision: str | None
+    weights_sha256: str
+    dim: int
+    compute_dtype: str
+    """The arithmetic's dtype after `auto` was resolved."""
+    vtm_sha256: str | None = None
+    """Hash of the trained scorer or network, where one is used."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunDescription:
+    """What every shard of a run folder has in common; written as run.json."""
+
+    recipe: Recipe
+    encoder: EncoderDescription
+    picture: dict[str, Any] = field(default_factory=dict)
+    """The preprocessor's resize and crop, as data."""
+    versions: dict[str, str] = field(default_factory=dict)
+    """Of the packages that touch pixels, tokens or files."""
+
+    def deciding(self) -> dict[str, Any]:
+        """Every setting that decides bytes. Paths and names do not: the hash of the weights stands for them."""
+        recipe = recipe_json(self.recipe)
+        for name in ("encoder", "revision", "vtm", "compute_dtype", "keep"):
+            recipe.pop(name)
+        return recipe | {
+            "keep": self.recipe.share_kept,
+            "schema_version": SCHEMA_VERSION,
+            "encoder_weights_sha256": self.encoder.weights_sha256,
+            "vtm_sha256": self.encoder.vtm_sha256,
+            "compute_dtype": self.encoder.compute_dtype,
+            "picture": self.picture,
+        }
+
+    def fingerprint(self) -> str:
+        """16 hex digits over `deciding`."""
+        text = json.dumps(self.deciding(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of run.json."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "fingerprint": self.fingerprint(),
+            "settings": recipe_json(self.recipe),
+            "deciding": self.deciding(),
+            "encoder": asdict(self.encoder),
+            "versions": self.versions,
+        }
+
+
+def recipe_json(recipe: Recipe) -> dict[str, Any]:
+    """A recipe as JSON data: fractions as text."""
+    return {k: str(v) if isinstance(v, Fraction) else v for k, v in asdict(recipe).items()}
+
+
+def load_toml(path: Path) -> dict[str, Any]:
+    """The settings of a TOML recipe, names as on the command line with `_` or `-`.
+
+    Raises:
+        SettingsError: the file cannot be read, or holds a name that is no setting.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"--config {path} cannot be read as TOML: {error}") from error
+    settings = {name.replace("-", "_"): value for name, value in data.items()}
+    known = sorted({f.name for cls in (Recipe, Execution) for f in fields(cls)} | {"inputs", "out"})
+    for name in settings:
+        _require(name in known, f"--config {path}: {name} is no setting: choose from {', '.join(known)}")
+    return settings
+
+
+def build(cls: type[T], values: dict[str, Any]) -> T:
+    """A settings class from a mapping that may hold other names as well; text becomes fractions and tuples."""
+    known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
+    chosen = {k: v for k, v in values.items() if k in known and v is not None}
+    if "fps" in chosen:
+        chosen["fps"] = parse_fps(chosen["fps"])
+    if "format" in chosen:
+        parts = chosen["format"]
+        chosen["format"] = tuple(parts.split(",")) if isinstance(parts, str) else tuple(parts)
+    return cls(**chosen)
+
+
+def parse_fps(text: object) -> Fraction:
+    """`1`, `0.5` or `30000/1001` as an exact fraction.
+
+    Raises:
+        SettingsError: it is none of these.
+    """
+    try:
+        return Fraction(str(text))
+    except (ValueError, ZeroDivisionError) as error:
+        raise SettingsError(f"--fps {text} is no rate: give a number such as 1, 0.5 or 30000/1001") from error

@@ -1,0 +1,109 @@
+"""The row of a clip: its Arrow schema, and the way from a token set to columns and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.values import TokenSet
+
+PAYLOAD = ("tokens_bytes", "tokens_scale_bytes", "sizes_bytes", "centers_bytes", "group_bytes")
+"""Columns of raw bytes: stored plain, because compressing them costs ten times the reading time for a few percent."""
+
+NUMPY_DTYPES = {"float16": "<f2", "bfloat16": "<u2", "float32": "<f4", "int8": "i1", "uint16": "<u2", "uint32": "<u4"}
+
+
+def schema(dim: int) -> pa.Schema:
+    """The columns of a shard of D = dim channels."""
+    return pa.schema(
+        [
+            ("clip_id", pa.string()),
+            ("video_id", pa.string()),
+            ("uri", pa.string()),
+            ("clip_index", pa.int32()),
+            ("start_ns", pa.int64()),
+            ("end_ns", pa.int64()),
+            ("frame_time_ns", pa.list_(pa.int64())),
+            ("grid_thw", pa.list_(pa.int32(), 3)),
+            ("tokens_bytes", pa.large_binary()),
+            ("tokens_shape", pa.list_(pa.int64())),
+            ("tokens_dtype", pa.string()),
+            ("tokens_scale_bytes", pa.large_binary()),
+            ("sizes_bytes", pa.large_binary()),
+            ("centers_bytes", pa.large_binary()),
+            ("group_bytes", pa.large_binary()),
+            ("group_dtype", pa.string()),
+            ("pooled", pa.list_(pa.float32(), dim)),
+            ("fidelity", pa.float32()),
+            ("motion_source", pa.string()),
+            ("damaged_frames", pa.int32()),
+        ]
+    )
+
+
+def _little_endian(array: np.ndarray[Any, Any]) -> bytes:
+    return np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+
+
+def row_of(clip: TokenSet) -> dict[str, Any]:
+    """A token set as one row."""
+    return {
+        "clip_id": clip.clip_id,
+        "video_id": clip.video_id,
+        "uri": clip.uri,
+        "clip_index": clip.clip_index,
+        "start_ns": clip.start_ns,
+        "end_ns": clip.end_ns,
+        "frame_time_ns": clip.frame_time_ns.tolist(),
+        "grid_thw": list(clip.grid_thw),
+        "tokens_bytes": _little_endian(clip.tokens),
+        "tokens_shape": list(clip.tokens.shape),
+        "tokens_dtype": clip.tokens_dtype,
+        "tokens_scale_bytes": None if clip.tokens_scale is None else _little_endian(clip.tokens_scale),
+        "sizes_bytes": _little_endian(clip.sizes),
+        "centers_bytes": _little_endian(clip.centers),
+        "group_bytes": _little_endian(clip.group),
+        "group_dtype": clip.group.dtype.name,
+        "pooled": clip.pooled.tolist(),
+        "fidelity": clip.fidelity,
+        "motion_source": clip.motion_source,
+        "damaged_frames": clip.damaged_frames,
+    }
+
+
+def _array(data: bytes, dtype: str, shape: Sequence[int]) -> np.ndarray[Any, Any]:
+    return np.frombuffer(data, dtype=NUMPY_DTYPES[dtype]).reshape(shape)
+
+
+def clip_of(row: dict[str, Any]) -> TokenSet:
+    """The token set of a row; its arrays are views of the row's bytes.
+
+    Raises:
+        ValueError: lengths do not fit the shapes.
+        KeyError: a dtype that this schema does not know.
+    """
+    num_tokens = row["tokens_shape"][0]
+    scale = row["tokens_scale_bytes"]
+    return TokenSet(
+        clip_id=row["clip_id"],
+        video_id=row["video_id"],
+        uri=row["uri"],
+        clip_index=row["clip_index"],
+        start_ns=row["start_ns"],
+        end_ns=row["end_ns"],
+        frame_time_ns=np.asarray(row["frame_time_ns"], dtype=np.int64),
+        grid_thw=tuple(row["grid_thw"]),
+        tokens=_array(row["tokens_bytes"], row["tokens_dtype"], row["tokens_shape"]),
+        tokens_dtype=row["tokens_dtype"],
+        tokens_scale=None if scale is None else np.frombuffer(scale, dtype="<f4"),
+        sizes=np.frombuffer(row["sizes_bytes"], dtype="<i4"),
+        centers=np.frombuffer(row["centers_bytes"], dtype="<f4").reshape(num_tokens, 3),
+        group=np.frombuffer(row["group_bytes"], dtype=NUMPY_DTYPES[row["group_dtype"]]),
+        pooled=np.asarray(row["pooled"], dtype=np.float32),
+        fidelity=row["fidelity"],
+        motion_source=row["motion_source"],
+        damaged_frames=row["damaged_frames"],
+    )

@@ -1,0 +1,175 @@
+"""The append-only plan on disk: for each batch of videos one file of units and one of videos, the latter last."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.shards.tables import failure_of, failure_row, read_table, write_table
+from pipeline.values import ClipSpec, PicturePolicy, PlannedVideo, ShardPlan, Unit, VideoSource, VideoTiming
+
+UNITS = pa.schema(
+    [
+        ("shard_id", pa.string()),
+        ("unit_id", pa.string()),
+        ("video_id", pa.string()),
+        ("clip_index", pa.list_(pa.int32())),
+        ("start_ns", pa.list_(pa.int64())),
+        ("end_ns", pa.list_(pa.int64())),
+        ("frame_pts", pa.list_(pa.list_(pa.int64()))),
+        ("frame_instants", pa.list_(pa.list_(pa.int32()))),
+    ]
+)
+
+_FAILURE = pa.struct(
+    [
+        ("video_id", pa.string()),
+        ("uri", pa.string()),
+        ("start_ns", pa.int64()),
+        ("end_ns", pa.int64()),
+        ("class", pa.string()),
+        ("message", pa.string()),
+        ("attempts", pa.int32()),
+    ]
+)
+
+_PLAIN = ("container", "codec", "pixel_format", "width_px", "height_px", "rotation_deg", "mirrored", "picture_policy")
+_FOUND = ("frames_header", "frames_found", "duration_header_s", "duration_found_s", "num_clips", "num_instants")
+
+VIDEOS = pa.schema(
+    [
+        ("video_id", pa.string()),
+        ("uri", pa.string()),
+        ("size_bytes", pa.int64()),
+        ("container", pa.string()),
+        ("codec", pa.string()),
+        ("pixel_format", pa.string()),
+        ("width_px", pa.int32()),
+        ("height_px", pa.int32()),
+        ("rotation_deg", pa.int32()),
+        ("mirrored", pa.bool_()),
+        ("picture_policy", pa.string()),
+        ("frames_header", pa.int64()),
+        ("frames_found", pa.int64()),
+        ("duration_header_s", pa.float64()),
+        ("duration_found_s", pa.float64()),
+        ("num_clips", pa.int32()),
+        ("num_instants", pa.int64()),
+        ("end_ns", pa.int64()),
+        ("timing", pa.string()),
+        ("key_pts", pa.list_(pa.int64())),
+        ("failures", pa.list_(_FAILURE)),
+        ("warnings", pa.list_(pa.string())),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All batches together."""
+
+    videos: dict[str, PlannedVideo]
+    shards: tuple[ShardPlan, ...]
+
+
+def append_batch(folder: Path, videos: Sequence[PlannedVideo], shards: Sequence[ShardPlan]) -> None:
+    """Add a batch; its name follows from its videos, so a batch written twice is one batch."""
+    digest = hashlib.sha256("\n".join(video.source.video_id for video in videos).encode()).hexdigest()[:16]
+    sequence = len(list(folder.glob("*-videos.parquet")))
+    stem = next((p.name[: -len("-videos.parquet")] for p in folder.glob(f"*-{digest}-videos.parquet")), None)
+    stem = stem or f"{sequence:06d}-{digest}"
+    rows = [_unit_row(shard.shard_id, unit) for shard in shards for unit in shard.units]
+    write_table(folder / f"{stem}-units.parquet", rows, UNITS)
+    write_table(folder / f"{stem}-videos.parquet", [_video_row(video) for video in videos], VIDEOS)
+
+
+def read_plan(folder: Path) -> Plan:
+    """Every committed batch, in the order they were added; a later word on a video replaces an earlier one."""
+    videos: dict[str, PlannedVideo] = {}
+    shards: dict[str, list[Unit]] = {}
+    for path in sorted(folder.glob("*-videos.parquet")):
+        videos |= {row["video_id"]: _video_of(row) for row in read_table(path)}
+        for row in read_table(path.with_name(path.name.replace("-videos.", "-units."))):
+            shards.setdefault(row["shard_id"], []).append(_unit_of(row))
+    return Plan(videos, tuple(ShardPlan(shard_id=k, units=tuple(units)) for k, units in shards.items()))
+
+
+def _unit_row(shard_id: str, unit: Unit) -> dict[str, Any]:
+    return {
+        "shard_id": shard_id,
+        "unit_id": unit.unit_id,
+        "video_id": unit.video_id,
+        "clip_index": [clip.index for clip in unit.clips],
+        "start_ns": [clip.start_ns for clip in unit.clips],
+        "end_ns": [clip.end_ns for clip in unit.clips],
+        "frame_pts": [list(clip.frame_pts) for clip in unit.clips],
+        "frame_instants": [list(clip.frame_instants) for clip in unit.clips],
+    }
+
+
+def _unit_of(row: dict[str, Any]) -> Unit:
+    columns = zip(
+        row["clip_index"], row["start_ns"], row["end_ns"], row["frame_pts"], row["frame_instants"], strict=True
+    )
+    clips = tuple(
+        ClipSpec(
+            video_id=row["video_id"],
+            index=index,
+            start_ns=start_ns,
+            end_ns=end_ns,
+            frame_pts=tuple(frame_pts),
+            frame_instants=tuple(frame_instants),
+        )
+        for index, start_ns, end_ns, frame_pts, frame_instants in columns
+    )
+    return Unit(unit_id=row["unit_id"], video_id=row["video_id"], clips=clips)
+
+
+def _video_row(video: PlannedVideo) -> dict[str, Any]:
+    timing = video.timing
+    row: dict[str, Any] = {name: getattr(video, name) for name in (*_PLAIN, *_FOUND, "end_ns")}
+    row |= {
+        "video_id": video.source.video_id,
+        "uri": video.source.uri,
+        "size_bytes": video.source.size_bytes,
+        "failures": [failure_row(failed) for failed in video.failures],
+        "warnings": list(video.warnings),
+    }
+    if timing is not None:
+        row |= {"timing": _timing_json(timing), "key_pts": timing.key_pts}
+    return row
+
+
+def _video_of(row: dict[str, Any]) -> PlannedVideo:
+    timing = None
+    if row["timing"] is not None:
+        timing = _timing_of(row["timing"], row["uri"], row["key_pts"])
+    return PlannedVideo(
+        source=VideoSource(video_id=row["video_id"], uri=row["uri"], size_bytes=row["size_bytes"]),
+        timing=timing,
+        failures=tuple(failure_of(failed) for failed in row["failures"]),
+        warnings=tuple(row["warnings"]),
+        **{name: row[name] for name in (*_PLAIN, *_FOUND, "end_ns")},
+    )
+
+
+def _timing_json(timing: VideoTiming) -> str:
+    data = asdict(timing)
+    del data["uri"], data["key_pts"]
+    return json.dumps(data, default=str, sort_keys=True)
+
+
+def _timing_of(text: str, uri: str, key_pts: Sequence[int]) -> VideoTiming:
+    data = json.loads(text)
+    data["time_base"] = Fraction(data["time_base"])
+    picture = data.pop("picture")
+    picture["pixel_aspect"] = Fraction(picture["pixel_aspect"])
+    return VideoTiming(uri=uri, key_pts=np.asarray(key_pts, dtype=np.int64), picture=PicturePolicy(**picture), **data)
