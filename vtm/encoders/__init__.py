@@ -1,9 +1,10 @@
 """Vision transformers from pretrained checkpoints: frames to tokens."""
 
 from vtm.encoders.description import EncoderDescription, describe_encoder
-from vtm.encoders.encoder import Encoder, load_encoder
+from vtm.encoders.encoder import Encoder
 from vtm.encoders.errors import EncoderError
 from vtm.encoders.image import ImageSpec, read_image_spec
+from vtm.encoders.load import fast_dtype, load_encoder
 from vtm.encoders.output import EncoderOutput
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "EncoderOutput",
     "ImageSpec",
     "describe_encoder",
+    "fast_dtype",
     "load_encoder",
     "read_image_spec",
 ]

@@ -78,7 +78,7 @@ class Checkpoint:
         return read
 
     def weights_sha256(self) -> str:
-        """Hash of the weight files' content, hex; of several files, the hash of their hashes in order of their names."""
+        """Hash of the weight files' content, hex; of several files, the hash of their hashes in order of name."""
         digests = [_sha256(path) for path in sorted(set(self.files_of().values()))]
         return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 

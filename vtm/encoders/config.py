@@ -1,4 +1,4 @@
-"""What a vision transformer is made of, in this package's own terms; `families` reads it from a checkpoint's config.json."""
+"""What a vision transformer is made of, in this package's own terms; `families` reads it from config.json."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class VitConfig:
     norm_tokens: bool = True
     """Whether the family's `last_hidden_state` has the final norm applied; CLIP's has not."""
     head: Head = "none"
-    """What makes the image embedding: the normed cls token, a dense tanh layer on it, a projection of it, or attention pooling."""
+    """What makes the image embedding: the normed cls token, a dense tanh layer or a projection of it, or attention."""
     pooled_dim: int = 0
     """Channels of the image embedding; 0 where there is none."""
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vtm.encoders.checkpoint import PREPROCESSOR, open_checkpoint, read_json
-from vtm.encoders.encoder import block_count
 from vtm.encoders.families import vit_config
 from vtm.encoders.image import ImageSpec, image_spec
-from vtm.encoders.loading import own_keys
+from vtm.encoders.load import block_count
+from vtm.encoders.state import own_keys
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

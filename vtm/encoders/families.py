@@ -1,6 +1,7 @@
 """config.json of a checkpoint -> VitConfig, one function a family.
 
-Checkpoints on the hub leave out what equals their family's default, so the defaults are part of the format: they are repeated here.
+Checkpoints on the hub leave out what equals their family's default, so the defaults are part of the format: they are
+repeated here.
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@ Letters: B frames, S tokens, D channels, E channels of the embedding.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -34,7 +36,7 @@ class Projection(nn.Module):
 
     def forward(self, normed_BSD: Tensor) -> Tensor:
         """(B, S, D) to (B, E)."""
-        return self.projection(normed_BSD[:, 0])
+        return cast(Tensor, self.projection(normed_BSD[:, 0]))
 
 
 class ClsPooler(nn.Module):
@@ -64,13 +66,14 @@ class AttentionPooler(nn.Module):
         batch, _, dim = normed_BSD.shape
         query = F.linear(self.probe, self.qkv.weight[:dim], self.qkv.bias[:dim]).expand(batch, -1, -1)
         keys, values = F.linear(normed_BSD, self.qkv.weight[dim:], self.qkv.bias[dim:]).chunk(2, dim=-1)
-        mixed = F.scaled_dot_product_attention(*(self._split(x) for x in (query, keys, values)))
+        mixed = F.scaled_dot_product_attention(self._split(query), self._split(keys), self._split(values))
         x_B1D = self.proj(mixed.transpose(1, 2).flatten(2))
         x_B1D = x_B1D + self.fc2(ACTIVATE[self.activation](self.fc1(self.norm(x_B1D))))
-        return x_B1D[:, 0]
+        return cast(Tensor, x_B1D[:, 0])
 
     def _split(self, x_BSD: Tensor) -> Tensor:
-        return x_BSD.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        batch, tokens, dim = x_BSD.shape
+        return x_BSD.view(batch, tokens, self.num_heads, dim // self.num_heads).transpose(1, 2)
 
 
 def make_head(config: VitConfig) -> nn.Module | None:

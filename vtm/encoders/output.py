@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -23,5 +26,12 @@ class EncoderOutput:
     pooled: Tensor | None = None
     """(B, E) the family's image embedding, where it has one and the chosen block is the last."""
     saliency: Tensor | None = None
-    """(B, N) float32, where asked for: attention of the chosen block from cls to each patch, or, without a cls token, the mean
-    attention that each patch receives; averaged over heads."""
+    """(B, N) float32, where asked for: attention of the chosen block from cls to each patch, or, without a cls token,
+    the mean attention that each patch receives; averaged over heads."""
+
+    @staticmethod
+    def stack(outputs: Sequence[EncoderOutput]) -> EncoderOutput:
+        """Several batches of one encoder as one."""
+        columns = {field.name: [getattr(output, field.name) for output in outputs] for field in fields(EncoderOutput)}
+        joined: dict[str, Any] = {name: None if x[0] is None else torch.cat(x) for name, x in columns.items()}
+        return EncoderOutput(**joined)

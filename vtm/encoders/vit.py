@@ -1,19 +1,20 @@
-"""A plain vision transformer: pixels -> tokens, with the keys of its last block.
+"""A plain vision transformer: pixels -> tokens, with the attention inputs of its last block.
 
-Letters: B frames, N patches, S tokens (prefix and patches), D channels, h heads, d channels of a head.
+Letters: B frames, N patches, S tokens (prefix and patches), D channels, d channels of a head.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vtm.encoders.attention import Attention, gather_values
 from vtm.encoders.config import Activation, VitConfig
-from vtm.encoders.positions import resize_table, rotary_angles, rotate
+from vtm.encoders.positions import Rotary, resize_table, rotary_table, rotate
 
 ACTIVATE: dict[Activation, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -22,19 +23,6 @@ ACTIVATE: dict[Activation, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
     "silu": F.silu,
 }
-
-Rotary = tuple[Tensor, Tensor]
-"""cos and sin, (N, d) each."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Attention:
-    """Queries, keys and values of one block, (B, h, S, d) each; `keys` (B, S, h * d) before any rotation."""
-
-    queries: Tensor
-    keys_turned: Tensor
-    values: Tensor
-    keys: Tensor
 
 
 class Block(nn.Module):
@@ -56,27 +44,26 @@ class Block(nn.Module):
     def project(self, x_BSD: Tensor, rotary: Rotary | None) -> Attention:
         """Queries, keys and values of the normed tokens."""
         batch, tokens, dim = x_BSD.shape
-        qkv = self.qkv(self.norm1(x_BSD))
-        keys_BSD = qkv[..., dim : 2 * dim]
-        q, k, v = qkv.view(batch, tokens, 3, self.num_heads, dim // self.num_heads).permute(2, 0, 3, 1, 4)
+        qkv: Tensor = self.qkv(self.norm1(x_BSD))
+        split = qkv.view(batch, tokens, 3, self.num_heads, dim // self.num_heads)
+        queries, keys, values = split.permute(2, 0, 3, 1, 4).contiguous()
         if rotary is not None:
-            q, k = rotate(q, *rotary), rotate(k, *rotary)
-        return Attention(q, k, v, keys_BSD)
+            queries, keys = rotate(queries, rotary), rotate(keys, rotary)
+        return Attention(queries, keys, values, qkv[..., dim : 2 * dim])
 
-    def attend(self, x_BSD: Tensor, attention: Attention) -> Tensor:
+    def attend(self, x_BSD: Tensor, attention: Attention, log_sizes_BS: Tensor | None = None) -> Tensor:
         """Add what attention gathers."""
-        mixed = F.scaled_dot_product_attention(attention.queries, attention.keys_turned, attention.values)
-        return x_BSD + self.proj(mixed.transpose(1, 2).flatten(2))
+        return x_BSD + cast(Tensor, self.proj(gather_values(attention, log_sizes_BS)))
 
     def transform(self, x_BSD: Tensor) -> Tensor:
         """Add what the MLP makes of each token."""
         hidden = self.fc1(self.norm2(x_BSD))
         if self.gated:
             gate, up = hidden.chunk(2, dim=-1)
-            hidden = ACTIVATE["silu"](gate) * up
+            hidden = F.silu(gate) * up
         else:
             hidden = ACTIVATE[self.activation](hidden)
-        return x_BSD + self.fc2(hidden)
+        return x_BSD + cast(Tensor, self.fc2(hidden))
 
     def forward(self, x_BSD: Tensor, rotary: Rotary | None = None) -> Tensor:
         """One block, (B, S, D) to (B, S, D)."""
@@ -84,45 +71,62 @@ class Block(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """Embeddings, the blocks up to the output block, and the final norm where it is wanted."""
+    """Embeddings and the blocks up to the output block."""
 
-    def __init__(self, config: VitConfig, *, num_blocks: int) -> None:
+    def __init__(self, config: VitConfig, *, num_blocks: int, grid_hw: tuple[int, int]) -> None:
         super().__init__()
         self.config = config
-        dim, patch_px = config.dim, config.patch_px
+        self.grid_hw = grid_hw
+        dim, patch_px, (rows, columns) = config.dim, config.patch_px, grid_hw
         self.patch = nn.Linear(3 * patch_px * patch_px, dim, bias="patch" in config.biases)
         self.prefix = nn.Parameter(torch.empty(config.num_prefix, dim))
-        self.positions = (
-            nn.Parameter(torch.empty(*config.positions.grid_hw, dim)) if config.positions.kind == "learned" else None
-        )
+        self.positions: nn.Parameter | None = None
+        self.grid_positions: nn.Parameter | None = None
+        self.grid_rotary: nn.Parameter | None = None
+        # The preprocessor's grid is prepared once, because resizing the table costs as much as several blocks.
+        if config.positions.kind == "learned":
+            self.positions = nn.Parameter(torch.empty(*config.positions.grid_hw, dim))
+            self.grid_positions = nn.Parameter(torch.empty(rows * columns, dim))
+        else:
+            self.grid_rotary = nn.Parameter(torch.empty(2, rows * columns, config.head_dim))
         self.pre_norm = nn.LayerNorm(dim, eps=config.norm_eps) if config.pre_norm else None
         self.blocks = nn.ModuleList(Block(config) for _ in range(num_blocks))
 
-    def embed(self, pixels_B3HW: Tensor) -> tuple[Tensor, Rotary | None]:
-        """Tokens that enter the first block, (B, S, D), and the rotary table where the family has one."""
+    def embed(self, pixels_B3HW: Tensor) -> Tensor:
+        """Tokens that enter the first block, (B, S, D)."""
         patch_px = self.config.patch_px
-        batch, _, height_px, width_px = pixels_B3HW.shape
-        rows, columns = height_px // patch_px, width_px // patch_px
-        # A convolution whose stride is its kernel is a matrix product over the patches; what overhangs the grid is left out.
+        batch = pixels_B3HW.shape[0]
+        rows, columns = self.grid_of(pixels_B3HW)
+        # A convolution whose stride is its kernel is a matrix product over patches; what overhangs the grid is left out.
         pixels = pixels_B3HW[:, :, : rows * patch_px, : columns * patch_px]
         cut = pixels.reshape(batch, 3, rows, patch_px, columns, patch_px).permute(0, 2, 4, 1, 3, 5)
-        x_BND = self.patch(cut.reshape(batch, rows * columns, -1))
-        if self.positions is not None:
-            x_BND = x_BND + resize_table(self.positions, (rows, columns), self.config.positions)
+        x_BND: Tensor = self.patch(cut.reshape(batch, rows * columns, -1))
+        if self.positions is not None and self.grid_positions is not None:
+            at_home = (rows, columns) == self.grid_hw
+            x_BND = x_BND + (
+                self.grid_positions if at_home else resize_table(self.positions, (rows, columns), self.config.positions)
+            )
         x_BSD = torch.cat((self.prefix.expand(batch, -1, -1), x_BND), dim=1)
-        return (x_BSD if self.pre_norm is None else self.pre_norm(x_BSD)), self._rotary((rows, columns), x_BSD)
+        return x_BSD if self.pre_norm is None else cast(Tensor, self.pre_norm(x_BSD))
 
-    def _rotary(self, grid_hw: tuple[int, int], like: Tensor) -> Rotary | None:
-        if self.config.positions.kind != "rotary":
+    def grid_of(self, pixels_B3HW: Tensor) -> tuple[int, int]:
+        """Patches of a frame, rows and columns."""
+        return pixels_B3HW.shape[2] // self.config.patch_px, pixels_B3HW.shape[3] // self.config.patch_px
+
+    def rotary(self, grid_hw: tuple[int, int]) -> Rotary | None:
+        """Cosines and sines of each patch's angles, where the family rotates."""
+        if self.grid_rotary is None:
             return None
-        angles = rotary_angles(grid_hw, self.config.head_dim, self.config.positions.theta, like.device).tile(2)
-        return angles.cos().to(like.dtype), angles.sin().to(like.dtype)
+        if grid_hw == self.grid_hw:
+            return self.grid_rotary[0], self.grid_rotary[1]
+        table = rotary_table(grid_hw, self.config.head_dim, self.config.positions.theta).to(self.grid_rotary)
+        return table[0], table[1]
 
     def forward(self, pixels_B3HW: Tensor) -> tuple[Tensor, Attention]:
         """Output of the last block built, (B, S, D), without the final norm, and that block's attention inputs."""
-        x_BSD, rotary = self.embed(pixels_B3HW)
-        for block in self.blocks[:-1]:
+        x_BSD, rotary = self.embed(pixels_B3HW), self.rotary(self.grid_of(pixels_B3HW))
+        *earlier, last = cast(Sequence[Block], self.blocks)
+        for block in earlier:
             x_BSD = block(x_BSD, rotary)
-        last = self.blocks[-1]
         attention = last.project(x_BSD, rotary)
         return last.transform(last.attend(x_BSD, attention)), attention

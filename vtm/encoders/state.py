@@ -15,6 +15,7 @@ from vtm.encoders.checkpoint import Checkpoint
 from vtm.encoders.config import VitConfig
 from vtm.encoders.errors import EncoderError
 from vtm.encoders.keys import block_of, own_name
+from vtm.encoders.positions import resize_table, rotary_table
 
 State = dict[str, Tensor]
 
@@ -47,22 +48,27 @@ def own_keys(checkpoint: Checkpoint) -> dict[str, str]:
 
 
 def read_state(
-    checkpoint: Checkpoint, keys: Mapping[str, str], config: VitConfig, *, num_blocks: int, dtype: torch.dtype
+    checkpoint: Checkpoint, keys: Mapping[str, str], config: VitConfig, *, num_blocks: int, grid_hw: tuple[int, int]
 ) -> State:
-    """Read what the first `num_blocks` blocks need, fuse it, and round once to `dtype`.
+    """Read what the first `num_blocks` blocks and the head need, and fuse it, in float32 or the file's float64.
+
+    Returns:
+        Tensors under the names of `VisionTransformer`, `norm` and `head` beside them.
 
     Raises:
         EncoderError: a tensor is missing or has another shape than the config says.
     """
     wanted = {name: key for name, key in keys.items() if (block := block_of(name)) is None or block < num_blocks}
-    at_least = torch.promote_types(dtype, torch.float32)
     read = checkpoint.tensors(wanted.values())
-    parts = _Parts({name: read[key].to(at_least) for name, key in wanted.items()}, checkpoint.name)
-    state = _embeddings(parts, config)
+    parts = _Parts({name: _widen(read[key]) for name, key in wanted.items()}, checkpoint.name)
+    state = _embeddings(parts, config, grid_hw)
     for index in range(num_blocks):
-        state.update(_block(parts, config, f"blocks.{index}."))
-    state.update(parts.rest())
-    return {name: tensor.to(dtype).contiguous() for name, tensor in state.items()}
+        state |= _block(parts, config, f"blocks.{index}.")
+    return state | parts.rest()
+
+
+def _widen(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 class _Parts:
@@ -89,8 +95,8 @@ class _Parts:
         return self._tensors
 
 
-def _embeddings(parts: _Parts, config: VitConfig) -> State:
-    """Patch map, prefix tokens with their positions added, positions of the patches."""
+def _embeddings(parts: _Parts, config: VitConfig, grid_hw: tuple[int, int]) -> State:
+    """Patch map, prefix tokens with their positions added, positions in the file's grid and in `grid_hw`."""
     dim = config.dim
     state = {"patch.weight": parts.take("patch.weight", dim, 3 * config.patch_px**2)}
     if "patch" in config.biases:
@@ -106,6 +112,9 @@ def _embeddings(parts: _Parts, config: VitConfig) -> State:
         table = parts.take("positions", num_own + rows * columns, dim)
         prefix[:num_own] += table[:num_own]
         state["positions"] = table[num_own:].reshape(rows, columns, dim)
+        state["grid_positions"] = resize_table(state["positions"], grid_hw, config.positions)
+    else:
+        state["grid_rotary"] = rotary_table(grid_hw, config.head_dim, config.positions.theta)
     return {**state, "prefix": prefix}
 
 

@@ -1,0 +1,30 @@
+"""Frames on several CPU threads, each thread's arithmetic its own.
+
+Kernels that split one product over threads wait for the slowest at every product: with decoding on the same cores, most
+of the time. And a result may come to depend on how the work was split. Here a frame is one thread's work from pixels to
+tokens, so its bytes depend neither on the number of threads, nor on the batch, nor on its place in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+
+def map_on_threads(function: Callable[[In], Out], items: Sequence[In]) -> list[Out]:
+    """`function` of each item, in order, on as many threads as torch may use, each computing on one."""
+    num_threads = torch.get_num_threads()
+    if num_threads == 1:
+        return [function(item) for item in items]
+    try:
+        with ThreadPoolExecutor(num_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return list(pool.map(function, items))
+    finally:
+        # The number is each thread's own, but threads to come start from the one set last.
+        torch.set_num_threads(num_threads)
