@@ -1,1 +1,19 @@
 """Videos to merged token shards: inputs, decode, encode, shards, engines, and reading shards back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipeline.shards.cache import CachedClip, TokenCache
+
+__all__ = ["CachedClip", "TokenCache"]
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded when asked for: a decode worker that imports this package wants neither pyarrow nor torch.
+    if name in __all__:
+        from pipeline.shards import cache
+
+        return getattr(cache, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,8 +1,8 @@
 """Frame times to grid, clips and units: pure integer time, no video library.
 
-The grid of a video is t_i = t_0 + i / fps for every i with t_i <= the time of the LAST FRAME. Durations are not used: headers
-lie about them and many streams have none, whereas the times of the frames are what a player acts on. A film of 14,315 frames at
-24 fps so has 597 instants at 1 fps: its last frame shows at 596.417 s.
+The grid of a video is t_i = t_0 + i / fps for every i with t_i <= the time of the LAST FRAME. Durations are not used:
+headers lie about them and many streams have none, whereas the times of the frames are what a player acts on. A film of
+14,315 frames at 24 fps so has 597 instants at 1 fps: its last frame shows at 596.417 s.
 """
 
 from __future__ import annotations

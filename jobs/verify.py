@@ -1,0 +1,35 @@
+"""`vtm verify`: is the run folder complete and sound?"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+MOST_PROBLEMS = 50
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The folder."""
+    parser.add_argument("out", metavar="DIR", type=Path, help="run folder")
+    parser.add_argument("--json", action="store_true", help="print the verdict as JSON")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Say what is wrong; exit code 0 when nothing is, 1 when something is."""
+    from pipeline.verify import verify
+
+    verdict = verify(options.out)
+    if options.json:
+        print(json.dumps(asdict(verdict) | {"sound": verdict.is_sound}, indent=1))
+        return 0 if verdict.is_sound else 1
+    for problem in verdict.problems[:MOST_PROBLEMS]:
+        print(problem, file=sys.stderr)
+    if len(verdict.problems) > MOST_PROBLEMS:
+        print(f"and {len(verdict.problems) - MOST_PROBLEMS} more", file=sys.stderr)
+    state = "sound and complete" if verdict.is_sound else f"{len(verdict.problems)} problems"
+    counts = f"{verdict.videos} videos, {verdict.clips} clips, {verdict.failed_ranges} recorded failures"
+    print(f"{options.out}: {state} ({counts})")
+    return 0 if verdict.is_sound else 1

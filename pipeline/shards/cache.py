@@ -1,0 +1,210 @@
+"""Reading a run folder back: `TokenCache`, by position, by clip id, or as a stream split over ranks and workers."""
+
+from __future__ import annotations
+
+import bisect
+import random
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from torch.utils.data import get_worker_info
+
+from pipeline.errors import RunFolderError
+from pipeline.shards.columns import clip_of
+from pipeline.shards.manifest import read_manifests
+from pipeline.shards.run_folder import read_run
+from pipeline.values import TokenSet
+
+Arrays = Literal["torch", "numpy"]
+Array: TypeAlias = Any
+"""A torch tensor or a numpy array, as the cache was opened."""
+OPEN_FILES = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class CachedClip:
+    """One clip read back. M tokens of D channels stand for N source patches."""
+
+    clip_id: str
+    video_id: str
+    uri: str
+    clip_index: int
+    start_ns: int
+    end_ns: int
+    frame_time_ns: Array
+    """(T,) int64."""
+    grid_thw: tuple[int, int, int]
+    tokens: Array
+    """(M, D): float16, float32, or bfloat16 (float32 in numpy, which has no bfloat16); int8 comes back as float32."""
+    sizes: Array
+    """(M,) int32, sums to N."""
+    centers: Array
+    """(M, 3) float32: t, y, x in patch units."""
+    group: Array
+    """(N,) int64: the token of each source patch, in t, y, x order."""
+    pooled: Array
+    """(D,) float32, unit norm."""
+    fidelity: float
+    motion_source: str
+    damaged_frames: int
+
+    def unmerged(self) -> Array:
+        """Each source patch's token, (N, D)."""
+        return self.tokens[self.group]
+
+
+class TokenCache:
+    """The committed clips of a run folder, in order of shard and row; a map-style dataset.
+
+    Only what is committed is seen; nothing is read but the clips asked for.
+    """
+
+    def __init__(self, path: str | Path, *, arrays: Arrays = "torch") -> None:
+        """Open a run folder.
+
+        Raises:
+            RunFolderError: it is none, holds no Parquet shard, or mixes fingerprints.
+        """
+        self.path = Path(path)
+        self.run = read_run(self.path)
+        self._arrays = arrays
+        self._files: list[Path] = []
+        rows: list[int] = []
+        for manifest in read_manifests(self.path).values():
+            if manifest.fingerprint != self.run["fingerprint"]:
+                raise RunFolderError(
+                    f"{self.path}: shard {manifest.shard_id} was made with fingerprint {manifest.fingerprint}, "
+                    f"the run's is {self.run['fingerprint']}: extract into another folder"
+                )
+            names = [file.name for file in manifest.files if file.name.endswith(".parquet")]
+            if manifest.num_clips and not names:
+                raise RunFolderError(f"{self.path} holds no Parquet shards: read its .tar shards with webdataset")
+            if names:
+                self._files.append(self.path / "shards" / names[0])
+                rows.append(manifest.num_clips)
+        self._ends = list(accumulate(rows))
+        self._open: OrderedDict[int, pq.ParquetFile] = OrderedDict()
+        self._positions: dict[str, int] | None = None
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def __repr__(self) -> str:
+        return f"TokenCache({str(self.path)!r}, {len(self)} clips in {len(self._files)} shards)"
+
+    def __getitem__(self, key: int | str) -> CachedClip:
+        """A clip by position, negative from the end, or by clip id.
+
+        Raises:
+            IndexError, KeyError: there is none.
+        """
+        if isinstance(key, str):
+            positions = self._index()
+            if key not in positions:
+                raise KeyError(
+                    f"{key} is no clip of {self.path}: {len(self)} clips such as {next(iter(positions), '')}"
+                )
+            key = positions[key]
+        if not -len(self) <= key < len(self):
+            raise IndexError(f"clip {key} of {len(self)}")
+        position = key % len(self)
+        shard = bisect.bisect_right(self._ends, position)
+        return self._read(shard, position - (self._ends[shard - 1] if shard else 0))
+
+    def __iter__(self) -> Iterator[CachedClip]:
+        return (self[i] for i in range(len(self)))
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Open files do not travel to the workers of a data loader.
+        return self.__dict__ | {"_open": OrderedDict()}
+
+    @property
+    def clip_ids(self) -> list[str]:
+        """Ids in order of position."""
+        return list(self._index())
+
+    def stream(
+        self, *, rank: int = 0, num_ranks: int = 1, shuffle_seed: int | None = None, start: int = 0
+    ) -> Iterator[CachedClip]:
+        """The clips of one rank, split further over the workers of a torch data loader; every clip comes once.
+
+        Args:
+            rank: This process among `num_ranks`.
+            num_ranks: Processes that read together.
+            shuffle_seed: Order of the clips; the same on all ranks. None keeps the order of positions.
+            start: Clips of this rank and worker to leave out: where an interrupted pass goes on.
+
+        Raises:
+            ValueError: the rank is not below the number of ranks.
+        """
+        if not 0 <= rank < num_ranks:
+            raise ValueError(f"rank {rank} must be 0 or more and below num_ranks {num_ranks}")
+        order = list(range(len(self)))
+        if shuffle_seed is not None:
+            random.Random(shuffle_seed).shuffle(order)
+        worker = get_worker_info()
+        part, parts = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        for position in order[rank::num_ranks][part::parts][start:]:
+            yield self[position]
+
+    def _index(self) -> dict[str, int]:
+        if self._positions is None:
+            ids: list[str] = []
+            for shard in range(len(self._files)):
+                ids += self._file(shard).read(columns=["clip_id"]).column(0).to_pylist()
+            self._positions = {clip_id: i for i, clip_id in enumerate(ids)}
+        return self._positions
+
+    def _file(self, shard: int) -> pq.ParquetFile:
+        if shard in self._open:
+            self._open.move_to_end(shard)
+        else:
+            if len(self._open) >= OPEN_FILES:
+                self._open.popitem(last=False)[1].close()
+            self._open[shard] = pq.ParquetFile(self._files[shard], memory_map=True)
+        return self._open[shard]
+
+    def _read(self, shard: int, row: int) -> CachedClip:
+        file = self._file(shard)
+        for group in range(file.metadata.num_row_groups):
+            rows = file.metadata.row_group(group).num_rows
+            if row < rows:
+                table = file.read_row_group(group)
+                return cached_clip(clip_of(table.slice(row, 1).to_pylist()[0]), self._arrays)
+            row -= rows
+        raise RunFolderError(f"{self._files[shard]} holds fewer rows than its manifest says: run `vtm verify`")
+
+
+def cached_clip(clip: TokenSet, arrays: Arrays) -> CachedClip:
+    """A token set with its arrays in the form a consumer computes with."""
+    converted: dict[str, Any] = {
+        "tokens": _tokens(clip, arrays),
+        "group": clip.group.astype(np.int64),
+        "sizes": clip.sizes,
+        "centers": clip.centers,
+        "pooled": clip.pooled,
+        "frame_time_ns": clip.frame_time_ns,
+    }
+    if arrays == "torch":
+        # Copied, because the bytes of a file may not be written to and torch has no read-only tensors.
+        converted = {k: v if isinstance(v, torch.Tensor) else torch.from_numpy(v.copy()) for k, v in converted.items()}
+    same = {f.name: getattr(clip, f.name) for f in fields(CachedClip) if f.name not in converted}
+    return CachedClip(**same, **converted)
+
+
+def _tokens(clip: TokenSet, arrays: Arrays) -> Array:
+    if clip.tokens_scale is not None:
+        return clip.tokens.astype(np.float32) * clip.tokens_scale[:, None]
+    if clip.tokens_dtype != "bfloat16":
+        return clip.tokens
+    if arrays == "torch":
+        return torch.from_numpy(clip.tokens.copy()).view(torch.bfloat16)
+    # bfloat16 is the upper half of float32.
+    return (clip.tokens.astype(np.uint32) << 16).view(np.float32)
