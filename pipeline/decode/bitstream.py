@@ -1,10 +1,11 @@
-"""What the first bytes of a coded picture tell without decoding it: whether it is shown, and where decoding may start."""
+"""What the first bytes of a coded picture tell without decoding it: is it shown, may decoding start here."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from av import Packet
+from av.packet import Packet
+from av.video.stream import VideoStream
 
 NAL_CODECS = frozenset({"h264", "hevc"})
 H264_IDR, H264_SEI = 5, 6
@@ -12,11 +13,13 @@ H264_SLICES = frozenset({1, 2, 5})
 HEVC_IRAP = range(16, 24)
 HEVC_SPS = 33
 SEI_RECOVERY_POINT = 6
+TWO_BIT_TYPE_CODECS = frozenset({"msmpeg4v2", "msmpeg4v3", "wmv1"})
+"""Coded pictures begin with two bits of type, 0 for intra."""
 MPEG4_EMPTY_BYTES = 32
 """A coded picture of MPEG-4 part 2 has more bytes than this; a "not coded" one, which shows nothing, has fewer."""
 
 
-def shows_picture(codec: str, packet: Packet) -> bool | None:
+def shows_picture(codec: str, packet: Packet[VideoStream]) -> bool | None:
     """Whether decoding `packet` puts out a picture: yes, no, or None where only decoding can tell."""
     if codec == "vp8":
         return bool(memoryview(packet)[0] >> 4 & 1) if packet.size else False
@@ -27,7 +30,7 @@ def shows_picture(codec: str, packet: Packet) -> bool | None:
     return packet.size > 0
 
 
-def _vp9_shows(packet: Packet) -> bool:
+def _vp9_shows(packet: Packet[VideoStream]) -> bool:
     """Read show_frame (VP9 bitstream specification, 6.2); a superframe (annex B) holds one shown frame."""
     data = memoryview(packet)
     if not data or data[-1] & 0xE0 == 0xC0:
@@ -38,8 +41,12 @@ def _vp9_shows(packet: Packet) -> bool:
     return bool(show_existing or data[0] >> (bit - 2) & 1)
 
 
-def starts_decoding(codec: str, packet: Packet, extradata: bytes | None) -> bool:
+def starts_decoding(codec: str, packet: Packet[VideoStream], extradata: bytes | None) -> bool:
     """Whether a packet that the container calls a key frame is one: some containers call every packet so."""
+    if codec in TWO_BIT_TYPE_CODECS:
+        return bool(packet.size) and memoryview(packet)[0] >> 6 == 0
+    if codec == "mpeg4":
+        return _mpeg4_intra(packet)
     if codec not in NAL_CODECS:
         return True
     for nal in nal_units(packet, nal_length_bytes(codec, extradata)):
@@ -55,6 +62,13 @@ def starts_decoding(codec: str, packet: Packet, extradata: bytes | None) -> bool
     return False
 
 
+def _mpeg4_intra(packet: Packet[VideoStream]) -> bool:
+    """Read vop_coding_type after the first VOP start code (ISO/IEC 14496-2, 6.2.5)."""
+    data = bytes(packet)
+    where = data.find(b"\x00\x00\x01\xb6")
+    return 0 <= where < len(data) - 4 and data[where + 4] >> 6 == 0
+
+
 def nal_length_bytes(codec: str, extradata: bytes | None) -> int:
     """Bytes of the length before each NAL unit (ISO/IEC 14496-15); 0 for start codes."""
     if not extradata or extradata[0] != 1:
@@ -63,7 +77,7 @@ def nal_length_bytes(codec: str, extradata: bytes | None) -> int:
     return (extradata[where] & 3) + 1 if len(extradata) > where else 0
 
 
-def nal_units(data: Packet | bytes, length_bytes: int) -> Iterator[memoryview]:
+def nal_units(data: Packet[VideoStream] | bytes, length_bytes: int) -> Iterator[memoryview]:
     """Split a packet into NAL units, lazily."""
     view = memoryview(data)
     if length_bytes:

@@ -21,7 +21,8 @@ def open_container(uri: str) -> Iterator[InputContainer]:
     """Open `uri` for demuxing.
 
     Raises:
-        DecodeError: the address cannot be read (`io`), or holds nothing that libavformat knows (`corrupt`, `unsupported`).
+        DecodeError: the address cannot be read (`io`), or holds nothing that libavformat knows (`corrupt`,
+        `unsupported`).
     """
     with decode_errors(uri):
         if "://" in uri:

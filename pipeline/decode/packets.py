@@ -4,29 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from typing import Literal, cast
 
 import av.error
-from av import Packet, VideoFrame
+from av import VideoFrame
 from av.codec.context import ThreadType
 from av.container import InputContainer
+from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from pipeline.decode.byte_source import open_container
 from pipeline.decode.failures import decode_errors, failure_class
 
+Skipping = Literal["NONREF", "DEFAULT"]
 MAX_READ_ERRORS = 64
 """Damaged stretches of a container that are stepped over before its rest is given up."""
 BACK_OFF_S = (0, 1, 2, 4, 8, 16)
 
 
-def read_packets(container: InputContainer, streams: Sequence[VideoStream]) -> Iterator[Packet]:
+def read_packets(container: InputContainer, streams: Sequence[VideoStream]) -> Iterator[Packet[VideoStream]]:
     """Demux from the current position to the end, stepping over damage that the container can resume after."""
     for _ in range(MAX_READ_ERRORS):
         try:
             for packet in container.demux(*streams):
+                # Empty packets at the end ask for a drain, which is done elsewhere.
                 if packet.size or packet.dts is not None:
-                    yield packet
+                    yield cast("Packet[VideoStream]", packet)
             return
         except av.error.FFmpegError as error:
             if failure_class(error) in ("io", "out_of_memory"):
@@ -48,7 +52,7 @@ class OpenStream:
 
     def __init__(self, uri: str, stream_index: int) -> None:
         self.uri = uri
-        self.skipping = "DEFAULT"
+        self.skipping: Skipping = "DEFAULT"
         """What the decoder leaves out at present."""
         self._index = stream_index
         self._closing = ExitStack()
@@ -65,7 +69,7 @@ class OpenStream:
 
     def _restart(self) -> None:
         self._packets = read_packets(self._container, [self._stream])
-        self._pushed: Packet | None = None
+        self._pushed: Packet[VideoStream] | None = None
         self.key_pts: int | None = None
         """Tick of the last key frame read; None before the first."""
 
@@ -85,12 +89,12 @@ class OpenStream:
 
     def skip_nonreference(self, skip: bool) -> None:
         """Leave out, or take in, pictures that no other refers to; holds for the packets decoded next."""
-        value = "NONREF" if skip else "DEFAULT"
+        value: Skipping = "NONREF" if skip else "DEFAULT"
         if self.skipping != value:
             self.context.skip_frame = value
             self.skipping = value
 
-    def read(self) -> Packet | None:
+    def read(self) -> Packet[VideoStream] | None:
         """The next packet; None at the end."""
         with decode_errors(self.uri):
             packet = self._pushed or next(self._packets, None)
@@ -99,7 +103,7 @@ class OpenStream:
             self.key_pts = packet.pts
         return packet
 
-    def decode(self, packet: Packet | None) -> list[VideoFrame]:
+    def decode(self, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
         """Decode one packet; None drains the decoder and makes it ready for another start.
 
         Raises:

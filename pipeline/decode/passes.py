@@ -1,7 +1,7 @@
 """A decode plan carried out: frames of one stream in display order, sparsely or one after the other.
 
-Both passes give the same pixels for an undamaged stream. The sparse pass leaves out what no wanted frame needs; the linear one
-decodes everything from a start that it has checked.
+Both passes give the same pixels for an undamaged stream. The sparse pass leaves out what no wanted frame needs; the
+linear one decodes everything from a start that it has checked.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 
 import av.error
 import numpy as np
-from av import Packet, VideoFrame
+from av import VideoFrame
+from av.packet import Packet
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from pipeline.decode.bitstream import NAL_CODECS
@@ -70,7 +72,8 @@ def sparse_frames(stream: OpenStream, runs: Sequence[Run], damage: Damage, *, sk
                 if frame.pts in wanted:
                     yield frame
             if packet.dts is not None and packet.dts > run.targets[-1]:
-                # Decoding times increase and no picture is shown before it is decoded: the rest of this run is not there.
+                # Decoding times increase and no picture is shown before it is decoded: the rest of this run is not
+                # there.
                 unsent.difference_update(run.targets)
     if running:
         yield from _drain(stream, wanted, damage)
@@ -79,8 +82,9 @@ def sparse_frames(stream: OpenStream, runs: Sequence[Run], damage: Damage, *, sk
 def linear_frames(stream: OpenStream, target: int, key_pts: NDArray[np.int64], damage: Damage) -> Iterator[VideoFrame]:
     """Decode every frame, from a start whose first frame is at or before `target`.
 
-    Starting at a key frame is not always exact: containers call frames so that are none, and a stream that refreshes its pictures
-    bit by bit shows nothing for a while. So the first frame that comes out decides; where it is too late, start earlier.
+    Starting at a key frame is not always exact: containers call frames so that are none, and a stream that refreshes
+    its pictures bit by bit shows nothing for a while. So the first frame that comes out decides; where it is too late,
+    start earlier.
     """
     for start in starting_points(target, key_pts):
         if start is None:
@@ -124,7 +128,7 @@ def _jump(stream: OpenStream, key_pts: int) -> bool:
     return (near and stream.forward_to(key_pts)) or stream.seek_to(key_pts)
 
 
-def _decode(stream: OpenStream, packet: Packet | None, damage: Damage) -> list[VideoFrame]:
+def _decode(stream: OpenStream, packet: Packet[VideoStream] | None, damage: Damage) -> list[VideoFrame]:
     try:
         frames = stream.decode(packet)
     except av.error.FFmpegError as error:
@@ -136,7 +140,7 @@ def _decode(stream: OpenStream, packet: Packet | None, damage: Damage) -> list[V
     return frames
 
 
-def _tick(packet: Packet) -> int:
+def _tick(packet: Packet[VideoStream]) -> int:
     return packet.pts if packet.pts is not None else packet.dts or 0
 
 

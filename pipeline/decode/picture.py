@@ -1,4 +1,4 @@
-"""Decoded pictures to upright RGB: the one place where rotation, aspect, colour and interlacing are decided and applied.
+"""Decoded pictures to upright RGB: where rotation, aspect, colour and interlacing are decided and applied.
 
 Legend: H, W rows and columns of a picture.
 """
@@ -6,11 +6,13 @@ Legend: H, W rows and columns of a picture.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from fractions import Fraction
+from typing import cast
 
 import numpy as np
 from av import VideoFrame
-from av.sidedata.sidedata import Type
+from av.sidedata.sidedata import SideData, Type
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
@@ -62,8 +64,10 @@ def orientation(frame: VideoFrame) -> tuple[int, bool]:
 
     The display matrix (ISO/IEC 14496-12, 8.2.2) maps (x, y) to (a x + c y, b x + d y), y pointing down.
     """
-    side_data = frame.side_data.get(Type.DISPLAYMATRIX)
-    if side_data is None:
+    try:
+        # The stub of av 18 calls this mapping a TypedDict.
+        side_data = cast("Mapping[Type, SideData]", frame.side_data)[Type.DISPLAYMATRIX]
+    except KeyError:
         return 0, False
     matrix = np.frombuffer(bytes(side_data), dtype=np.int32)
     a, b, c, d = (int(matrix[i]) for i in (0, 1, 3, 4))
@@ -105,7 +109,7 @@ def to_upright_rgb(frame: VideoFrame, policy: PicturePolicy, reformatter: VideoR
         dst_color_range=ColorRange.JPEG,
         threads=1,
     )
-    rgb_HW3: NDArray[np.uint8] = converted.to_ndarray()
+    rgb_HW3 = converted.to_ndarray()
     if policy.mirrored:
         rgb_HW3 = rgb_HW3[:, ::-1]
-    return np.ascontiguousarray(np.rot90(rgb_HW3, -policy.rotation_deg // 90))
+    return np.ascontiguousarray(np.rot90(rgb_HW3, -policy.rotation_deg // 90), dtype=np.uint8)

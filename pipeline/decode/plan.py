@@ -1,4 +1,4 @@
-"""Wanted frames to a decode plan: which key frames to start at, and what each start is to put out. No pixels, no files."""
+"""Wanted frames to a decode plan: where to start, and what each start is to put out. No pixels, no files."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Run:
 def governing_key(pts: int, key_pts: NDArray[np.int64]) -> int:
     """Position in `key_pts` of the last key frame at or before `pts`; 0 where there is none.
 
-    A leading picture of an open group (shown before its key frame, coded after it) so belongs to the group before, whose
-    pictures it may refer to.
+    A leading picture of an open group (shown before its key frame, coded after it) so belongs to the group before,
+    whose pictures it may refer to.
     """
     return max(int(np.searchsorted(key_pts, pts, side="right")) - 1, 0)
 
@@ -45,7 +45,7 @@ def plan_runs(targets: Sequence[int], key_pts: NDArray[np.int64]) -> tuple[Run, 
 
 
 def starting_points(pts: int, key_pts: NDArray[np.int64]) -> Iterator[int | None]:
-    """Where decoding `pts` may start: its key frame, then 1, 2, 4 ... key frames before it, then the file's start (None)."""
+    """Where decoding `pts` may start: its key frame, 1, 2, 4 ... key frames before it, the file's start (None)."""
     key = governing_key(pts, key_pts)
     back = 0
     while len(key_pts) and key - back > 0:

@@ -1,7 +1,7 @@
 """Clips to their frames: an open video, from which units are decoded clip by clip.
 
-A clip's bytes depend on the clip alone. Clean frames come out the same from any pass; a clip that shows any sign of damage is
-decoded once more by itself, one frame after the other from its own key frame.
+A clip's bytes depend on the clip alone. Clean frames come out the same from any pass; a clip that shows any sign of
+damage is decoded once more by itself, one frame after the other from its own key frame.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ class OpenVideo:
             motion: also measure motion on the patch grid.
 
         Raises:
-            DecodeError: not one frame of a clip can be decoded, or the file cannot be read; the clips before it were yielded.
+            DecodeError: not one frame of a clip can be decoded, or the file cannot be read; the clips before it were
+            yielded.
         """
         with decode_errors(self.timing.uri):
             damage = Damage()

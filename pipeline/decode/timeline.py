@@ -1,0 +1,161 @@
+"""A track to its timeline: when each frame is shown, and what the header promises beyond the last of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+import av.error
+import numpy as np
+from av import VideoFrame
+from av.container import InputContainer
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from pipeline.decode.packets import OpenStream
+from pipeline.decode.tracks import Track
+from pipeline.values import TimestampSource
+
+DEFAULT_RATE = Fraction(25)
+RATE_TOLERANCE = Fraction(1, 20)
+TAIL_TOLERANCE_S = Fraction(1)
+TAIL_TOLERANCE_SHARE = Fraction(1, 50)
+NS_PER_S = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """When the frames of a stream are shown, in ticks of `time_base`."""
+
+    timestamps: TimestampSource
+    time_base: Fraction
+    frame_pts: NDArray[np.int64]
+    """Increasing."""
+    key_pts: NDArray[np.int64]
+    """Increasing."""
+    warning: str = ""
+
+    @property
+    def end_s(self) -> Fraction:
+        """Where the last frame ends, a mean frame after its time: headers count from the first frame or from zero."""
+        first, last, count = int(self.frame_pts[0]), int(self.frame_pts[-1]), len(self.frame_pts)
+        frame_s = (last - first) * self.time_base / max(count - 1, 1)
+        return max(last, last - first) * self.time_base + frame_s
+
+
+def read_timeline(uri: str, stream: VideoStream, track: Track, first: VideoFrame) -> Timeline:
+    """Settle when frames are shown: by the packets where they tell, else by decoding the whole stream once.
+
+    Args:
+        uri: where the stream is, for decoding it.
+        stream: the chosen stream.
+        track: its packets.
+        first: its first decoded frame. What is shown before it (leading pictures of an open group, a start in
+        mid-group) is
+            never put out, so the video starts here.
+    """
+    assert stream.time_base is not None
+    keys = np.frombuffer(track.key_pts or track.flagged_key_pts, dtype=np.int64)
+    keys_increase = bool(np.all(np.diff(keys) > 0))
+    if first.pts is not None and keys_increase and _packets_tell(track, stream):
+        frame_pts = np.unique(np.frombuffer(track.pts, dtype=np.int64))
+        return Timeline("stream", stream.time_base, frame_pts[frame_pts >= first.pts], keys)
+    decoded = [frame.pts for frame in decode_all(uri, stream.index)]
+    if None not in decoded:
+        ticks = np.asarray(decoded, dtype=np.int64)
+        if np.all(np.diff(ticks) > 0):
+            keys = keys if keys_increase and not track.uncertain else ticks[:1]
+            return Timeline("stream", stream.time_base, ticks, keys, "packets do not tell the frames: all were decoded")
+    rate = _frame_rate(track, stream)
+    numbers = np.arange(len(decoded), dtype=np.int64)
+    warning = f"timestamps are unusable: frames are counted, at {float(rate):g} a second"
+    return Timeline("ordinal", 1 / rate, numbers, numbers[:1], warning)
+
+
+def _packets_tell(track: Track, stream: VideoStream) -> bool:
+    """Whether each packet's tick is that of the one frame it shows."""
+    pts = np.frombuffer(track.pts, dtype=np.int64)
+    if track.uncertain or len(np.unique(pts)) < len(pts):
+        return False
+    # Frames that are put out in another order than they are coded, under ticks that increase in coding order: the
+    # container (AVI, for one) holds decoding times only.
+    return not (stream.codec_context.reorder_depth and np.all(np.diff(pts) > 0))
+
+
+def _frame_rate(track: Track, stream: VideoStream) -> Fraction:
+    """The header's rate where the packets bear it out, else theirs."""
+    stated = Fraction(stream.guessed_rate or stream.average_rate or DEFAULT_RATE)
+    span = max(track.pts, default=0) - min(track.pts, default=0)
+    if not span or not stream.time_base:
+        return stated
+    measured = (len(track.pts) - 1) / (span * stream.time_base)
+    return stated if abs(stated / measured - 1) < RATE_TOLERANCE else measured
+
+
+def decode_all(uri: str, stream_index: int) -> Iterator[VideoFrame]:
+    """Every frame of a stream from the start of its file, stepping over packets that do not decode."""
+    stream = OpenStream(uri, stream_index)
+    try:
+        more = True
+        while more:
+            packet = stream.read()
+            more = packet is not None
+            try:
+                yield from stream.decode(packet)
+            except av.error.FFmpegError:
+                continue
+    finally:
+        stream.close()
+
+
+def missing_tail(
+    container: InputContainer, stream: VideoStream, track: Track, timeline: Timeline
+) -> tuple[int, tuple[str, ...]]:
+    """Compare what the header promises with what was found.
+
+    A file counts as cut off where the video ends clearly before the promised end (by more than a second and a fiftieth
+    of the whole), and, where only the whole container promises, no other stream gets there either. Anything less is a
+    header that lies.
+
+    Returns:
+        Nanoseconds that a cut-off file lacks (0 where it is whole), and a warning where header and file differ.
+    """
+    warnings: tuple[str, ...] = ()
+    if stream.frames and stream.frames != len(timeline.frame_pts):
+        warnings = (f"the header says {stream.frames} frames, {len(timeline.frame_pts)} were found",)
+    whole = stream.frames and track.packets >= stream.frames
+    if whole:
+        return 0, warnings
+    promised_s = max(_promised_by_stream(stream), Fraction(container.duration or 0, 1_000_000))
+    tail_s = promised_s - timeline.end_s
+    if tail_s <= _tolerance_s(promised_s):
+        return 0, warnings
+    if _promised_by_stream(stream) < promised_s and _others_reach(container, promised_s):
+        return 0, warnings
+    warnings += (
+        f"cut off: the header promises {float(promised_s):.1f} s, the video ends at {float(timeline.end_s):.1f} s",
+    )
+    return int(tail_s * NS_PER_S), warnings
+
+
+def _tolerance_s(promised_s: Fraction) -> Fraction:
+    return max(TAIL_TOLERANCE_S, promised_s * TAIL_TOLERANCE_SHARE)
+
+
+def _promised_by_stream(stream: VideoStream) -> Fraction:
+    by_duration = stream.duration * stream.time_base if stream.duration and stream.time_base else Fraction(0)
+    by_count = stream.frames / stream.average_rate if stream.frames and stream.average_rate else Fraction(0)
+    return max(Fraction(by_duration), Fraction(by_count))
+
+
+def _others_reach(container: InputContainer, promised_s: Fraction) -> bool:
+    """Whether sound or subtitles go on to the promised end, so that only the video is shorter."""
+    others = [stream for stream in container.streams if stream.type in ("audio", "subtitle")]
+    start_s = Fraction(container.start_time or 0, 1_000_000)
+    limit_s = promised_s - _tolerance_s(promised_s)
+    container.seek(container.start_time or 0)
+    for packet in container.demux(*others) if others else ():
+        if packet.pts is not None and packet.time_base and packet.pts * packet.time_base - start_s > limit_s:
+            return True
+    return False
