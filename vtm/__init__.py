@@ -2,8 +2,9 @@
 
 from vtm.encoders import Encoder, EncoderError, EncoderOutput, ImageSpec, load_encoder, read_image_spec
 from vtm.fidelity import fidelity, token_cosines
-from vtm.merge import STRATEGIES, Strategy, merge_plan, plan_from_targets
+from vtm.merge import plan_from_targets
 from vtm.plan import Grid, MergeError, MergePlan, identity_plan
+from vtm.strategies import STRATEGIES, Strategy, merge_plan
 
 __all__ = [
     "STRATEGIES",

@@ -26,26 +26,38 @@ def nearest_targets(keys_BND: Tensor, source_BS: Tensor, target_BM: Tensor) -> t
     Returns:
         The position in [0, M) of each source's target, (B, S) int64, the first of equals, and their cosine, (B, S).
     """
-    keys_BND = keys_BND.to(torch.promote_types(keys_BND.dtype, torch.float32))
-    directions_BMD = F.normalize(take_tokens(keys_BND, target_BM), dim=2)
-    return nearest_directions(keys_BND, source_BS, directions_BMD)
+    precise = torch.promote_types(keys_BND.dtype, torch.float32)
+    directions_BMD = F.normalize(take_tokens(keys_BND, target_BM).to(precise), dim=2)
+    return nearest_directions(keys_BND, directions_BMD, source_BS)
 
 
 @torch.no_grad()
-def nearest_directions(keys_BND: Tensor, source_BS: Tensor, directions_BMD: Tensor) -> tuple[Tensor, Tensor]:
-    """Match each source with its nearest unit vector; as `nearest_targets`, for directions that are no token's own."""
-    positions, cosines = [], []
+def nearest_directions(
+    keys_BND: Tensor, directions_BMD: Tensor, source_BS: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Match each source, or every token, with its nearest direction.
+
+    Args:
+        keys_BND: (B, N, D), any float dtype.
+        directions_BMD: (B, M, D) unit vectors, float32 or float64: the dtype of the comparison.
+        source_BS: (B, S) int64 token indices; all tokens in order by default.
+
+    Returns:
+        As `nearest_targets`.
+    """
+    total = keys_BND.shape[1] if source_BS is None else source_BS.shape[1]
+    position_BS = torch.empty(len(keys_BND), total, dtype=torch.int64, device=keys_BND.device)
+    cosine_BS = directions_BMD.new_empty(len(keys_BND), total)
     rows = _block_rows(directions_BMD)
-    for start in range(0, source_BS.shape[1], rows):
-        block_BSD = take_tokens(keys_BND, source_BS[:, start : start + rows])
+    for start in range(0, total, rows):
+        mine = slice(start, start + rows)
+        block_BSD = keys_BND[:, mine] if source_BS is None else take_tokens(keys_BND, source_BS[:, mine])
+        block_BSD = block_BSD.to(directions_BMD.dtype)
+        best_BS, position_BS[:, mine] = torch.bmm(block_BSD, directions_BMD.transpose(1, 2)).max(dim=2)
         # A source's own norm changes no argmax, so it divides the winners alone.
-        best = torch.bmm(block_BSD, directions_BMD.transpose(1, 2)).max(dim=2)
-        norm_BS = torch.linalg.vector_norm(block_BSD, dim=2).clamp_min(torch.finfo(keys_BND.dtype).tiny)
-        positions.append(best.indices)
-        cosines.append(best.values / norm_BS)
-    if not positions:
-        return torch.zeros_like(source_BS), keys_BND.new_zeros(source_BS.shape)
-    return torch.cat(positions, dim=1), torch.cat(cosines, dim=1)
+        norm_BS = torch.linalg.vector_norm(block_BSD, dim=2).clamp_min(torch.finfo(directions_BMD.dtype).tiny)
+        cosine_BS[:, mine] = best_BS / norm_BS
+    return position_BS, cosine_BS
 
 
 def take_tokens(x_BNC: Tensor, index_BM: Tensor) -> Tensor:

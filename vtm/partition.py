@@ -1,74 +1,97 @@
-"""Which tokens of a clip are merge targets: index lists, decided without looking at the keys.
+"""Which tokens of a clip are merge targets, by position alone.
 
-Every function returns targets in increasing order, (M,) or (B, M) int64. Letters: B batch, N tokens, M targets.
+Every function returns targets in increasing order. Letters: B batch, N tokens, M targets.
 """
 
 from __future__ import annotations
 
-from fractions import Fraction
+import math
 
 import torch
 from torch import Tensor
 
-from vtm.plan import MergeError
+from vtm.plan import Grid, token_positions
 
 
-def strided_targets(num_tokens: int, partition_factor: int) -> Tensor:
-    """Every γ-th token, starting with the first (the paper's equations 1 and 2).
+def strided_targets(total: int, partition_factor: int) -> Tensor:
+    """Every γ-th token, starting with the first (the paper's equations 1 and 2). Returns (ceil(N / γ),) int64."""
+    return torch.arange(0, total, partition_factor)
+
+
+def even_targets(total: int, num_targets: int) -> Tensor:
+    """M targets spread evenly: floor(m · N / M). Returns (M,) int64; equal to the stride γ where N = γ · M."""
+    return torch.arange(num_targets) * total // max(1, num_targets)
+
+
+def center_targets(grid: Grid, num_targets: int) -> Tensor:
+    """Half of the targets from the central area of H/2 × W/2: factor γ/2 there, 3γ/2 outside (section 3.3).
 
     Args:
-        num_tokens: N.
-        partition_factor: γ, at least 1.
+        grid: T, H, W.
+        num_targets: M; an odd one is the area's.
 
     Returns:
-        (ceil(N / γ),) int64.
+        (M,) int64.
     """
-    return torch.arange(0, num_tokens, partition_factor)
+    frames, rows, columns = grid
+    height, width = max(1, rows // 2), max(1, columns // 2)
+    return _half_from(_rectangle(grid, height, width), frames * height * width, num_targets)
 
 
-def even_targets(num_tokens: int, num_targets: int) -> Tensor:
-    """M targets spread evenly: floor(m · N / M). Returns (M,) int64; equal to the stride γ where N = γ · M."""
-    return torch.arange(num_targets) * num_tokens // num_targets
+def boundary_targets(grid: Grid, num_targets: int) -> Tensor:
+    """The opposite of `center_targets`: half of the targets from the outermost quarter of the picture.
 
+    The paper gives no size for the boundary. A border of a quarter of the area mirrors its central area, with the same
+    factors, so that the central H/2 × W/2 gets the factor 3γ/2, as everything outside does there.
 
-def complement(target_BM: Tensor, num_tokens: int) -> Tensor:
-    """The sources, in increasing order: all tokens that are no target. Returns (B, N - M) int64."""
-    is_target_BN = torch.zeros(target_BM.shape[0], num_tokens, dtype=torch.bool, device=target_BM.device)
-    is_target_BN.scatter_(1, target_BM, True)
-    # A stable sort puts the sources first in order, with a size known beforehand: no wait for the device.
-    return is_target_BN.to(torch.uint8).argsort(dim=1, stable=True)[:, : num_tokens - target_BM.shape[1]]
+    Args:
+        grid: T, H, W.
+        num_targets: M; an odd one is the border's.
 
-
-def tokens_left(num_tokens: int, keep: float) -> int:
-    """How many tokens a share leaves: ceil(keep · N), keep read as the decimal that it prints as."""
-    if not 0 < keep <= 1:
-        raise MergeError(f"keep is the share of tokens left, above 0 and at most 1, got {keep}")
-    return max(1, -(-num_tokens * Fraction(str(keep)) // 1))
-
-
-def num_merged(num_sources: int, merge_share: float) -> int:
-    """R of equation 5: floor(merge_share · |S|), merge_share read as the decimal that it prints as."""
-    if not 0 <= merge_share <= 1:
-        raise MergeError(f"merge_share is R as a share of the sources, from 0 to 1, got {merge_share}")
-    return int(num_sources * Fraction(str(merge_share)) // 1)
-
-
-def targets_for(num_tokens: int, left: int, merge_share: float) -> int:
-    """How many targets leave exactly `left` tokens when only a share of the sources is merged.
-
-    Raises:
-        MergeError: more than `left` tokens stay unmerged whatever the number of targets.
+    Returns:
+        (M,) int64.
     """
-    low, high = 1, left
-    while low < high:
-        middle = (low + high) // 2
-        if num_tokens - num_merged(num_tokens - middle, merge_share) >= left:
-            high = middle
-        else:
-            low = middle + 1
-    if num_tokens - num_merged(num_tokens - low, merge_share) != left:
-        raise MergeError(
-            f"merging {merge_share} of the sources cannot leave {left} of {num_tokens} tokens in one round: "
-            "raise merge_share, or keep more"
-        )
-    return low
+    frames, rows, columns = grid
+    height, width = _inner_side(rows), _inner_side(columns)
+    return _half_from(~_rectangle(grid, height, width), frames * (rows * columns - height * width), num_targets)
+
+
+def complement(target_BM: Tensor, total: int) -> Tensor:
+    """The sources: all tokens that are no target. Returns (B, N - M) int64, increasing."""
+    is_target_BN = torch.zeros(target_BM.shape[0], total, dtype=torch.uint8, device=target_BM.device)
+    is_target_BN.scatter_(1, target_BM, 1)
+    # A stable sort puts the sources first and in order, with a size known beforehand: no wait for the device.
+    return is_target_BN.argsort(dim=1, stable=True)[:, : total - target_BM.shape[1]]
+
+
+def _inner_side(side: int) -> int:
+    """The side of a centred rectangle of three quarters of the area, of the same parity as the whole's."""
+    return max(0, side - 2 * max(1, round(side * (1 - math.sqrt(0.75)) / 2)))
+
+
+def _rectangle(grid: Grid, height: int, width: int) -> Tensor:
+    """(N,) bool: whether a token lies in the centred rectangle."""
+    _, rows, columns = grid
+    top, left = (rows - height) // 2, (columns - width) // 2
+    _, y_N, x_N = token_positions(grid).unbind(dim=1)
+    return (y_N >= top) & (y_N < top + height) & (x_N >= left) & (x_N < left + width)
+
+
+def _half_from(area_N: Tensor, area_size: int, num_targets: int) -> Tensor:
+    """Half of the targets from an area, half from the rest, as far as each has tokens. Returns (M,) int64."""
+    total = len(area_N)
+    from_area = max(min(-(-num_targets // 2), area_size), num_targets - (total - area_size))
+    in_area = _stepped(area_N, area_size, from_area)
+    in_rest = _stepped(~area_N, total - area_size, num_targets - from_area)
+    return torch.cat((in_area, in_rest)).sort().values
+
+
+def _stepped(area_N: Tensor, area_size: int, count: int) -> Tensor:
+    """Exactly `count` tokens of an area, those with i mod γ = 0 first, where γ = area size / count.
+
+    The index i counts all tokens, not the area's: a step through the area alone would fall on the same columns again and
+    again where it divides the area's width.
+    """
+    index_N = torch.arange(len(area_N))
+    phase_N = (index_N * count) % max(1, area_size)
+    return phase_N.masked_fill(~area_N, area_size).argsort(stable=True)[:count]

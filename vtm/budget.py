@@ -1,0 +1,85 @@
+"""How far a merge goes: a share, a number or the paper's γ and R, turned into counts of tokens."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from vtm.plan import MergeError
+
+ROUNDING = 1e-9
+"""Shares are decimals that floats only come near: 0.29 · 100 is to be 29, not 28."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """What a user says about how many tokens are left; exactly one of the first three is given."""
+
+    partition_factor: int | None = None
+    """γ: ceil(N / γ) tokens are targets (the paper's equation 1)."""
+    keep: float | None = None
+    """Share of tokens left, above 0 and at most 1: ceil(keep · N) of them."""
+    num_tokens: int | None = None
+    """Number of tokens left, at least 1; a clip that has no more is not merged."""
+    merge_share: float = 1.0
+    """R as a share of the sources: only the floor(merge_share · |S|) most similar ones merge (equation 5)."""
+
+    def __post_init__(self) -> None:
+        counts = {"partition_factor": self.partition_factor, "num_tokens": self.num_tokens}
+        given = [name for name, value in {**counts, "keep": self.keep}.items() if value is not None]
+        if len(given) != 1:
+            raise MergeError(f"give one of partition_factor, keep and num_tokens, got {' and '.join(given) or 'none'}")
+        for name, value in counts.items():
+            if value is not None and (value != int(value) or value < 1):
+                raise MergeError(f"{name} is a whole number of at least 1, got {value}")
+        if self.keep is not None and not 0 < self.keep <= 1:
+            raise MergeError(f"keep is the share of tokens left, above 0 and at most 1, got {self.keep}")
+        if not 0 <= self.merge_share <= 1:
+            raise MergeError(f"merge_share is R as a share of the sources, from 0 to 1, got {self.merge_share}")
+
+    @property
+    def stride(self) -> int | None:
+        """γ, where the targets are to be every γ-th token; a share 1 / γ says the same as γ."""
+        if self.partition_factor is not None or self.keep is None or self.merge_share < 1:
+            return self.partition_factor
+        stride = round(1 / self.keep)
+        return stride if abs(1 / self.keep - stride) < ROUNDING else None
+
+    def targets(self, total: int) -> int:
+        """How many of `total` tokens are targets.
+
+        Raises:
+            MergeError: so small a share of the sources merges that more tokens are left than asked for.
+        """
+        if self.stride is not None:
+            return math.ceil(total / self.stride)
+        left = min(self.num_tokens or total, total)
+        if self.keep is not None:
+            left = max(1, math.ceil(total * self.keep - ROUNDING))
+        return targets_that_leave(left, total, self.merge_share)
+
+
+def num_merged(num_sources: int, merge_share: float) -> int:
+    """R of equation 5: floor(merge_share · |S|)."""
+    return math.floor(num_sources * merge_share + ROUNDING)
+
+
+def targets_that_leave(left: int, total: int, merge_share: float) -> int:
+    """The fewest targets that leave `left` of `total` tokens when R of the sources merge.
+
+    Raises:
+        MergeError: no number of targets does: too few sources merge.
+    """
+    low, high = 1, left
+    while low < high:
+        middle = (low + high) // 2
+        if total - num_merged(total - middle, merge_share) >= left:
+            high = middle
+        else:
+            low = middle + 1
+    if total - num_merged(total - low, merge_share) != left:
+        raise MergeError(
+            f"merging {merge_share} of the sources cannot leave {left} of {total} tokens in one round: "
+            "raise merge_share, or keep more tokens"
+        )
+    return low

@@ -1,0 +1,81 @@
+"""Chance and near-chance, reproducible: noise drawn from a clip's seed, and a low-discrepancy order of its tokens.
+
+Letters: B batch, N tokens, M targets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from vtm.plan import Grid, MergeError, token_positions
+
+PHASE_BITS = 32
+PHASE_STEPS_THW = (3518319155, 2882110345, 2360945575)
+"""2^32 over the first three powers of the root of x^4 = x + 1: the additive recurrence with the evenest steps in three
+dimensions, held as integers so that the order is the same on every device."""
+
+
+def gumbel_noise(seeds: Sequence[int], num_tokens: int, device: torch.device | str = "cpu") -> Tensor:
+    """Standard Gumbel noise for the tokens of each clip.
+
+    Drawn on the CPU in float64, so that a seed gives the same noise whatever the device.
+
+    Args:
+        seeds: one for each clip of the batch.
+        num_tokens: N.
+        device: where the noise is to be.
+
+    Returns:
+        (B, N) float32.
+    """
+    draws = [torch.rand(num_tokens, generator=_generator(seed), dtype=torch.float64) for seed in seeds]
+    uniform_BN = torch.stack(draws).clamp_min(torch.finfo(torch.float64).tiny)
+    return (-torch.log(-torch.log(uniform_BN))).float().to(device)
+
+
+def sampled_targets(scores_BN: Tensor, num_targets: int, noise_BN: Tensor) -> Tensor:
+    """Draw targets without replacement with probability softmax(scores): Gumbel-top-k (equation 6, sections 3.3, 3.4).
+
+    Args:
+        scores_BN: (B, N) motion magnitudes or saliencies; no gradient passes.
+        num_targets: M.
+        noise_BN: (B, N) standard Gumbel noise.
+
+    Returns:
+        (B, M) int64, increasing.
+    """
+    return highest(scores_BN.detach().float() + noise_BN, num_targets)
+
+
+def highest(ranking_BN: Tensor, count: int) -> Tensor:
+    """Positions of the highest values, the first of equals, in increasing order. Returns (B, count) int64."""
+    return ranking_BN.argsort(dim=1, descending=True, stable=True)[:, :count].sort(dim=1).values
+
+
+def spread_ranking(grid: Grid, seeds: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
+    """Rank the tokens so that those of any number of highest ranks lie evenly over frames, rows and columns.
+
+    The rank is a phase that advances by an irrational step a frame, a row and a column: no stride for a grid to alias
+    with, and fewer tokens are a subset of more. The seed shifts the phase.
+
+    Args:
+        grid: T, H, W.
+        seeds: one for each clip of the batch.
+        device: where the ranking is to be.
+
+    Returns:
+        (B, T·H·W) int64 in [0, 2^32).
+    """
+    shifts = [torch.randint(1 << PHASE_BITS, (1,), generator=_generator(seed)) for seed in seeds]
+    steps_3 = torch.tensor(PHASE_STEPS_THW, device=device)
+    phase_N = (token_positions(grid, device) * steps_3).sum(dim=1)
+    return (phase_N + torch.stack(shifts).to(device)) % (1 << PHASE_BITS)
+
+
+def _generator(seed: int) -> torch.Generator:
+    if not 0 <= seed < 1 << 64:
+        raise MergeError(f"a seed is a whole number from 0 to 2^64 - 1, got {seed}")
+    return torch.Generator().manual_seed(seed)

@@ -1,0 +1,79 @@
+"""A clip merged window by window: which frames go together, and how the windows' plans become the clip's.
+
+Letters: B clips, W windows of equal shape, N tokens of the clip, n tokens and m groups of a window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+import torch
+from torch import Tensor
+
+from vtm.budget import Budget
+from vtm.plan import Grid, MergeError, MergePlan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowRun:
+    """Consecutive windows of equal shape and budget, which merge as one batch."""
+
+    start_frame: int
+    windows: int
+    """W."""
+    frames: int
+    """Frames of each window."""
+    budget: Budget
+    """How far each window merges."""
+
+    def cut(self, x_BN: Tensor, patches: int) -> Tensor:
+        """The run's windows of a clip's tokens: (B, N, …) to (B·W, n, …), n = frames · patches."""
+        start, tokens = self.start_frame * patches, self.frames * patches
+        mine_BN = x_BN[:, start : start + self.windows * tokens]
+        return mine_BN.reshape(len(x_BN) * self.windows, tokens, *x_BN.shape[2:])
+
+
+def split_windows(grid: Grid, window_frames: int, budget: Budget) -> list[WindowRun]:
+    """Cut a clip into windows, the last one shorter where they do not divide its frames.
+
+    A number of tokens is shared out in proportion to the frames, to the token.
+
+    Raises:
+        MergeError: fewer tokens are asked for than there are windows.
+    """
+    frames = grid[0]
+    spans = [(start, min(start + window_frames, frames)) for start in range(0, frames, window_frames)]
+    wanted = budget.num_tokens
+    if wanted is not None and wanted < len(spans):
+        raise MergeError(f"{wanted} tokens cannot be left of {len(spans)} windows: ask for a token a window at least")
+
+    def shape(span: tuple[int, int]) -> tuple[int, Budget]:
+        start, end = span
+        if wanted is None:
+            return end - start, budget
+        # Never 0: a window's fair share is one token or more, and the last one gets what rounding left.
+        return end - start, replace(budget, num_tokens=wanted * end // frames - wanted * start // frames)
+
+    runs = []
+    for (length, part), group in groupby(spans, key=shape):
+        members = list(group)
+        runs.append(WindowRun(start_frame=members[0][0], windows=len(members), frames=length, budget=part))
+    return runs
+
+
+def join_windows(plans: Sequence[MergePlan], batch: int) -> MergePlan:
+    """One plan over the clip from the plans of its runs, each over B·W windows, in order of time."""
+    groups, targets = [], []
+    group_start = token_start = 0
+    for plan in plans:
+        windows, tokens = len(plan.group) // batch, plan.group.shape[1]
+        index_W1 = torch.arange(windows, device=plan.group.device)[:, None]
+        group_BWn = plan.group.view(batch, windows, tokens) + index_W1 * plan.num_groups + group_start
+        target_BWm = plan.targets.view(batch, windows, plan.num_groups) + index_W1 * tokens + token_start
+        groups.append(group_BWn.flatten(1))
+        targets.append(target_BWm.flatten(1))
+        group_start += windows * plan.num_groups
+        token_start += windows * tokens
+    return MergePlan(group=torch.cat(groups, dim=1), num_groups=group_start, targets=torch.cat(targets, dim=1))
