@@ -5,6 +5,7 @@ from vtm.fidelity import fidelity, token_cosines
 from vtm.merge import plan_from_targets
 from vtm.plan import Grid, MergeError, MergePlan, identity_plan
 from vtm.strategies import STRATEGIES, Strategy, merge_plan
+from vtm.tome import Schedule, bipartite_plan, removal_schedule, size_bias
 
 __all__ = [
     "STRATEGIES",
@@ -15,12 +16,16 @@ __all__ = [
     "ImageSpec",
     "MergeError",
     "MergePlan",
+    "Schedule",
     "Strategy",
+    "bipartite_plan",
     "fidelity",
     "identity_plan",
     "load_encoder",
     "merge_plan",
     "plan_from_targets",
     "read_image_spec",
+    "removal_schedule",
+    "size_bias",
     "token_cosines",
 ]

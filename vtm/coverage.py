@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vtm.budget import num_merged
 from vtm.matching import nearest_directions, take_tokens
 from vtm.merge import grow_groups
 from vtm.partition import complement
@@ -104,4 +105,6 @@ def _plan_around(nearest_BN: Tensor, cosine_BN: Tensor, num_groups: int, merge_s
     position_BM = rank_BM.argsort(dim=1)
     source_BS = complement(target_BM, nearest_BN.shape[1])
     joined_BS = position_BM.gather(1, nearest_BN.gather(1, source_BS))
-    return grow_groups(target_BM, source_BS, joined_BS, cosine_BN.gather(1, source_BS), merge_share)
+    return grow_groups(
+        target_BM, source_BS, joined_BS, cosine_BN.gather(1, source_BS), num_merged(source_BS.shape[1], merge_share)
+    )

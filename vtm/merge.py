@@ -27,12 +27,10 @@ def plan_from_targets(keys_BND: Tensor, target_BM: Tensor, merge_share: float = 
     """
     source_BS = complement(target_BM, keys_BND.shape[1])
     nearest_BS, cosine_BS = nearest_targets(keys_BND, source_BS, target_BM)
-    return grow_groups(target_BM, source_BS, nearest_BS, cosine_BS, merge_share)
+    return grow_groups(target_BM, source_BS, nearest_BS, cosine_BS, num_merged(source_BS.shape[1], merge_share))
 
 
-def grow_groups(
-    target_BM: Tensor, source_BS: Tensor, nearest_BS: Tensor, cosine_BS: Tensor, merge_share: float
-) -> MergePlan:
+def grow_groups(target_BM: Tensor, source_BS: Tensor, nearest_BS: Tensor, cosine_BS: Tensor, merged: int) -> MergePlan:
     """Let the R most similar sources join their targets; the others become groups of their own (equation 5).
 
     Args:
@@ -40,13 +38,12 @@ def grow_groups(
         source_BS: (B, S) int64, all other tokens, increasing in each row.
         nearest_BS: (B, S) int64 in [0, M), the target each source is matched with.
         cosine_BS: (B, S) how similar they are; among equals the first sources merge.
-        merge_share: R as a share of the sources.
+        merged: R.
 
     Returns:
         A plan of G = M + |S| - R groups, ordered by the position of their target.
     """
     total = target_BM.shape[1] + source_BS.shape[1]
-    merged = num_merged(source_BS.shape[1], merge_share)
     own_BG = target_BM
     if merged < source_BS.shape[1]:
         order_BS = cosine_BS.argsort(dim=1, descending=True, stable=True)

@@ -89,8 +89,8 @@ def _half_from(area_N: Tensor, area_size: int, num_targets: int) -> Tensor:
 def _stepped(area_N: Tensor, area_size: int, count: int) -> Tensor:
     """Exactly `count` tokens of an area, those with i mod γ = 0 first, where γ = area size / count.
 
-    The index i counts all tokens, not the area's: a step through the area alone would fall on the same columns again and
-    again where it divides the area's width.
+    The index i counts all tokens, not the area's: a step through the area alone would fall on the same columns again
+    and again where it divides the area's width.
     """
     index_N = torch.arange(len(area_N))
     phase_N = (index_N * count) % max(1, area_size)
