@@ -99,7 +99,15 @@ def read_plan(folder: Path) -> Plan:
         videos |= {row["video_id"]: _video_of(row) for row in read_table(path)}
         for row in read_table(path.with_name(path.name.replace("-videos.", "-units."))):
             shards.setdefault(row["shard_id"], []).append(_unit_of(row))
+    _drop_superseded(videos)
     return Plan(videos, tuple(ShardPlan(shard_id=k, units=tuple(units)) for k, units in shards.items()))
+
+
+def _drop_superseded(videos: dict[str, PlannedVideo]) -> None:
+    """An input that once could not be read has an id of its address; it goes when the address is read after all."""
+    read = {video.source.uri for video in videos.values() if video.source.size_bytes >= 0}
+    for video_id in [k for k, v in videos.items() if v.source.size_bytes < 0 and v.source.uri in read]:
+        del videos[video_id]
 
 
 def _unit_row(shard_id: str, unit: Unit) -> dict[str, Any]:

@@ -89,18 +89,21 @@ def all_failures(plan: Plan, manifests: Iterable[ShardManifest]) -> list[FailedR
 
 def write_records(out: Path, plan: Plan, manifests: dict[str, ShardManifest]) -> list[FailedRange]:
     """Write videos.parquet and failures.parquet from what is committed; both can be made again at any time."""
-    failures = all_failures(plan, manifests.values())
+    rows, failures = video_rows(plan, manifests)
     write_table(out / "failures.parquet", [failure_row(failed) for failed in failures], FAILURES)
+    write_table(out / "videos.parquet", rows, VIDEOS)
+    return failures
+
+
+def video_rows(plan: Plan, manifests: dict[str, ShardManifest]) -> tuple[list[dict[str, Any]], list[FailedRange]]:
+    """The rows of videos.parquet, in plan order, and all failures."""
+    failures = all_failures(plan, manifests.values())
     done = clips_done(plan, manifests)
     damaged: Counter[str] = Counter()
     for manifest in manifests.values():
         damaged.update(manifest.damaged_frames)
-    rows = [
-        _video_row(video, done[video.source.video_id], damaged[video.source.video_id], failures)
-        for video in plan.videos.values()
-    ]
-    write_table(out / "videos.parquet", rows, VIDEOS)
-    return failures
+    rows = [_video_row(video, done[video_id], damaged[video_id], failures) for video_id, video in plan.videos.items()]
+    return rows, failures
 
 
 def clips_done(plan: Plan, manifests: dict[str, ShardManifest]) -> Counter[str]:

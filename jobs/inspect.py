@@ -1,0 +1,98 @@
+"""`vtm inspect`: what a run folder holds."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from jobs.table import print_table
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The folder."""
+    parser.add_argument("out", metavar="DIR", type=Path, help="run folder")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the summary and the table of videos."""
+    facts = inspect(options.out)
+    if options.json:
+        print(json.dumps(facts, indent=1))
+        return 0
+    run_facts, totals = facts["run"], facts["totals"]
+    settings = run_facts["settings"]
+    print(f"{options.out}: fingerprint {run_facts['fingerprint']}")
+    print(
+        f"encoder {run_facts['encoder']['name']} (weights {run_facts['encoder']['weights_sha256'][:12]}), "
+        f"block {settings['layer']}, {run_facts['encoder']['compute_dtype']}"
+    )
+    print(
+        f"{settings['strategy']}, {_size_text(run_facts)}, {settings['fps']} fps, "
+        f"{settings['clip_frames']} instants a clip, {settings['dtype']}"
+    )
+    print(
+        f"{totals['videos']} videos, {totals['duration_s'] / 3600:.2f} h, {totals['clips_done']} of {totals['clips']} "
+        f"clips in {totals['shards']} shards, {totals['size_bytes'] / 1e6:.1f} MB, {totals['failures']} failures"
+    )
+    print_table(
+        ["video", "id", "codec", "size", "length s", "clips", "damaged", "status"],
+        [
+            [
+                v["uri"],
+                v["video_id"][:12],
+                v["codec"],
+                f"{v['width_px']}x{v['height_px']}",
+                f"{v['duration_found_s']:.1f}",
+                f"{v['clips_done']}/{v['clips']}",
+                v["damaged_frames"],
+                v["status"],
+            ]
+            for v in facts["videos"]
+        ],
+    )
+    for failed in facts["failures"]:
+        print(f"failed: {failed['uri']} [{failed['failure']}] {failed['message']}")
+    for video in facts["videos"]:
+        for warning in video["warnings"]:
+            print(f"warning: {video['uri']}: {warning}")
+    return 0
+
+
+def _size_text(run_facts: dict[str, Any]) -> str:
+    settings = run_facts["settings"]
+    if settings["tokens_per_clip"]:
+        return f"{settings['tokens_per_clip']} tokens a clip"
+    if settings["partition_factor"]:
+        return f"partition factor {settings['partition_factor']}, merge share {settings['merge_share']}"
+    return f"{run_facts['deciding']['keep']:g} of the tokens kept"
+
+
+def inspect(out: Path) -> dict[str, Any]:
+    """Everything the command shows, as data.
+
+    Raises:
+        RunFolderError: the folder holds no run.
+    """
+    from pipeline.shards.run_folder import read_folder, read_run, video_rows
+
+    run_facts = read_run(out)
+    plan, manifests = read_folder(out)
+    videos, failures = video_rows(plan, manifests)
+    return {
+        "run": run_facts,
+        "totals": {
+            "videos": len(videos),
+            "duration_s": sum(video["duration_found_s"] for video in videos),
+            "clips": sum(video["clips"] for video in videos),
+            "clips_done": sum(video["clips_done"] for video in videos),
+            "shards": len(manifests),
+            "size_bytes": sum(file.size_bytes for manifest in manifests.values() for file in manifest.files),
+            "failures": len(failures),
+        },
+        "videos": videos,
+        "failures": [asdict(failed) for failed in failures],
+    }

@@ -1,0 +1,130 @@
+"""`vtm plan`: what a run would do, from packets and headers alone; longest video first."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict, dataclass
+
+from jobs.options import add_execution_options, add_recipe_options, settings_of
+from jobs.table import print_table
+from pipeline.errors import SettingsError
+from pipeline.settings import Recipe
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Inputs and every setting; nothing is written."""
+    parser.add_argument("inputs", nargs="*", metavar="INPUT", help="file, folder, glob, list file or address")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--frames-per-s", type=float, default=None, metavar="F", help="encoder speed, to estimate the time it takes"
+    )
+    add_recipe_options(parser)
+    add_execution_options(parser)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """What one video comes to."""
+
+    uri: str
+    codec: str
+    duration_s: float
+    clips: int
+    frames: int
+    tokens: int
+    size_bytes: int
+    problem: str = ""
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the table; exit code 3 when some input cannot be read."""
+    inputs, _, recipe, execution = settings_of(options)
+    if not inputs:
+        raise SettingsError("no input was given: name a video, a folder, a glob, a list file or an address")
+    rows = estimate(inputs, recipe, execution.unit_clips)
+    if options.json:
+        print(json.dumps([asdict(row) for row in rows], indent=1))
+    else:
+        print_table(
+            ["video", "codec", "length s", "clips", "frames", "tokens", "MB", ""],
+            [
+                [
+                    r.uri,
+                    r.codec,
+                    f"{r.duration_s:.1f}",
+                    r.clips,
+                    r.frames,
+                    r.tokens,
+                    f"{r.size_bytes / 1e6:.1f}",
+                    r.problem,
+                ]
+                for r in rows
+            ],
+        )
+        frames = sum(row.frames for row in rows)
+        print(
+            f"{len(rows)} videos, {sum(r.duration_s for r in rows) / 3600:.2f} h, {sum(r.clips for r in rows)} clips, "
+            f"{frames} frames to encode, {sum(r.tokens for r in rows)} tokens, "
+            f"{sum(r.size_bytes for r in rows) / 1e6:.1f} MB"
+        )
+        if options.frames_per_s:
+            print(f"encoding at {options.frames_per_s:g} frames a second: {frames / options.frames_per_s / 3600:.2f} h")
+    return 3 if any(row.problem for row in rows) else 0
+
+
+def estimate(inputs: list[str], recipe: Recipe, unit_clips: int) -> list[Estimate]:
+    """Scan and plan every input in this process, longest first."""
+    from pipeline.decode import scan_video
+    from pipeline.encode import describe_encoder
+    from pipeline.errors import DecodeError
+    from pipeline.planning import plan_video
+    from pipeline.sources import find_videos
+
+    encoder, picture = describe_encoder(recipe, "cpu")
+    found = find_videos(inputs)
+    rows = [_failed(lost.uri, lost.message) for lost in found.unreadable]
+    for source in found.videos:
+        try:
+            video, units = plan_video(
+                scan_video(source), fps=recipe.fps, clip_frames=recipe.clip_frames, unit_clips=unit_clips
+            )
+        except DecodeError as error:
+            rows.append(_failed(source.uri, f"[{error.failure}] {error}"))
+            continue
+        frames = [len(clip.frame_pts) for unit in units for clip in unit.clips]
+        sources = [count * picture.grid_hw[0] * picture.grid_hw[1] for count in frames]
+        tokens = [tokens_left(recipe, count) for count in sources]
+        per_token = encoder.dim * _itemsize(recipe) + 4 + 12
+        rows.append(
+            Estimate(
+                uri=source.uri,
+                codec=video.codec,
+                duration_s=video.duration_found_s,
+                clips=video.num_clips,
+                frames=sum(frames),
+                tokens=sum(tokens),
+                size_bytes=sum(tokens) * per_token + sum(sources) * 2,
+            )
+        )
+    return sorted(rows, key=lambda row: -row.duration_s)
+
+
+def _failed(uri: str, problem: str) -> Estimate:
+    return Estimate(uri=uri, codec="", duration_s=0, clips=0, frames=0, tokens=0, size_bytes=0, problem=problem)
+
+
+def _itemsize(recipe: Recipe) -> int:
+    return {"int8": 1, "float32": 4}.get(recipe.dtype, 2)
+
+
+def tokens_left(recipe: Recipe, num_sources: int) -> int:
+    """Tokens that a clip of so many source patches keeps, near enough for an estimate."""
+    if recipe.tokens_per_clip is not None:
+        return min(recipe.tokens_per_clip, num_sources)
+    if recipe.partition_factor is not None:
+        targets = -(-num_sources // recipe.partition_factor)
+        return num_sources - int(recipe.merge_share * (num_sources - targets))
+    share = recipe.share_kept
+    assert share is not None, "the recipe names a share, a count or a factor"
+    return max(1, round(share * num_sources))
