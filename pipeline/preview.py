@@ -1,0 +1,108 @@
+"""A few clips of a run with their pictures: what a person looks at to see a merge."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.decode import open_video
+from pipeline.errors import DecodeError
+from pipeline.shards.manifest import read_manifests
+from pipeline.shards.plan_table import Plan, read_plan
+from pipeline.shards.run_folder import read_run
+from pipeline.shards.scan import read_shard
+from pipeline.values import ClipSpec, PictureSpec, TokenSet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipFacts:
+    """One clip in a few numbers."""
+
+    clip_id: str
+    uri: str
+    start_ns: int
+    num_tokens: int
+    num_sources: int
+    fidelity: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Preview:
+    """Some frames of a clip and the tokens that stand for their patches."""
+
+    clip: TokenSet
+    shown: tuple[int, ...]
+    """Positions of the frames among the clip's T."""
+    frames: NDArray[np.uint8] | None
+    """(len(shown), height, width, 3) RGB; None where the video is not there any more."""
+    group: NDArray[np.int64]
+    """(len(shown), H, W): the token of each patch."""
+
+
+def clip_facts(out: Path) -> list[ClipFacts]:
+    """Every committed clip, in order of shard and row."""
+    return [
+        ClipFacts(
+            clip_id=clip.clip_id,
+            uri=clip.uri,
+            start_ns=clip.start_ns,
+            num_tokens=len(clip.tokens),
+            num_sources=len(clip.group),
+            fidelity=clip.fidelity,
+        )
+        for clip in committed_clips(out)
+    ]
+
+
+def committed_clips(out: Path) -> Iterator[TokenSet]:
+    """All clips of a run folder, from whichever format it holds."""
+    for manifest in read_manifests(out).values():
+        for file in manifest.files[:1]:
+            yield from read_shard(out / "shards" / file.name)
+
+
+def preview_clips(out: Path, num_clips: int, num_frames: int) -> Iterator[Preview]:
+    """Clips spread over the run, each with frames spread over it."""
+    total = sum(manifest.num_clips for manifest in read_manifests(out).values())
+    wanted = set(np.linspace(0, total - 1, min(num_clips, total)).round().astype(int).tolist()) if total else set()
+    picture = PictureSpec(**read_run(out)["deciding"]["picture"])
+    plan = read_plan(out / "plan")
+    for position, clip in enumerate(committed_clips(out)):
+        if position in wanted:
+            count = clip.grid_thw[0]
+            shown = np.unique(np.linspace(0, count - 1, min(num_frames, count)).round().astype(int))
+            yield Preview(
+                clip=clip,
+                shown=tuple(shown.tolist()),
+                frames=_frames(plan, clip, shown.tolist(), picture),
+                group=clip.group.astype(np.int64).reshape(clip.grid_thw)[shown],
+            )
+
+
+def _frames(plan: Plan, clip: TokenSet, shown: Sequence[int], picture: PictureSpec) -> NDArray[np.uint8] | None:
+    spec = _spec(plan, clip)
+    video = plan.videos.get(clip.video_id)
+    if spec is None or video is None or video.timing is None:
+        return None
+    pts = [spec.frame_pts[i] for i in shown if i < len(spec.frame_pts)]
+    few = replace(spec, frame_pts=tuple(pts), frame_instants=(1,) * len(pts))
+    try:
+        with open_video(replace(video.timing, uri=clip.uri)) as source:
+            frames = next(iter(source.decode([few], picture))).frames
+    except (DecodeError, StopIteration):
+        return None
+    return frames if len(frames) == len(shown) else None
+
+
+def _spec(plan: Plan, clip: TokenSet) -> ClipSpec | None:
+    for shard in plan.shards:
+        for unit in shard.units:
+            if unit.video_id == clip.video_id:
+                for spec in unit.clips:
+                    if spec.index == clip.clip_index:
+                        return spec
+    return None
