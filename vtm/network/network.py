@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from vtm.network.block import BlockOutput, VideoBlock, Windows
 from vtm.network.config import NetworkConfig, NetworkError
-from vtm.network.targets import central_cue, gumbel_noise
+from vtm.network.targets import area_cue
 from vtm.network.windows import WindowLayout, first_layout
 from vtm.plan import Grid, MergePlan, identity_plan
+from vtm.sampling import gumbel_noise
 
 WINDOW_BYTES = {"cpu": 1 << 27, "cuda": 1 << 31}
 """What the windows that a block takes together may hold in activations, by device: near the caches, or a GPU filled."""
@@ -23,6 +24,7 @@ WINDOW_BYTES = {"cpu": 1 << 27, "cuda": 1 << 31}
 SAMPLED = ("motion", "learnable")
 SEED_STRIDE = 1_000_003
 """Keeps the noise of a clip's blocks apart."""
+SEEDS = 1 << 63
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,11 +147,12 @@ class VideoTokenMerging(nn.Module):
         strategy = self.config.strategy
         cue_BN = noise_BN = state.x.new_zeros(()).expand(state.x.shape[:2])
         if strategy in ("center", "boundary"):
-            cue_BN = central_cue(state.plan, grid)
+            cue_BN = area_cue(strategy, state.plan, grid)
         elif state.motion is not None:
             cue_BN = state.motion
         if strategy in SAMPLED:
-            noise_BN = gumbel_noise([seed * SEED_STRIDE + index for seed in seeds], state.x.shape[1], state.x.device)
+            block_seeds = [(seed * SEED_STRIDE + index) % SEEDS for seed in seeds]
+            noise_BN = gumbel_noise(block_seeds, state.x.shape[1], state.x.device)
         tensors = (state.x, cue_BN, noise_BN) + (() if state.auxiliary is None else (state.auxiliary,))
         parts = []
         for part in zip(*(state.layout.split(tensor) for tensor in tensors), strict=True):

@@ -8,7 +8,7 @@ Letters: B windows, N tokens of a window, M targets.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from torch import Tensor
 from vtm.network.config import NetworkStrategy
 from vtm.partition import strided_targets
 from vtm.plan import Grid, MergePlan, token_positions
+from vtm.sampling import sampled_targets
 
 
 @torch.no_grad()
@@ -28,8 +29,8 @@ def choose_targets(
         strategy: any but `none`.
         shape: B, N.
         partition_factor: γ.
-        score_BN: (B, N) float: 1 in the centre and 0 outside (`center`, `boundary`), the magnitude of motion
-            (`motion`), the saliency (`learnable`); not read by `naive`.
+        score_BN: (B, N) float: 1 in the area that half of the targets come from and 0 outside (`center`, `boundary`),
+            the magnitude of motion (`motion`), the saliency (`learnable`); not read by `naive`.
         noise_BN: (B, N) standard Gumbel noise, read by the sampled strategies.
 
     Returns:
@@ -40,17 +41,15 @@ def choose_targets(
     if strategy == "naive":
         return strided_targets(tokens, partition_factor).to(score_BN.device).expand(windows, -1)
     if strategy in ("center", "boundary"):
-        inside_BN = score_BN > 0.5 if strategy == "center" else score_BN <= 0.5
-        chosen_BN = _half_and_half(inside_BN, count)
+        chosen_BN = _half_and_half(score_BN > 0.5, count)
         return chosen_BN.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :count]
-    # Gumbel-top-k: the k largest of score + noise are k draws without replacement from softmax(score).
-    return (score_BN.float() + noise_BN).topk(count, dim=1).indices.sort(dim=1).values
+    return sampled_targets(score_BN, count, noise_BN)
 
 
 def _half_and_half(inside_BN: Tensor, count: int) -> Tensor:
     """Mark `count` tokens: half of them spread evenly over the inside, the others over the outside.
 
-    On a clip's own grid that is the paper's factor γ/2 in the quarter and 3γ/2 on the rest. Where one side has fewer
+    Where the inside is a quarter, that is the paper's factor γ/2 there and 3γ/2 on the rest. Where one side has fewer
     tokens than its half, the other takes over.
     """
     tokens = inside_BN.shape[1]
@@ -68,24 +67,28 @@ def _evenly_marked(member_BN: Tensor, count_B1: Tensor, num_members_B1: Tensor) 
     return member_BN & ((rank_BN * count_B1) % num_members_B1.clamp_min(1) < count_B1)
 
 
-def gumbel_noise(seeds: Sequence[int], tokens: int, device: torch.device) -> Tensor:
-    """(B, tokens) float32 standard Gumbel noise: row b depends on seeds[b] alone, on every device.
+def area_cue(strategy: NetworkStrategy, plan: MergePlan, grid: Grid) -> Tensor:
+    """Which groups belong to the area that half of the targets come from, by the position of their own target.
 
     Args:
-        seeds: one a clip; what identifies the clip and the block.
-        tokens: N.
-        device: where the noise is wanted; it is drawn on the CPU.
+        strategy: `center` (the middle H/2 × W/2 of a frame) or `boundary` (its outermost quarter).
+        plan: from the source patches to M groups.
+        grid: T, H, W of the source patches.
+
+    Returns:
+        (B, M) float32: 1 in the area, 0 elsewhere.
     """
-    rows = [torch.empty(tokens).exponential_(generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-    return -torch.stack(rows).log().to(device, non_blocking=True)
-
-
-def central_cue(plan: MergePlan, grid: Grid) -> Tensor:
-    """(B, M) float32: 1 where a group's target lies in the central H/2 × W/2 of its frame."""
     _, rows, columns = grid
+    inner = [side // 2 if strategy == "center" else _side_inside_border(side) for side in (rows, columns)]
     position_N3 = token_positions(grid, plan.targets.device)
-    inside_N = torch.ones(len(position_N3), dtype=torch.bool, device=position_N3.device)
-    for axis, side in ((1, rows), (2, columns)):
-        start = (side - side // 2) // 2
-        inside_N &= (position_N3[:, axis] >= start) & (position_N3[:, axis] < start + side // 2)
-    return inside_N.float()[plan.targets]
+    middle_N = torch.ones(len(position_N3), dtype=torch.bool, device=position_N3.device)
+    for axis, side, length in ((1, rows, inner[0]), (2, columns, inner[1])):
+        start = (side - length) // 2
+        middle_N &= (position_N3[:, axis] >= start) & (position_N3[:, axis] < start + length)
+    area_N = middle_N if strategy == "center" else ~middle_N
+    return area_N.float()[plan.targets]
+
+
+def _side_inside_border(side: int) -> int:
+    # The border is a quarter of the picture, so the rectangle inside it has the root of three quarters of each side.
+    return max(0, side - 2 * max(1, round(side * (1 - math.sqrt(0.75)) / 2)))

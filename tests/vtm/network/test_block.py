@@ -3,11 +3,11 @@ from __future__ import annotations
 import dataclasses
 import math
 
-import network_oracle as oracle
 import pytest
 import torch
 from torch import Tensor
 
+from tests.vtm.network import network_oracle as oracle
 from vtm.network.block import VideoBlock, Windows
 from vtm.network.config import NetworkConfig
 from vtm.network.targets import choose_targets
@@ -41,11 +41,11 @@ def qkv_of_head(block: VideoBlock, x: Tensor, head: int) -> list[oracle.Matrix]:
 
 
 def beside(parts: list[oracle.Matrix]) -> oracle.Matrix:
-    return [sum((part[i] for part in parts), []) for i in range(len(parts[0]))]
+    return [[value for part in parts for value in part[i]] for i in range(len(parts[0]))]
 
 
 def expected_window(block: VideoBlock, x: Tensor, auxiliary: Tensor, targets: list[int]) -> tuple[Tensor, Tensor]:
-    """Equations 3 to 10 of one window; the auxiliary result is computed whatever the strategy, without one from zeros."""
+    """Equations 3 to 10 of one window: results of the main and of the auxiliary path (saliency 0 if none is learnt)."""
     config = block.config
     heads = range(config.heads)
     mine = [qkv_of_head(block, x, head) for head in heads]

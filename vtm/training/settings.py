@@ -1,0 +1,36 @@
+"""How a training run goes, as one value; the defaults are the paper's (section 4.2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vtm.plan import MergeError
+
+
+class TrainingError(MergeError):
+    """A training run that cannot start or go on; its text is one line that a user can act on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingSettings:
+    """AdamW with a warm-up and a cosine, and when to stop."""
+
+    epochs: int = 70
+    warmup_epochs: int = 10
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    patience: int = 0
+    """Epochs without a better validation score before training stops; 0 never stops early."""
+    seed: int = 0
+    """Of the dropout; the data carries its own."""
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or not 0 <= self.warmup_epochs <= self.epochs:
+            raise TrainingError(
+                f"epochs is at least 1 and warmup_epochs at most that, got {self.epochs} and {self.warmup_epochs}"
+            )
+        if self.learning_rate <= 0 or self.weight_decay < 0 or self.patience < 0:
+            raise TrainingError(
+                "learning_rate is above 0, weight_decay and patience are not negative, got "
+                f"{self.learning_rate}, {self.weight_decay} and {self.patience}"
+            )

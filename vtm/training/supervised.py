@@ -1,0 +1,106 @@
+"""Learning from labels: the loss of the paper's network and how its predictions are scored.
+
+Letters: B clips, V videos, K outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vtm.network.config import Task
+from vtm.network.network import NetworkOutput, VideoTokenMerging
+from vtm.training.batches import ClipBatch
+from vtm.training.settings import TrainingError
+
+
+def prediction_loss(task: Task, prediction_BK: Tensor, target_B: Tensor) -> Tensor:
+    """Cross-entropy of classes, or the mean squared error of values; a scalar."""
+    if task == "classification":
+        return F.cross_entropy(prediction_BK, target_B)
+    return F.mse_loss(prediction_BK.squeeze(1), target_B.to(prediction_BK.dtype))
+
+
+def network_loss(output: NetworkOutput, target_B: Tensor, task: Task, auxiliary_weight: float = 1.0) -> Tensor:
+    """The main path's loss plus the auxiliary path's, which alone trains the scorers (section 3.4).
+
+    Args:
+        output: of the network in training mode.
+        target_B: (B,) int64 classes, or (B,) float values.
+        task: of the network.
+        auxiliary_weight: what the auxiliary loss counts; the paper gives none.
+    """
+    loss = prediction_loss(task, output.prediction, target_B)
+    if output.auxiliary is None:
+        return loss
+    return loss + auxiliary_weight * prediction_loss(task, output.auxiliary, target_B)
+
+
+def labelled_objective(auxiliary_weight: float = 1.0) -> Callable[[VideoTokenMerging, ClipBatch], Tensor]:
+    """The objective of a training run with labels."""
+
+    def objective(network: VideoTokenMerging, batch: ClipBatch) -> Tensor:
+        if batch.target is None:
+            raise TrainingError("a batch without labels came to training with labels")
+        output = network(batch.patches, batch.grid, seeds=batch.seeds, motion=batch.motion)
+        return network_loss(output, batch.target, network.config.task, auxiliary_weight)
+
+    return objective
+
+
+@dataclass(frozen=True, eq=False)
+class VideoPredictions:
+    """One prediction a video."""
+
+    videos: tuple[str, ...]
+    prediction: Tensor
+    """(V, K) float64: mean over the video's clips, of class probabilities or of values."""
+    target: Tensor
+    """(V,)."""
+
+
+@torch.no_grad()
+def predict_videos(network: VideoTokenMerging, batches: Iterable[ClipBatch]) -> VideoPredictions:
+    """Predict every clip and average over each video's clips, as long videos are scored on LVU.
+
+    Args:
+        network: in evaluation mode.
+        batches: labelled; a video's clips may be in any of them.
+
+    Raises:
+        TrainingError: no clip at all.
+    """
+    device = next(network.parameters()).device
+    sums: dict[str, Tensor] = {}
+    counts: dict[str, int] = {}
+    targets: dict[str, Tensor] = {}
+    for batch in batches:
+        assert batch.target is not None, "evaluation goes by labels"
+        moved = batch.to(device)
+        prediction_BK = network(moved.patches, batch.grid, seeds=batch.seeds, motion=moved.motion).prediction.double()
+        if network.config.task == "classification":
+            prediction_BK = prediction_BK.softmax(dim=1)
+        for video, prediction_K, target in zip(batch.videos, prediction_BK.cpu(), batch.target, strict=True):
+            sums[video] = sums[video] + prediction_K if video in sums else prediction_K
+            counts[video] = counts.get(video, 0) + 1
+            targets[video] = target
+    if not sums:
+        raise TrainingError(
+            "there is no labelled clip to evaluate on: check the split and how labels name their videos"
+        )
+    means = torch.stack([sums[video] / counts[video] for video in sums])
+    return VideoPredictions(tuple(sums), means, torch.stack([targets[video] for video in sums]))
+
+
+def figures(task: Task, predictions: VideoPredictions) -> Mapping[str, float]:
+    """Accuracy in [0, 1] and log loss, or the mean squared error, over videos."""
+    if task == "classification":
+        target_V = predictions.target.long()
+        right_V = predictions.prediction.argmax(dim=1) == target_V
+        share_V = predictions.prediction.gather(1, target_V[:, None]).clamp_min(1e-12)
+        return {"accuracy": right_V.double().mean().item(), "log_loss": -share_V.log().mean().item()}
+    return {"mse": (predictions.prediction.squeeze(1) - predictions.target.double()).square().mean().item()}
