@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vtm.merge import merge_plan
+from vtm import merge_plan
 from vtm.network.windows import WindowLayout, first_layout
 
 
