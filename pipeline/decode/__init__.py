@@ -1,4 +1,4 @@
-"""Videos to frames: what a file holds, and the frames of its clips at the encoder's size. Only this folder imports av."""
+"""Videos to frames: what a file holds, and the frames of its clips at the encoder's size. Only this imports av."""
 
 from pipeline.decode.reader import OpenVideo, open_video
 from pipeline.decode.scan import scan_video

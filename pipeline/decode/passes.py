@@ -36,6 +36,31 @@ class Damage:
         return any(first <= pts <= last for pts in self.pts)
 
 
+class Display:
+    """What is on display while frames come in."""
+
+    def __init__(self, frames: Iterator[VideoFrame]) -> None:
+        self._frames = frames
+        self._shown: VideoFrame | None = None
+        self._next: VideoFrame | None = None
+
+    def at(self, pts: int) -> VideoFrame | None:
+        """The last frame at or before `pts`, which may not go back from call to call."""
+        while (coming := self._next or next(self._frames, None)) is not None and _shown_at(coming) <= pts:
+            self._shown, self._next = coming, None
+        self._next = coming
+        return self._shown
+
+    def is_before(self, pts: int) -> bool:
+        """Whether the frame at `pts` may still be asked for."""
+        return self._shown is None or _shown_at(self._shown) <= pts
+
+
+def _shown_at(frame: VideoFrame) -> int:
+    # A frame without a tick is never asked for, and is passed over.
+    return frame.pts if frame.pts is not None else -(1 << 62)
+
+
 def sparse_frames(stream: OpenStream, runs: Sequence[Run], damage: Damage, *, skip: bool) -> Iterator[VideoFrame]:
     """Decode only what `runs` need: from each key frame to its last wanted frame, without the pictures none refers to.
 
@@ -96,16 +121,16 @@ def linear_frames(stream: OpenStream, target: int, key_pts: NDArray[np.int64], d
         first = next(frames, None)
         if first is None or first.pts is None:
             continue
-        if start is None or (first.pts <= target and _is_start(stream, first)):
+        if start is None or (first.pts <= target and not first.is_corrupt and _is_start(stream, first)):
             yield first
             yield from frames
             return
 
 
-def ordinal_frames(stream: OpenStream, damage: Damage) -> Iterator[VideoFrame]:
+def ordinal_frames(stream: OpenStream) -> Iterator[VideoFrame]:
     """Decode every frame from the start of the file, numbering them in the order they come out."""
     stream.rewind()
-    for number, frame in enumerate(_all_frames(stream, damage)):
+    for number, frame in enumerate(_all_frames(stream, Damage())):
         frame.pts = number
         yield frame
 
@@ -124,6 +149,7 @@ def _drain(stream: OpenStream, wanted: set[int], damage: Damage) -> Iterator[Vid
 
 
 def _jump(stream: OpenStream, key_pts: int) -> bool:
+    stream.context.flush_buffers()
     near = stream.key_pts is not None and 0 < key_pts - stream.key_pts < SEEK_BEYOND_S * stream.ticks_per_s
     return (near and stream.forward_to(key_pts)) or stream.seek_to(key_pts)
 

@@ -1,12 +1,13 @@
 """Clips to their frames: an open video, from which units are decoded clip by clip.
 
-A clip's bytes depend on the clip alone. Clean frames come out the same from any pass; a clip that shows any sign of
-damage is decoded once more by itself, one frame after the other from its own key frame.
+A clip's bytes depend on the clip alone, however clips are grouped. Clean frames come out the same from any pass; a clip
+that shows any sign of damage is decoded once more by itself, one frame after the other from its own key frame.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline.decode.failures import decode_errors
 from pipeline.decode.packets import OpenStream
-from pipeline.decode.passes import Damage, linear_frames, ordinal_frames, sparse_frames
+from pipeline.decode.passes import Damage, Display, linear_frames, ordinal_frames, sparse_frames
 from pipeline.decode.picture import shown_size, to_upright_rgb
 from pipeline.decode.plan import governing_key, plan_runs
 from pipeline.decode.resize import resize_picture
@@ -24,6 +25,19 @@ from pipeline.errors import DecodeError
 from pipeline.values import ClipSpec, DecodedClip, PictureSpec, VideoTiming
 
 NS_PER_S = 1_000_000_000
+SPARSE_TRIALS = 2
+"""Clips that come out clean only from the linear pass, before the sparse one is given up for a video."""
+
+
+@dataclass(frozen=True, slots=True)
+class Showing:
+    """The pictures of one clip, and how they came about."""
+
+    rows: list[NDArray[np.uint8]]
+    decoded: int
+    """Frames that came out under their own tick."""
+    damaged: int
+    """Frames that libavcodec marked corrupt, or that stand in for one that did not come out."""
 
 
 def open_video(timing: VideoTiming) -> OpenVideo:
@@ -40,8 +54,12 @@ class OpenVideo:
 
     def __init__(self, timing: VideoTiming) -> None:
         self.timing = timing
-        self._stream = OpenStream(timing.uri, timing.stream_index)
+        with decode_errors(timing.uri):
+            self._stream = OpenStream(timing.uri, timing.stream_index)
         self._reformatter = VideoReformatter()
+        self._sparse_trials = SPARSE_TRIALS
+        self._counting: Display | None = None
+        """The one pass over a stream without usable ticks; it goes on from unit to unit."""
 
     def __enter__(self) -> OpenVideo:
         return self
@@ -65,85 +83,73 @@ class OpenVideo:
 
         Raises:
             DecodeError: not one frame of a clip can be decoded, or the file cannot be read; the clips before it were
-            yielded.
+                yielded.
         """
         with decode_errors(self.timing.uri):
-            damage = Damage()
-            frames = self._main_pass(clips, damage)
-            head: VideoFrame | None = None
-            rows: dict[int, NDArray[np.uint8]] = {}
-            for clip in clips:
-                rows = {pts: row for pts, row in rows.items() if pts in clip.frame_pts}
-                while (head := head or next(frames, None)) is not None and _pts(head) <= clip.frame_pts[-1]:
-                    if _pts(head) in clip.frame_pts and _pts(head) not in rows:
-                        rows[_pts(head)] = self._row(head, picture)
-                    head = None
-                damaged = 0
-                if len(rows) < len(clip.frame_pts) or damage.within(self._first_tick(clip), clip.frame_pts[-1]):
-                    rows, damaged = self._decode_again(clip, picture)
-                    head = None
-                    frames = self._main_pass(clips[clips.index(clip) + 1 :], damage)
-                yield self._clip(clip, rows, damaged)
+            display, damage = self._start(clips)
+            for number, clip in enumerate(clips):
+                shown = self._show(clip, display, picture)
+                if self._is_doubtful(clip, shown, damage):
+                    shown = self._show_alone(clip, picture)
+                    display, damage = self._start(clips[number + 1 :])
+                if not shown.decoded:
+                    raise DecodeError("corrupt", f"{self.timing.uri}: no frame of clip {clip.index} can be decoded")
+                yield self._clip(clip, shown)
 
-    def _main_pass(self, clips: Sequence[ClipSpec], damage: Damage) -> Iterator[VideoFrame]:
+    def _start(self, clips: Sequence[ClipSpec]) -> tuple[Display, Damage]:
+        """Begin a pass over the frames of `clips`."""
+        damage = Damage()
         targets = sorted({pts for clip in clips for pts in clip.frame_pts})
         if self.timing.timestamps == "ordinal":
-            return ordinal_frames(self._stream, damage)
-        runs = plan_runs(targets, self.timing.key_pts)
-        return sparse_frames(self._stream, runs, damage, skip=self.timing.skip_nonreference)
-
-    def _first_tick(self, clip: ClipSpec) -> int:
+            if self._counting is None or (targets and not self._counting.is_before(targets[0])):
+                self._counting = Display(ordinal_frames(self._stream))
+            return self._counting, damage
         keys = self.timing.key_pts
-        return int(keys[governing_key(clip.frame_pts[0], keys)]) if len(keys) else clip.frame_pts[0]
+        if targets and (not self._sparse_trials or not len(keys)):
+            return Display(linear_frames(self._stream, targets[0], keys, damage)), damage
+        runs = plan_runs(targets, keys)
+        return Display(sparse_frames(self._stream, runs, damage, skip=self.timing.skip_nonreference)), damage
 
-    def _decode_again(self, clip: ClipSpec, picture: PictureSpec) -> tuple[dict[int, NDArray[np.uint8]], int]:
-        """Decode one clip by itself, as a player would show it.
+    def _show(self, clip: ClipSpec, display: Display, picture: PictureSpec) -> Showing:
+        """Take a clip's frames as a player shows them: for one that does not come out, the one before stays."""
+        rows: list[NDArray[np.uint8] | None] = []
+        decoded = damaged = 0
+        for pts in clip.frame_pts:
+            frame = display.at(pts)
+            came = frame is not None and frame.pts == pts
+            decoded += came
+            damaged += not came or (frame is not None and frame.is_corrupt)
+            # Shrunk at once: sixty full pictures may not fit in memory.
+            rows.append(None if frame is None else self._row(frame, picture))
+        first = next((row for row in rows if row is not None), None)
+        shown = [] if first is None else [first if row is None else row for row in rows]
+        return Showing(shown, decoded=decoded, damaged=damaged)
 
-        Returns:
-            Its pictures by tick, and how many of them are corrupt or stand in for one that would not decode.
-        """
-        damage = Damage()
+    def _is_doubtful(self, clip: ClipSpec, shown: Showing, damage: Damage) -> bool:
         if self.timing.timestamps == "ordinal":
-            frames = ordinal_frames(self._stream, damage)
-        else:
-            frames = linear_frames(self._stream, clip.frame_pts[0], self.timing.key_pts, damage)
-        rows: dict[int, NDArray[np.uint8]] = {}
-        missing = list(clip.frame_pts)
-        damaged = decoded = 0
-        last: VideoFrame | None = None
-        for frame in frames:
-            while missing and missing[0] < _pts(frame) and last is not None:
-                rows[missing.pop(0)] = self._row(last, picture)
-                damaged += 1
-            last = frame
-            if missing and missing[0] == _pts(frame):
-                rows[missing.pop(0)] = self._row(frame, picture)
-                damaged += frame.is_corrupt
-                decoded += 1
-            if not missing:
-                break
-        if not decoded or last is None:
-            raise DecodeError("corrupt", f"{self.timing.uri}: no frame of clip {clip.index} can be decoded")
-        for pts in missing:
-            rows[pts] = self._row(last, picture)
-            damaged += 1
-        return rows, damaged
+            return False
+        keys = self.timing.key_pts
+        first = int(keys[governing_key(clip.frame_pts[0], keys)]) if len(keys) else clip.frame_pts[0]
+        return shown.damaged > 0 or damage.within(first, clip.frame_pts[-1])
+
+    def _show_alone(self, clip: ClipSpec, picture: PictureSpec) -> Showing:
+        damage = Damage()
+        frames = linear_frames(self._stream, clip.frame_pts[0], self.timing.key_pts, damage)
+        shown = self._show(clip, Display(frames), picture)
+        if not shown.damaged and self._sparse_trials and not damage.pts:
+            self._sparse_trials -= 1
+        return shown
 
     def _row(self, frame: VideoFrame, picture: PictureSpec) -> NDArray[np.uint8]:
         policy = self.timing.picture
         return resize_picture(to_upright_rgb(frame, policy, self._reformatter), shown_size(frame, policy), picture)
 
-    def _clip(self, clip: ClipSpec, rows: dict[int, NDArray[np.uint8]], damaged: int) -> DecodedClip:
+    def _clip(self, clip: ClipSpec, shown: Showing) -> DecodedClip:
         tick_ns = self.timing.time_base * NS_PER_S
         times = [int((pts - self.timing.start_pts) * tick_ns) for pts in clip.frame_pts]
         return DecodedClip(
             spec=clip,
-            frames=np.stack([rows[pts] for pts in clip.frame_pts]),
+            frames=np.stack(shown.rows),
             frame_time_ns=np.asarray(times, dtype=np.int64),
-            damaged_frames=damaged,
+            damaged_frames=shown.damaged,
         )
-
-
-def _pts(frame: VideoFrame) -> int:
-    assert frame.pts is not None
-    return frame.pts
