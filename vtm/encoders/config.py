@@ -40,6 +40,7 @@ class VitConfig:
     patch_px: int
     positions: PositionConfig
     activation: Activation = "gelu"
+    """In the MLP; of its gate, where it has one."""
     gated_mlp: bool = False
     norm_eps: float = 1e-6
     has_cls: bool = True

@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vtm.encoders.config import VitConfig
-from vtm.encoders.errors import EncoderError
 from vtm.encoders.heads import make_head
-from vtm.encoders.image import ImageSpec, as_frames, resize_and_crop
+from vtm.encoders.image import ImageSpec, normalise, resize_and_crop
 from vtm.encoders.output import EncoderOutput
 from vtm.encoders.saliency import attention_saliency
 from vtm.encoders.threads import map_on_threads
@@ -70,15 +69,7 @@ class Encoder(nn.Module):
         Raises:
             EncoderError: the frames have another size or dtype.
         """
-        frames_THW3 = as_frames(frames)
-        expected = (self.image.crop_height_px, self.image.crop_width_px)
-        if tuple(frames_THW3.shape[1:3]) != expected:
-            raise EncoderError(
-                f"frames are {tuple(frames_THW3.shape[1:3])} px, expected {expected}; preprocess() resizes"
-            )
-        values_THW3 = frames_THW3.to(self.device, non_blocking=True).float() * self.image.rescale
-        mean, std = (torch.tensor(x, device=self.device) for x in (self.image.mean, self.image.std))
-        return ((values_THW3 - mean) / std).to(self.dtype).permute(0, 3, 1, 2)
+        return normalise(frames, self.image, self.device).to(self.dtype)
 
     def forward(self, pixels_B3HW: Tensor, *, saliency: bool = False) -> EncoderOutput:
         """Encode a batch of frames.

@@ -150,7 +150,7 @@ def _dinov2(config: Json) -> VitConfig:
     mlp_dim = int(dim * fields.number("mlp_ratio"))
     return VitConfig(
         family=str(config["model_type"]),
-        **_body(fields),
+        **_body(fields) | ({"activation": "silu"} if gated else {}),
         # SwiGLU keeps two thirds, rounded up to a multiple of 8 (DINOv2, appendix B).
         mlp_dim=(int(mlp_dim * 2 / 3) + 7) // 8 * 8 if gated else mlp_dim,
         gated_mlp=gated,

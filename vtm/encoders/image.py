@@ -12,15 +12,15 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from vtm.encoders.checkpoint import PREPROCESSOR, open_checkpoint, read_json
 from vtm.encoders.errors import EncoderError
 from vtm.encoders.families import vit_config
+from vtm.encoders.resample import Interpolation, resize
 
-RESAMPLE: dict[int, Literal["bilinear", "bicubic"]] = {2: "bilinear", 3: "bicubic"}
+RESAMPLE: dict[int, Interpolation] = {2: "bilinear", 3: "bicubic"}
 """Pillow's numbers for its filters."""
 
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -39,7 +39,7 @@ class ImageSpec:
     crop_height_px: int
     """Centre crop after the resize; equal to the resize for an exact one without a crop."""
     crop_width_px: int
-    interpolation: Literal["bicubic", "bilinear"]
+    interpolation: Interpolation
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     rescale: float
@@ -174,11 +174,7 @@ def resize_and_crop(frames: NDArray[np.uint8] | Tensor, spec: ImageSpec) -> Tens
     """
     frames_THW3 = as_frames(frames)
     height_px, width_px = resized_hw(frames_THW3.shape[1], frames_THW3.shape[2], spec)
-    if (height_px, width_px) != tuple(frames_THW3.shape[1:3]):
-        frames_T3HW = frames_THW3.permute(0, 3, 1, 2)
-        frames_THW3 = F.interpolate(
-            frames_T3HW, size=(height_px, width_px), mode=spec.interpolation, antialias=True, align_corners=False
-        ).permute(0, 2, 3, 1)
+    frames_THW3 = resize(frames_THW3, height_px, width_px, spec.interpolation)
     top, left = (height_px - spec.crop_height_px) // 2, (width_px - spec.crop_width_px) // 2
     return frames_THW3[:, top : top + spec.crop_height_px, left : left + spec.crop_width_px]
 
@@ -191,3 +187,26 @@ def resized_hw(height_px: int, width_px: int, spec: ImageSpec) -> tuple[int, int
     if height_px <= width_px:
         return edge_px, int(edge_px * width_px / height_px)
     return int(edge_px * height_px / width_px), edge_px
+
+
+def normalise(frames: NDArray[np.uint8] | Tensor, spec: ImageSpec, device: torch.device) -> Tensor:
+    """Frames of the encoder's size -> pixels as the network wants them.
+
+    Args:
+        frames: (T, crop_height_px, crop_width_px, 3) uint8 RGB.
+        spec: the encoder's.
+        device: where to compute.
+
+    Returns:
+        (T, 3, crop_height_px, crop_width_px) float32, channels last in memory.
+
+    Raises:
+        EncoderError: the frames have another size or dtype.
+    """
+    frames_THW3 = as_frames(frames)
+    expected = (spec.crop_height_px, spec.crop_width_px)
+    if tuple(frames_THW3.shape[1:3]) != expected:
+        raise EncoderError(f"frames are {tuple(frames_THW3.shape[1:3])} px, expected {expected}; preprocess() resizes")
+    values_THW3 = frames_THW3.to(device, non_blocking=True).float() * spec.rescale
+    mean, std = (torch.tensor(x, device=device) for x in (spec.mean, spec.std))
+    return ((values_THW3 - mean) / std).permute(0, 3, 1, 2)

@@ -33,7 +33,7 @@ def load_encoder(
             ninth block, counted from 1; -1 that of the last, -2 that of the last but one. Later blocks are neither read
             nor built.
         revision: branch, tag or commit of a hub id.
-        dtype: of the weights and the arithmetic; `fast_dtype` names what a device is quick in.
+        dtype: of the weights and the arithmetic.
         device: where the encoder lives.
         final_norm: whether the tokens pass the network's final norm. Left out: as the family's `last_hidden_state` does
             for the last block (all but CLIP apply it), and not for earlier blocks, as `hidden_states` has them.
@@ -59,16 +59,6 @@ def load_encoder(
     _place(encoder, state, dtype)
     encoder.weights_sha256 = checkpoint.weights_sha256()
     return encoder.requires_grad_(False).eval().to(device)
-
-
-def fast_dtype(device: str | torch.device) -> torch.dtype:
-    """bfloat16 where the device multiplies it faster than float32 (GPUs; CPUs with AVX-512 BF16 or AMX), else float32."""
-    kind = torch.device(device).type
-    if kind == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    if kind == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
-        return torch.bfloat16
-    return torch.float32
 
 
 def block_count(layer: int, config: VitConfig) -> int:

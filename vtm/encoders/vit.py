@@ -60,7 +60,7 @@ class Block(nn.Module):
         hidden = self.fc1(self.norm2(x_BSD))
         if self.gated:
             gate, up = hidden.chunk(2, dim=-1)
-            hidden = F.silu(gate) * up
+            hidden = ACTIVATE[self.activation](gate) * up
         else:
             hidden = ACTIVATE[self.activation](hidden)
         return x_BSD + cast(Tensor, self.fc2(hidden))
@@ -97,7 +97,7 @@ class VisionTransformer(nn.Module):
         patch_px = self.config.patch_px
         batch = pixels_B3HW.shape[0]
         rows, columns = self.grid_of(pixels_B3HW)
-        # A convolution whose stride is its kernel is a matrix product over patches; what overhangs the grid is left out.
+        # A convolution whose stride is its kernel is a matrix product over patches. What overhangs is left out.
         pixels = pixels_B3HW[:, :, : rows * patch_px, : columns * patch_px]
         cut = pixels.reshape(batch, 3, rows, patch_px, columns, patch_px).permute(0, 2, 4, 1, 3, 5)
         x_BND: Tensor = self.patch(cut.reshape(batch, rows * columns, -1))
