@@ -8,7 +8,6 @@ Letters: B batch, N tokens before the merge, M groups after it, C channels (any 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -38,7 +37,7 @@ class MergePlan:
     targets: Tensor
     """(B, M) int64 in [0, N): the token each group grew from, a member of it."""
 
-    @cached_property
+    @property
     def sizes(self) -> Tensor:
         """(B, M) int32: tokens in each group; each row sums to N."""
         counts_BM = self.group.new_zeros(self.group.shape[0], self.num_groups, dtype=torch.int32)

@@ -145,9 +145,9 @@ def _placed_targets(strategy: Strategy, grid: Grid, count: int, stride: int | No
     total = grid[0] * grid[1] * grid[2]
     match strategy:
         case "center":
-            return center_targets(grid, count)
+            return center_targets(grid, count, stride)
         case "boundary":
-            return boundary_targets(grid, count)
+            return boundary_targets(grid, count, stride)
         case _:
             return even_targets(total, count) if stride is None else strided_targets(total, stride)
 

@@ -1,0 +1,87 @@
+import math
+
+import pytest
+import torch
+
+from vtm import MergeError, merge_plan
+from vtm.sampling import gumbel_noise, highest, sampled_targets, spread_ranking
+
+CHI_SQUARE_999 = {6: 22.46, 9: 27.88}
+"""99.9 % points by degrees of freedom."""
+
+
+def test_the_first_draw_follows_the_softmax():
+    scores_N = torch.tensor([0.9, -0.5, 0.0, 0.3, -0.9, 0.7, 0.1])
+    trials = 20_000
+    noise_BN = gumbel_noise(range(trials // 100), 700).view(trials, 7)
+    counts_N = sampled_targets(scores_N.expand(trials, -1), 1, noise_BN).flatten().bincount(minlength=7)
+    expected_N = scores_N.softmax(0) * trials
+    assert ((counts_N - expected_N) ** 2 / expected_N).sum() < CHI_SQUARE_999[6]
+
+
+def test_two_draws_follow_the_softmax_without_replacement():
+    weights = [math.exp(s) for s in (0.8, -0.3, 0.2, -0.9, 0.5)]
+    trials, total = 20_000, sum(weights)
+    noise_BN = gumbel_noise(range(trials // 100), 500).view(trials, 5)
+    target_BM = sampled_targets(torch.tensor(weights).log().expand(trials, -1), 2, noise_BN)
+    counts = (target_BM[:, 0] * 5 + target_BM[:, 1]).bincount(minlength=25)
+    statistic = 0.0
+    for i in range(5):
+        for j in range(i + 1, 5):
+            pair = weights[i] * weights[j] / total * (1 / (total - weights[i]) + 1 / (total - weights[j]))
+            statistic += (counts[i * 5 + j].item() - pair * trials) ** 2 / (pair * trials)
+    assert statistic < CHI_SQUARE_999[9]
+
+
+@pytest.mark.parametrize("strategy", ["motion", "saliency", "learnable", "coverage"])
+def test_a_seed_is_a_plan_and_another_seed_another(strategy):
+    generator = torch.Generator().manual_seed(0)
+    keys_BND = torch.randn(2, 105, 8, generator=generator)
+    scores_BN = torch.randn(2, 105, generator=generator)
+
+    def group_of(seed):
+        settings = {"grid": (3, 5, 7), "keep": 0.2, "motion": scores_BN, "saliency": scores_BN}
+        return merge_plan(keys_BND, strategy=strategy, seed=seed, **settings).group
+
+    state = torch.get_rng_state()
+    assert torch.equal(group_of(3), group_of(3))
+    assert not torch.equal(group_of(3), group_of(4))
+    assert torch.equal(group_of([8, 9])[0], group_of([8, 1])[0])
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_noise_of_a_clip_does_not_depend_on_its_batch():
+    assert torch.equal(gumbel_noise([5, 6], 31)[1], gumbel_noise([6], 31)[0])
+    assert not torch.equal(gumbel_noise([5], 31), gumbel_noise([6], 31))
+
+
+def test_the_scale_of_a_saliency_does_not_matter_and_no_gradient_passes():
+    keys_BND = torch.randn(1, 105, 8, requires_grad=True)
+    saliency_BN = torch.rand(1, 105, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    settings = {"strategy": "saliency", "grid": (3, 5, 7), "keep": 0.2}
+    plan = merge_plan(keys_BND, saliency=saliency_BN, **settings)
+    assert torch.equal(plan.group, merge_plan(keys_BND, saliency=saliency_BN * 1e-4 + 7, **settings).group)
+    x_BNC = torch.randn(1, 105, 2, requires_grad=True)
+    plan.mean(x_BNC).sum().backward()
+    assert x_BNC.grad is not None
+    assert keys_BND.grad is None
+    assert saliency_BN.grad is None
+
+
+def test_spread_targets_lie_evenly_in_frames_rows_and_columns():
+    grid = (60, 16, 16)
+    for count in (1536, 768, 307):
+        target_M = highest(spread_ranking(grid, [3]), count)[0]
+        for index_M, parts in ((target_M // 256, 60), (target_M // 16 % 16, 16), (target_M % 16, 16)):
+            counts = index_M.bincount(minlength=parts).double()
+            assert counts.var() / counts.mean() < 0.6, "random targets have 1"
+    assert set(highest(spread_ranking(grid, [3]), 307)[0].tolist()) < set(target_all(grid, 3, 1536))
+
+
+def target_all(grid, seed, count):
+    return highest(spread_ranking(grid, [seed]), count)[0].tolist()
+
+
+def test_a_seed_out_of_range_is_an_error():
+    with pytest.raises(MergeError, match="-1"):
+        gumbel_noise([-1], 3)
