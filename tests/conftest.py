@@ -76,7 +76,7 @@ def local_ray() -> Iterator[None]:
         object_store_memory=512 << 20,
         logging_level="ERROR",
         log_to_driver=False,
-        runtime_env={"worker_process_setup_hook": "tests.faulty_source.register"},
+        runtime_env={"worker_process_setup_hook": "tests.faulty_source.register_in_worker"},
     )
     yield
     ray.shutdown()

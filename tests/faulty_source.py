@@ -1,6 +1,8 @@
-"""Video sources that misbehave while they are read: `hang://FILE` never answers, `crash://FILE` kills its process.
+"""Video sources that misbehave while they are read, for tests of what a lost decoder costs.
 
-They behave for the first `GOOD_READS` reads after opening, so that scanning succeeds where a test wants it to.
+`hang://FILE` never answers and `crash://FILE` kills its process as soon as the bytes read hold the word POISON.
+`hang-later://` and `crash-later://` behave until the file was read to its end once, which is what a scan does.
+Only worker processes are faulty: the process that runs the tests reads everything well.
 """
 
 from __future__ import annotations
@@ -8,66 +10,69 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-DECODING = "VTM_TEST_DECODING"
+POISON = b"POISON"
+PROTOCOLS = ("hang", "crash", "hang-later", "crash-later")
 
 
-class _Faulty(LocalFileSystem):
-    """Local files, opened by another name, whose reads fail once `trigger` bytes were read in one go of reads."""
+class FaultySystem(LocalFileSystem):
+    """Local files under another protocol."""
+
+    is_worker = False
 
     def open(self, path: str, mode: str = "rb", **options: Any) -> Any:
-        return _FaultyFile(super().open(self._strip_protocol(path), mode), self)
-
-    def fault(self) -> None:
-        raise AssertionError("a faulty source names its fault")
+        plain = self._strip_protocol(path)
+        return _FaultyFile(super().open(plain, mode), Path(plain), str(self.protocol))
 
     @classmethod
     def _strip_protocol(cls, path: Any) -> Any:
-        text = str(path)
-        for name in ("hang://", "crash://"):
-            text = text.removeprefix(name)
-        return text
+        return str(path).split("://", 1)[-1]
 
 
 class _FaultyFile:
-    def __init__(self, stream: Any, system: _Faulty) -> None:
-        self._stream, self._system = stream, system
+    def __init__(self, stream: Any, path: Path, protocol: str) -> None:
+        self._stream, self._protocol = stream, protocol
+        self._read_before = path.with_suffix(".was-read")
+        self._armed = FaultySystem.is_worker and ("later" not in protocol or self._read_before.exists())
+        self._last_bytes = b""
 
     def read(self, size: int = -1) -> bytes:
         data: bytes = self._stream.read(size)
-        if b"POISON" in data:
-            self._system.fault()
+        if self._armed and POISON in self._last_bytes[-len(POISON) :] + data:
+            if self._protocol.startswith("crash"):
+                os.kill(os.getpid(), signal.SIGSEGV)
+            time.sleep(3600)
+        self._last_bytes = data
         return data
+
+    def close(self) -> None:
+        if FaultySystem.is_worker:
+            self._read_before.touch()
+        self._stream.close()
 
     def __enter__(self) -> _FaultyFile:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stream.close()
+        self.close()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
 
-class HangingSystem(_Faulty):
-    protocol = "hang"
-
-    def fault(self) -> None:
-        time.sleep(3600)
-
-
-class CrashingSystem(_Faulty):
-    protocol = "crash"
-
-    def fault(self) -> None:
-        os.kill(os.getpid(), signal.SIGSEGV)
-
-
 def register() -> None:
-    """Make both known to fsspec in this process."""
-    fsspec.register_implementation("hang", HangingSystem, clobber=True)
-    fsspec.register_implementation("crash", CrashingSystem, clobber=True)
+    """Make all of them known to fsspec in this process."""
+    for name in PROTOCOLS:
+        system = type(f"Faulty_{name}", (FaultySystem,), {"protocol": name})
+        fsspec.register_implementation(name, system, clobber=True)
+
+
+def register_in_worker() -> None:
+    """Known, and faulty: what Ray calls when it starts a worker process."""
+    FaultySystem.is_worker = True
+    register()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.verify import verify
-from tests.faulty_source import register
+from tests.faulty_source import POISON, register
 from tests.pipeline.runs import rows_of, run, some_videos, tiny_recipe
 from tests.synthetic import make_video
 
@@ -36,12 +36,11 @@ def test_same_bytes_as_in_one_process(
 
 
 def poisoned(folder: Path) -> Path:
-    """A video whose packets, from half on, hold the word that makes a faulty source fail."""
-    path = make_video(folder / "poisoned.avi", frames=251, fps=25, codec="mpeg4", gop=25)
+    """Uncompressed, so large that a reader's buffer holds less than a clip; the poison lies in the sixth second."""
+    path = make_video(folder / "poisoned.avi", frames=251, fps=25, codec="rawvideo", size=(160, 240))
     data = bytearray(path.read_bytes())
-    index = data.rfind(b"idx1")
-    half = data.find(b"00dc", index // 2)
-    data[half + 40 : half + 46] = b"POISON"
+    at = int(len(data) * 5.5 / 10)
+    data[at : at + len(POISON)] = POISON
     path.write_bytes(data)
     return path
 
@@ -51,23 +50,37 @@ def test_a_fault_while_scanning_costs_its_video(
     videos: list[Path], tiny_encoder: Path, tmp_path: Path, fault: str, failure: str
 ) -> None:
     register()
-    bad = f"{fault}://{poisoned(tmp_path)}"
-    out = tmp_path / "out"
-    # Read here for its id, in this process, where the source behaves: the poison lies beyond what an id needs.
-    summary = run(
-        [videos[0], *_listed(tmp_path, bad), videos[1]], out, tiny_recipe(tiny_encoder), engine="ray", unit_timeout_s=3
-    )
+    inputs = [videos[0], _listed(tmp_path, f"{fault}://{poisoned(tmp_path)}"), videos[1]]
+    summary = run(inputs, tmp_path / "out", tiny_recipe(tiny_encoder), engine="ray", unit_timeout_s=2)
     assert summary.exit_code == 3
     assert [(failed.failure, failed.attempts) for failed in summary.failures] == [(failure, 3)]
     assert summary.clips == 7 + 3
+    assert verify(tmp_path / "out").is_sound
+
+
+@pytest.mark.parametrize(("fault", "failure"), [("hang-later", "timeout"), ("crash-later", "crash")])
+def test_a_fault_while_decoding_costs_its_unit(
+    videos: list[Path], tiny_encoder: Path, tmp_path: Path, fault: str, failure: str
+) -> None:
+    register()
+    inputs = [videos[0], _listed(tmp_path, f"{fault}://{poisoned(tmp_path)}"), videos[1]]
+    out = tmp_path / "out"
+    summary = run(inputs, out, tiny_recipe(tiny_encoder), engine="ray", unit_timeout_s=2)
+    assert summary.exit_code == 3
+    (failed,) = summary.failures
+    assert (failed.failure, failed.attempts) == (failure, 3)
+    # Seven clips of 1.5 s in units of two: the poison is in the fourth clip, the last of its unit, or near its start.
+    assert 3_000_000_000 <= failed.start_ns <= 5_500_000_000 < failed.end_ns <= 6_000_000_000
+    lost = (failed.end_ns - failed.start_ns) // 1_500_000_000
+    assert summary.clips == 7 + 7 + 3 - lost
     assert verify(out).is_sound
 
 
-def _listed(folder: Path, uri: str) -> list[Path]:
+def _listed(folder: Path, uri: str) -> Path:
     """Addresses of unknown protocols come in by a list file."""
     path = folder / "list.txt"
     path.write_text(uri + "\n")
-    return [path]
+    return path
 
 
 def test_resumes_on_ray(videos: list[Path], tiny_encoder: Path, tmp_path: Path) -> None:
