@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from vtm.encoders.compress import encode_merging
 from vtm.encoders.config import VitConfig
 from vtm.encoders.heads import make_head
 from vtm.encoders.image import ImageSpec, normalise, resize_and_crop
@@ -19,13 +20,24 @@ from vtm.encoders.output import EncoderOutput
 from vtm.encoders.saliency import attention_saliency
 from vtm.encoders.threads import map_on_threads
 from vtm.encoders.vit import VisionTransformer
+from vtm.tome import Schedule, removal_schedule
+
+MERGE_SCHEDULE: Schedule = "decreasing"
+"""Early merges save most: every later block runs on fewer tokens."""
 
 
 class Encoder(nn.Module):
     """A pretrained vision transformer up to one of its blocks; made by `load_encoder`. Its weights do not train."""
 
     def __init__(
-        self, config: VitConfig, image: ImageSpec, *, num_blocks: int, final_norm: bool, name: str = ""
+        self,
+        config: VitConfig,
+        image: ImageSpec,
+        *,
+        num_blocks: int,
+        final_norm: bool,
+        encoder_keep: float = 1.0,
+        name: str = "",
     ) -> None:
         super().__init__()
         self.config = config
@@ -33,6 +45,7 @@ class Encoder(nn.Module):
         self.name = name
         self.weights_sha256 = ""
         self.final_norm = final_norm
+        self.encoder_keep = encoder_keep
         self.vit = VisionTransformer(config, num_blocks=num_blocks, grid_hw=image.grid_hw)
         self.head = make_head(config) if num_blocks == config.num_blocks else None
         self.norm = nn.LayerNorm(config.dim, eps=config.norm_eps) if final_norm or self.head is not None else None
@@ -89,15 +102,25 @@ class Encoder(nn.Module):
 
     def _encode(self, pixels_B3HW: Tensor, *, saliency: bool) -> EncoderOutput:
         config, num_prefix = self.config, self.config.num_prefix
-        x_BSD, attention = self.vit(pixels_B3HW)
+        removals = self.removals(self.vit.grid_of(pixels_B3HW))
+        merged = encode_merging(self.vit, pixels_B3HW, removals) if any(removals) else None
+        x_BSD, attention = (merged.tokens, merged.attention) if merged else self.vit(pixels_B3HW)
         normed_BSD = x_BSD if self.norm is None else self.norm(x_BSD)
         tokens_BSD = normed_BSD if self.final_norm else x_BSD
-        num_patches = x_BSD.shape[1] - num_prefix
+        num_tokens = x_BSD.shape[1] - num_prefix
         return EncoderOutput(
             patches=tokens_BSD[:, num_prefix:],
             keys=attention.plain_keys[:, num_prefix:],
             cls=tokens_BSD[:, 0] if config.has_cls else None,
             registers=tokens_BSD[:, int(config.has_cls) : num_prefix] if config.num_registers else None,
             pooled=self.head(normed_BSD) if self.head is not None else None,
-            saliency=attention_saliency(attention, num_patches, has_cls=config.has_cls) if saliency else None,
+            saliency=attention_saliency(attention, num_tokens, has_cls=config.has_cls) if saliency else None,
+            plan=merged.plan if merged else None,
+            sizes=merged.sizes if merged else None,
         )
+
+    def removals(self, grid_hw: tuple[int, int]) -> tuple[int, ...]:
+        """How many of a frame's tokens each block but the last removes."""
+        if self.encoder_keep == 1:
+            return ()
+        return removal_schedule(grid_hw[0] * grid_hw[1], self.encoder_keep, len(self.vit.blocks) - 1, MERGE_SCHEDULE)

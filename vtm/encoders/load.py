@@ -13,6 +13,7 @@ from vtm.encoders.errors import EncoderError
 from vtm.encoders.families import vit_config
 from vtm.encoders.image import image_spec
 from vtm.encoders.state import State, own_keys, present_config, read_state
+from vtm.plan import MergeError
 
 
 def load_encoder(
@@ -23,6 +24,7 @@ def load_encoder(
     dtype: torch.dtype = torch.float32,
     device: str | torch.device = "cpu",
     final_norm: bool | None = None,
+    encoder_keep: float = 1.0,
 ) -> Encoder:
     """Load a vision transformer from a folder in the Hugging Face format, or from the hub.
 
@@ -37,6 +39,8 @@ def load_encoder(
         device: where the encoder lives.
         final_norm: whether the tokens pass the network's final norm. Left out: as the family's `last_hidden_state` does
             for the last block (all but CLIP apply it), and not for earlier blocks, as `hidden_states` has them.
+        encoder_keep: share of each frame's patch tokens that are left when the output block begins; the blocks before
+            it merge the others (ToMe).
 
     Returns:
         The encoder in evaluation mode; no parameter requires a gradient.
@@ -54,7 +58,10 @@ def load_encoder(
     if final_norm is None:
         final_norm = config.norm_tokens and num_blocks == config.num_blocks
     with torch.device("meta"):
-        encoder = Encoder(config, image, num_blocks=num_blocks, final_norm=final_norm, name=checkpoint.name)
+        encoder = Encoder(
+            config, image, num_blocks=num_blocks, final_norm=final_norm, encoder_keep=encoder_keep, name=checkpoint.name
+        )
+    _check_schedule(encoder)
     state = read_state(checkpoint, keys, config, num_blocks=num_blocks, grid_hw=image.grid_hw)
     _place(encoder, state, dtype)
     encoder.weights_sha256 = checkpoint.weights_sha256()
@@ -72,6 +79,13 @@ def block_count(layer: int, config: VitConfig) -> int:
     if layer == 0 or not 1 <= num_blocks <= depth:
         raise EncoderError(f"layer {layer}: expected 1 to {depth}, or -1 (the last block) down to -{depth}")
     return num_blocks
+
+
+def _check_schedule(encoder: Encoder) -> None:
+    try:
+        encoder.removals(encoder.grid_hw)
+    except MergeError as error:
+        raise EncoderError(f"encoder_keep {encoder.encoder_keep}: {error}") from error
 
 
 def _place(encoder: Encoder, state: State, dtype: torch.dtype) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from vtm.encoders.config import PositionConfig
 
 Rotary = tuple[Tensor, Tensor]
-"""cos and sin of the patches' angles, (N, d) each."""
+"""cos and sin of the patches' angles, (N, d) each, or (B, 1, N, d) where each frame has its own."""
 
 
 def resize_table(table_HWD: Tensor, grid_hw: tuple[int, int], config: PositionConfig) -> Tensor:
@@ -33,24 +33,25 @@ def resize_table(table_HWD: Tensor, grid_hw: tuple[int, int], config: PositionCo
     return resized_1DHW[0].flatten(1).T.to(table_HWD.dtype).contiguous()
 
 
-def rotary_table(grid_hw: tuple[int, int], head_dim: int, theta: float) -> Tensor:
-    """Axial rotary angles (DINOv3, section 3.2): patch centres in [-1, 1], y before x.
-
-    Returns:
-        (2, N, d) float32: cos and sin.
-    """
+def rotary_angles(grid_hw: tuple[int, int], head_dim: int, theta: float) -> Tensor:
+    """Axial rotary angles (DINOv3, section 3.2), (N, d / 2) float32: patch centres in [-1, 1], y before x."""
     frequency = 1 / theta ** torch.arange(0, 1, 4 / head_dim, dtype=torch.float32)
     y, x = (2.0 * (torch.arange(0.5, side, dtype=torch.float32) / side) - 1.0 for side in grid_hw)
     centre_N2 = torch.stack(torch.meshgrid(y, x, indexing="ij"), dim=-1).flatten(0, 1)
-    angle_Nd = (2 * math.pi * centre_N2[:, :, None] * frequency).flatten(1).tile(2)
-    return torch.stack((angle_Nd.cos(), angle_Nd.sin()))
+    return (2 * math.pi * centre_N2[:, :, None] * frequency).flatten(1)
+
+
+def rotary_of(angles: Tensor) -> Rotary:
+    """Cosines and sines of angles, (..., N, d / 2) to (..., N, d) each."""
+    doubled = torch.cat((angles, angles), dim=-1)
+    return doubled.cos(), doubled.sin()
 
 
 def rotate(x_BhSd: Tensor, rotary: Rotary) -> Tensor:
     """Turn the channel pairs (c, c + d/2) of the last N tokens by their angles; prefix tokens have no place."""
-    cos_Nd, sin_Nd = rotary
-    num_prefix = x_BhSd.shape[2] - cos_Nd.shape[0]
+    cos, sin = rotary
+    num_prefix = x_BhSd.shape[2] - cos.shape[-2]
     prefix, patches = x_BhSd[:, :, :num_prefix], x_BhSd[:, :, num_prefix:]
     first, second = patches.chunk(2, dim=-1)
-    turned = patches * cos_Nd + torch.cat((-second, first), dim=-1) * sin_Nd
+    turned = patches * cos + torch.cat((-second, first), dim=-1) * sin
     return torch.cat((prefix, turned), dim=2)

@@ -15,7 +15,7 @@ from vtm.encoders.checkpoint import Checkpoint
 from vtm.encoders.config import VitConfig
 from vtm.encoders.errors import EncoderError
 from vtm.encoders.keys import block_of, own_name
-from vtm.encoders.positions import resize_table, rotary_table
+from vtm.encoders.positions import resize_table, rotary_angles, rotary_of
 
 State = dict[str, Tensor]
 
@@ -114,7 +114,8 @@ def _embeddings(parts: _Parts, config: VitConfig, grid_hw: tuple[int, int]) -> S
         state["positions"] = table[num_own:].reshape(rows, columns, dim)
         state["grid_positions"] = resize_table(state["positions"], grid_hw, config.positions)
     else:
-        state["grid_rotary"] = rotary_table(grid_hw, config.head_dim, config.positions.theta)
+        angles = rotary_angles(grid_hw, config.head_dim, config.positions.theta)
+        state["grid_rotary"] = torch.stack(rotary_of(angles))
     return {**state, "prefix": prefix}
 
 

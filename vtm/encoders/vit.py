@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vtm.encoders.attention import Attention, gather_values
 from vtm.encoders.config import Activation, VitConfig
-from vtm.encoders.positions import Rotary, resize_table, rotary_table, rotate
+from vtm.encoders.positions import Rotary, resize_table, rotary_angles, rotary_of, rotate
 
 ACTIVATE: dict[Activation, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -51,9 +51,9 @@ class Block(nn.Module):
             queries, keys = rotate(queries, rotary), rotate(keys, rotary)
         return Attention(queries, keys, values, qkv[..., dim : 2 * dim])
 
-    def attend(self, x_BSD: Tensor, attention: Attention, log_sizes_BS: Tensor | None = None) -> Tensor:
-        """Add what attention gathers."""
-        return x_BSD + cast(Tensor, self.proj(gather_values(attention, log_sizes_BS)))
+    def attend(self, x_BSD: Tensor, attention: Attention, bias_B11S: Tensor | None = None) -> Tensor:
+        """Add what attention gathers; `bias_B11S` is added to its logits."""
+        return x_BSD + cast(Tensor, self.proj(gather_values(attention, bias_B11S)))
 
     def transform(self, x_BSD: Tensor) -> Tensor:
         """Add what the MLP makes of each token."""
@@ -119,13 +119,17 @@ class VisionTransformer(nn.Module):
             return None
         if grid_hw == self.grid_hw:
             return self.grid_rotary[0], self.grid_rotary[1]
-        table = rotary_table(grid_hw, self.config.head_dim, self.config.positions.theta).to(self.grid_rotary)
-        return table[0], table[1]
+        cos, sin = rotary_of(rotary_angles(grid_hw, self.config.head_dim, self.config.positions.theta))
+        return cos.to(self.grid_rotary), sin.to(self.grid_rotary)
+
+    def block_list(self) -> list[Block]:
+        """The blocks, first to last."""
+        return list(cast(Sequence[Block], self.blocks))
 
     def forward(self, pixels_B3HW: Tensor) -> tuple[Tensor, Attention]:
         """Output of the last block built, (B, S, D), without the final norm, and that block's attention inputs."""
         x_BSD, rotary = self.embed(pixels_B3HW), self.rotary(self.grid_of(pixels_B3HW))
-        *earlier, last = cast(Sequence[Block], self.blocks)
+        *earlier, last = self.block_list()
         for block in earlier:
             x_BSD = block(x_BSD, rotary)
         attention = last.project(x_BSD, rotary)
