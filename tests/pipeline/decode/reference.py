@@ -64,7 +64,9 @@ def decode_units(
     return clips
 
 
-def expect_equal(info: VideoInfo, clips: Sequence[DecodedClip], full: dict[int, NDArray[np.uint8]], fps: Fraction) -> int:
+def expect_equal(
+    info: VideoInfo, clips: Sequence[DecodedClip], full: dict[int, NDArray[np.uint8]], fps: Fraction
+) -> int:
     """Each grid instant shows what the full decode shows then; returns the number of instants compared."""
     ticks = sorted(full)
     shown = [
