@@ -1,7 +1,7 @@
 """Video sources that misbehave while they are read, for tests of what a lost decoder costs.
 
 `hang://FILE` never answers and `crash://FILE` kills its process as soon as the bytes read hold the word POISON.
-`hang-later://` and `crash-later://` behave until the file was read to its end once, which is what a scan does.
+`hang-later://` and `crash-later://` behave while the file is scanned.
 Only worker processes are faulty: the process that runs the tests reads everything well.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from pathlib import Path
+import traceback
 from typing import Any
 
 import fsspec
@@ -27,7 +27,7 @@ class FaultySystem(LocalFileSystem):
 
     def open(self, path: str, mode: str = "rb", **options: Any) -> Any:
         plain = self._strip_protocol(path)
-        return _FaultyFile(super().open(plain, mode), Path(plain), str(self.protocol))
+        return _FaultyFile(super().open(plain, mode), str(self.protocol))
 
     @classmethod
     def _strip_protocol(cls, path: Any) -> Any:
@@ -35,34 +35,29 @@ class FaultySystem(LocalFileSystem):
 
 
 class _FaultyFile:
-    def __init__(self, stream: Any, path: Path, protocol: str) -> None:
+    def __init__(self, stream: Any, protocol: str) -> None:
         self._stream, self._protocol = stream, protocol
-        self._read_before = path.with_suffix(".was-read")
-        self._armed = FaultySystem.is_worker and ("later" not in protocol or self._read_before.exists())
-        self._last_bytes = b""
 
     def read(self, size: int = -1) -> bytes:
         data: bytes = self._stream.read(size)
-        if self._armed and POISON in self._last_bytes[-len(POISON) :] + data:
+        if FaultySystem.is_worker and POISON in data and not ("later" in self._protocol and _is_scanning()):
             if self._protocol.startswith("crash"):
                 os.kill(os.getpid(), signal.SIGSEGV)
             time.sleep(3600)
-        self._last_bytes = data
         return data
-
-    def close(self) -> None:
-        if FaultySystem.is_worker:
-            self._read_before.touch()
-        self._stream.close()
 
     def __enter__(self) -> _FaultyFile:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        self._stream.close()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+def _is_scanning() -> bool:
+    return any(frame.name == "scan_video" for frame in traceback.extract_stack())
 
 
 def register() -> None:
