@@ -36,10 +36,25 @@ class _Decoder:
     """A decode actor and the unit it is at."""
 
     actor: Any
+    starting: Any
+    """The actor's answer that it is up; None once it came. Until then no deadline of a unit counts."""
+    deadline_s: float
+    """Of the start, then of what it is at."""
     work: UnitWork | None = None
     clips: Any = None
     """The actor's stream of (frames, record) pairs."""
-    deadline_s: float = float("inf")
+
+    def allow(self, seconds: float) -> None:
+        """Give it so long from now, or from when it is up."""
+        if self.starting is None:
+            self.deadline_s = time.monotonic() + seconds
+
+    def is_late(self, seconds: float) -> bool:
+        """Whether it is past its deadline; a start that has ended begins the `seconds` of its work."""
+        if self.starting is not None and ray.wait([self.starting], timeout=0)[0]:
+            self.starting = None
+            self.allow(seconds)
+        return time.monotonic() > self.deadline_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +80,21 @@ class RayEngine:
         self.num_cores = int(ray.cluster_resources().get("CPU", 1))
         self.num_decoders = execution.workers or self.num_cores
         self.num_encoders = 1
-        self._decoders = [_Decoder(self._new_decoder()) for _ in range(self.num_decoders)]
+        self._decoders = [self._new_decoder() for _ in range(self.num_decoders)]
         self._encoders: list[Any] = []
         self._writer: Any = None
         self._job: Job | None = None
         self._waiting: list[Any] = []
 
-    def _new_decoder(self) -> Any:
-        return DecodeActor.remote(self._execution.decode_memory_mb)
+    def _new_decoder(self) -> _Decoder:
+        actor = DecodeActor.remote(self._execution.decode_memory_mb)
+        return _Decoder(actor, actor.ready.remote(), time.monotonic() + START_TIMEOUT_S)
+
+    def _replace(self, decoder: _Decoder) -> None:
+        with contextlib.suppress(RayError):
+            ray.kill(decoder.actor)
+        fresh = self._new_decoder()
+        decoder.actor, decoder.starting, decoder.deadline_s = fresh.actor, fresh.starting, fresh.deadline_s
 
     def start(self, job: Job) -> None:
         """Create the encode and write actors; they load while videos are scanned."""
@@ -98,7 +120,7 @@ class RayEngine:
         Raises:
             ExtractError: an actor did not come up, with its own reason.
         """
-        waiting = self._waiting + [decoder.actor.ready.remote() for decoder in self._decoders]
+        waiting = self._waiting + [decoder.starting for decoder in self._decoders if decoder.starting is not None]
         done, late = ray.wait(waiting, num_returns=len(waiting), timeout=START_TIMEOUT_S)
         for ref in done:
             _get_from_encoder(ref)
@@ -113,20 +135,19 @@ class RayEngine:
     def scan(self, sources: Sequence[VideoSource]) -> Iterator[VideoInfo | ScanFailed]:
         """Scan videos on the decode actors, each in a process that may die."""
         todo = deque((source, 1) for source in sources)
-        running: dict[Any, tuple[_Decoder, VideoSource, int, float]] = {}
+        running: dict[Any, tuple[_Decoder, VideoSource, int]] = {}
+        limit_s = self._execution.unit_timeout_s
         idle = list(self._decoders)
         while todo or running:
             while todo and idle:
                 source, attempt = todo.popleft()
                 decoder = idle.pop()
-                deadline_s = time.monotonic() + self._execution.unit_timeout_s
-                running[decoder.actor.scan.remote(source)] = (decoder, source, attempt, deadline_s)
+                decoder.allow(limit_s)
+                running[decoder.actor.scan.remote(source)] = (decoder, source, attempt)
             done, _ = ray.wait(list(running), timeout=POLL_S)
-            late = [
-                ref for ref, (*_, deadline_s) in running.items() if ref not in done and time.monotonic() > deadline_s
-            ]
+            late = [ref for ref, (decoder, *_) in running.items() if ref not in done and decoder.is_late(limit_s)]
             for ref in done + late:
-                decoder, source, attempt, _ = running.pop(ref)
+                decoder, source, attempt = running.pop(ref)
                 idle.append(decoder)
                 try:
                     yield self._blame(decoder, ref, late=ref in late)
@@ -139,8 +160,7 @@ class RayEngine:
     def _blame(self, decoder: _Decoder, ref: Any, *, late: bool) -> Any:
         """The value of a decode actor's answer, its failure as a DecodeError; a dead or late actor is replaced."""
         if late:
-            ray.kill(decoder.actor)
-            decoder.actor = self._new_decoder()
+            self._replace(decoder)
             limit_s = self._execution.unit_timeout_s
             raise DecodeError("timeout", f"the decoder delivered nothing for {limit_s:.0f} s and was stopped")
         try:
@@ -150,12 +170,10 @@ class RayEngine:
                 raise error.cause from None
             raise DecodeError("crash", f"the decoder failed: {type(error.cause).__name__}: {error.cause}") from error
         except OutOfMemoryError as error:
-            decoder.actor = self._new_decoder()
+            self._replace(decoder)
             raise DecodeError("out_of_memory", "the decoder's node ran out of memory") from error
         except RayError as error:
-            with contextlib.suppress(RayError):
-                ray.kill(decoder.actor)
-            decoder.actor = self._new_decoder()
+            self._replace(decoder)
             raise DecodeError("crash", "the decoder's process died") from error
 
     def extract(self, shards: Sequence[ShardPlan], timings: dict[str, VideoTiming]) -> Iterator[Event]:
@@ -178,6 +196,7 @@ class _Extraction:
     def __init__(self, engine: RayEngine, shards: Sequence[ShardPlan], timings: dict[str, VideoTiming]) -> None:
         assert engine._job is not None, "start() comes first"
         self.engine, self.job, self.timings = engine, engine._job, timings
+        self.limit_s = self.job.execution.unit_timeout_s
         self.plans = {shard.shard_id: shard for shard in shards}
         self.open = OpenShards[Any](shards)
         self.todo: deque[UnitWork] = deque()
@@ -206,7 +225,7 @@ class _Extraction:
                 else:
                     yield from self._delivered(streams[id(ref)])
             for decoder in streams.values():
-                if decoder.work and time.monotonic() > decoder.deadline_s:
+                if decoder.work and decoder.is_late(self.limit_s):
                     yield from self._delivered(decoder, late=True)
 
     def _dispatch(self) -> None:
@@ -224,10 +243,7 @@ class _Extraction:
         decoder.clips = decoder.actor.decode.remote(
             self.timings[work.unit.video_id], work.clips, self.job.picture, self.job.wants_motion
         )
-        self._extend_deadline(decoder)
-
-    def _extend_deadline(self, decoder: _Decoder) -> None:
-        decoder.deadline_s = time.monotonic() + self.job.execution.unit_timeout_s
+        decoder.allow(self.limit_s)
 
     def _delivered(self, decoder: _Decoder, *, late: bool = False) -> Iterator[Event]:
         """Take a clip from a decoder, or learn that it is through, or why it cannot go on."""
@@ -252,7 +268,7 @@ class _Extraction:
         else:
             self.decoded.append((work, work.clips[0].clip_id, frames, 1))
             decoder.work = work.after_clip()
-            self._extend_deadline(decoder)
+            decoder.allow(self.limit_s)
 
     def _start_encoding(self, index: int, work: UnitWork, clip_id: str, frames: Any, attempts: int) -> None:
         record, tokens = self.engine._encoders[index].encode.remote(frames, work.uri)
