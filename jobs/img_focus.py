@@ -75,14 +75,19 @@ def convert(source: Path, folder: Path) -> None:
     Raises:
         EncoderError: `source` holds no such graph, or the `onnx` package is missing.
     """
-    weights = _backbone_weights(_load_graph(source))
+    weights = _backbone_weights(load_graph(source))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "model.safetensors").write_bytes(save(weights, metadata={"format": "pt"}))
     for name, content in (("config.json", CONFIG), ("preprocessor_config.json", PREPROCESSOR)):
         (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _load_graph(source: Path) -> onnx.GraphProto:
+def load_graph(source: Path) -> onnx.GraphProto:
+    """The graph of a wheel or of an .onnx file.
+
+    Raises:
+        EncoderError: there is none, or the `onnx` package is missing.
+    """
     try:
         import onnx
     except ImportError as error:

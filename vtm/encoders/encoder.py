@@ -5,6 +5,7 @@ Letters: T or B frames, H x W pixels, N patches, S tokens, D channels.
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import numpy as np
@@ -20,10 +21,7 @@ from vtm.encoders.output import EncoderOutput
 from vtm.encoders.saliency import attention_saliency
 from vtm.encoders.threads import map_on_threads
 from vtm.encoders.vit import VisionTransformer
-from vtm.tome import Schedule, removal_schedule
-
-MERGE_SCHEDULE: Schedule = "decreasing"
-"""Early merges save most: every later block runs on fewer tokens."""
+from vtm.tome import removal_schedule
 
 
 class Encoder(nn.Module):
@@ -120,7 +118,17 @@ class Encoder(nn.Module):
         )
 
     def removals(self, grid_hw: tuple[int, int]) -> tuple[int, ...]:
-        """How many of a frame's tokens each block but the last removes."""
+        """How many of a frame's tokens each block but the last removes, for `encode_merging`.
+
+        Early merges save most, and each costs a matching: the first third of the blocks merges, and more only where
+        halving in each of them leaves too many.
+
+        Raises:
+            MergeError: even halving in every block leaves too many.
+        """
         if self.encoder_keep == 1:
             return ()
-        return removal_schedule(grid_hw[0] * grid_hw[1], self.encoder_keep, len(self.vit.blocks) - 1, MERGE_SCHEDULE)
+        blocks = len(self.vit.blocks) - 1
+        halvings = math.ceil(-math.log2(self.encoder_keep)) if 0 < self.encoder_keep < 1 else 0
+        merging = min(blocks, max(math.ceil(blocks / 3), halvings))
+        return removal_schedule(grid_hw[0] * grid_hw[1], self.encoder_keep, merging) + (0,) * (blocks - merging)
