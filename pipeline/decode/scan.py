@@ -32,11 +32,12 @@ def scan_video(source: VideoSource) -> VideoInfo:
         stream, warnings = choose_stream(container, tracks, uri)
         track = tracks[stream.index]
         first = first_frame(uri, stream, track)
-        timeline = read_timeline(uri, stream, track, first)
+        promised_s = _header_duration_s(container, stream)
+        timeline = read_timeline(uri, stream, track, first, promised_s)
         if timeline.warning:
             warnings += (timeline.warning,)
         missing_tail_ns, more = missing_tail(container, stream, track, timeline)
-        return _describe(source, container, stream, first, timeline, missing_tail_ns, warnings + more)
+        return _describe(source, container, stream, first, timeline, promised_s, missing_tail_ns, warnings + more)
 
 
 def first_frame(uri: str, stream: VideoStream, track: Track) -> VideoFrame:
@@ -60,6 +61,7 @@ def _describe(
     stream: VideoStream,
     first: VideoFrame,
     timeline: Timeline,
+    promised_s: Fraction | None,
     missing_tail_ns: int,
     warnings: tuple[str, ...],
 ) -> VideoInfo:
@@ -79,7 +81,7 @@ def _describe(
         picture_policy=describe_picture(picture, first.format.name),
         frame_rate=stream.average_rate,
         frames_header=stream.frames,
-        duration_header_s=_header_duration_s(container, stream),
+        duration_header_s=None if promised_s is None else float(promised_s),
         timestamps=timeline.timestamps,
         time_base=timeline.time_base,
         frames_found=len(timeline.frame_pts),
@@ -99,7 +101,7 @@ def _may_skip(stream: VideoStream, *, interlaced: bool) -> bool:
     return not interlaced and (codec == "h264" or (codec == "hevc" and has_one_temporal_layer(extradata)))
 
 
-def _header_duration_s(container: InputContainer, stream: VideoStream) -> float | None:
+def _header_duration_s(container: InputContainer, stream: VideoStream) -> Fraction | None:
     if stream.duration and stream.time_base:
-        return float(stream.duration * stream.time_base)
-    return float(Fraction(container.duration, 1_000_000)) if container.duration else None
+        return stream.duration * stream.time_base
+    return Fraction(container.duration, 1_000_000) if container.duration else None

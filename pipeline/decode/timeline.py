@@ -18,7 +18,10 @@ from pipeline.decode.tracks import Track
 from pipeline.values import TimestampSource
 
 DEFAULT_RATE = Fraction(25)
-RATE_TOLERANCE = Fraction(1, 20)
+LONGEST_STILL_S = 3600
+"""A frame on display for longer comes of a damaged or restarted clock, not of a still picture."""
+UNPROMISED_STILL_S = 60
+"""So does one for longer than this where the video then lasts twice as long as its header says."""
 TAIL_TOLERANCE_S = Fraction(1)
 TAIL_TOLERANCE_SHARE = Fraction(1, 50)
 NS_PER_S = 1_000_000_000
@@ -44,7 +47,9 @@ class Timeline:
         return max(last, last - first) * self.time_base + frame_s
 
 
-def read_timeline(uri: str, stream: VideoStream, track: Track, first: VideoFrame) -> Timeline:
+def read_timeline(
+    uri: str, stream: VideoStream, track: Track, first: VideoFrame, promised_s: Fraction | None
+) -> Timeline:
     """Settle when frames are shown: by the packets where they tell, else by decoding the whole stream once.
 
     Args:
@@ -54,23 +59,36 @@ def read_timeline(uri: str, stream: VideoStream, track: Track, first: VideoFrame
         first: its first decoded frame. What is shown before it (leading pictures of an open group, a start in
         mid-group) is
             never put out, so the video starts here.
+        promised_s: how long the header says the video is.
     """
     assert stream.time_base is not None
+    time_base = stream.time_base
     keys = np.frombuffer(track.key_pts or track.flagged_key_pts, dtype=np.int64)
     keys_increase = bool(np.all(np.diff(keys) > 0))
     if first.pts is not None and keys_increase and _packets_tell(track, stream):
         frame_pts = np.unique(np.frombuffer(track.pts, dtype=np.int64))
-        return Timeline("stream", stream.time_base, frame_pts[frame_pts >= first.pts], keys)
+        frame_pts = frame_pts[frame_pts >= first.pts]
+        if _is_plausible(frame_pts, time_base, promised_s):
+            return Timeline("stream", time_base, frame_pts, keys)
     decoded = [frame.pts for frame in decode_all(uri, stream.index)]
     if None not in decoded:
         ticks = np.asarray(decoded, dtype=np.int64)
-        if np.all(np.diff(ticks) > 0):
+        if np.all(np.diff(ticks) > 0) and _is_plausible(ticks, time_base, promised_s):
             keys = keys if keys_increase and not track.uncertain else ticks[:1]
-            return Timeline("stream", stream.time_base, ticks, keys, "packets do not tell the frames: all were decoded")
-    rate = _frame_rate(track, stream)
+            return Timeline("stream", time_base, ticks, keys, "packets do not tell the frames: all were decoded")
+    rate = Fraction(stream.guessed_rate or stream.average_rate or DEFAULT_RATE)
     numbers = np.arange(len(decoded), dtype=np.int64)
     warning = f"timestamps are unusable: frames are counted, at {float(rate):g} a second"
     return Timeline("ordinal", 1 / rate, numbers, numbers[:1], warning)
+
+
+def _is_plausible(frame_pts: NDArray[np.int64], time_base: Fraction, promised_s: Fraction | None) -> bool:
+    """Whether no frame is on display for so long that the clock must have jumped."""
+    still_s = int(np.diff(frame_pts).max(initial=0)) * time_base
+    if still_s <= UNPROMISED_STILL_S or promised_s is None:
+        return still_s <= LONGEST_STILL_S
+    span_s = int(frame_pts[-1] - frame_pts[0]) * time_base
+    return still_s <= LONGEST_STILL_S and span_s <= 2 * promised_s + UNPROMISED_STILL_S
 
 
 def _packets_tell(track: Track, stream: VideoStream) -> bool:
@@ -81,16 +99,6 @@ def _packets_tell(track: Track, stream: VideoStream) -> bool:
     # Frames that are put out in another order than they are coded, under ticks that increase in coding order: the
     # container (AVI, for one) holds decoding times only.
     return not (stream.codec_context.reorder_depth and np.all(np.diff(pts) > 0))
-
-
-def _frame_rate(track: Track, stream: VideoStream) -> Fraction:
-    """The header's rate where the packets bear it out, else theirs."""
-    stated = Fraction(stream.guessed_rate or stream.average_rate or DEFAULT_RATE)
-    span = max(track.pts, default=0) - min(track.pts, default=0)
-    if not span or not stream.time_base:
-        return stated
-    measured = (len(track.pts) - 1) / (span * stream.time_base)
-    return stated if abs(stated / measured - 1) < RATE_TOLERANCE else measured
 
 
 def decode_all(uri: str, stream_index: int) -> Iterator[VideoFrame]:

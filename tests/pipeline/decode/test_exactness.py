@@ -22,7 +22,7 @@ X265 = {"preset": "ultrafast", "x265-params": "log-level=none"}
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
-    gaps=st.lists(st.integers(1, 40), min_size=1, max_size=50),
+    gaps=st.lists(st.integers(1, 40), min_size=6, max_size=50),
     start=st.integers(0, 900),
     gop=st.integers(1, 17),
     bframes=st.integers(0, 3),
@@ -93,6 +93,12 @@ def test_decoding_times_in_place_of_display_times_are_noticed(tmp_path: Path) ->
     clips = decode_units(info, Fraction(5), clip_frames=3, unit_clips=2)
     assert [number_of(frame) for clip in clips for frame in clip.frames] == list(range(0, 50, 5))
     assert any("unusable" in warning for warning in info.warnings)
+
+
+def test_a_clock_that_jumps_does_not_make_hours_of_one_frame(tmp_path: Path) -> None:
+    jump = [*range(20), *range(10**7, 10**7 + 20)]
+    info = scan_video(source_of(make_video(tmp_path / "jump.mkv", frames=40, pts=jump)))
+    assert (info.timestamps, info.frames_found, info.last_pts) == ("ordinal", 40, 39)
 
 
 def test_an_edit_list_hides_frames(tmp_path: Path) -> None:

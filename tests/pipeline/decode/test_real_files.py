@@ -186,7 +186,7 @@ def test_damaged_files_give_clips_or_errors_and_the_same_for_any_split(shared_da
 
 def _decode_or_fail(info: VideoInfo, *, unit_clips: int) -> dict[int, NDArray[np.uint8] | None]:
     found: dict[int, NDArray[np.uint8] | None] = {}
-    for unit in plan_units(plan_clips(info, fps=Fraction(3), clip_frames=4), unit_clips):
+    for unit in plan_units(plan_clips(info, fps=Fraction(2), clip_frames=3), unit_clips):
         found |= dict.fromkeys([clip.index for clip in unit.clips])
         try:
             with open_video(timing_of(info)) as video:
