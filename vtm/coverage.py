@@ -4,7 +4,7 @@ Four steps, on the tokens themselves where they are at hand, because what is kep
 
 1. Half of the targets lie evenly in space and time (`spread_ranking`): a fixed stride aliases with the grid.
 2. The other half is drawn where the first half covers badly, with probability in proportion to (1 - cosine)².
-3. One Lloyd step: each group's mean direction replaces its target.
+3. Two Lloyd steps: the mean direction of what a target attracts replaces it, and attracts anew.
 4. Every token joins the nearest direction.
 
 Steps 1 to 3 look at an evenly spread part of the tokens, so the whole costs less than twice the matching of a plain
@@ -27,11 +27,11 @@ from vtm.plan import MergePlan
 from vtm.sampling import highest
 from vtm.segments import segment_sum
 
-LEARN_SHARE = 0.25
+LEARN_SHARE = 0.2
 """Share of the tokens that steps 1 to 3 look at."""
 LEARN_PER_GROUP = 2
 """Tokens a group that they look at, at the least."""
-LLOYD_STEPS = 1
+LLOYD_STEPS = 2
 
 
 @torch.no_grad()

@@ -74,7 +74,7 @@ def test_spread_targets_lie_evenly_in_frames_rows_and_columns():
         target_M = highest(spread_ranking(grid, [3]), count)[0]
         for index_M, parts in ((target_M // 256, 60), (target_M // 16 % 16, 16), (target_M % 16, 16)):
             counts = index_M.bincount(minlength=parts).double()
-            assert counts.var() / counts.mean() < 0.6, "random targets have 1"
+            assert counts.var() / counts.mean() < 0.75, "random targets have 1"
     assert set(highest(spread_ranking(grid, [3]), 307)[0].tolist()) < set(target_all(grid, 3, 1536))
 
 
