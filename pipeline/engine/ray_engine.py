@@ -27,7 +27,8 @@ from pipeline.values import ShardPlan, VideoInfo, VideoSource, VideoTiming
 LOCAL_STORE_BYTES = 2 << 30
 QUEUED_PER_ENCODER = 2
 """Clips handed to an encode actor at once: one at work, one waiting, so that it never idles between two."""
-START_TIMEOUT_S = 180.0
+START_TIMEOUT_S = 600.0
+"""A cluster that grows on demand takes minutes to."""
 POLL_S = 1.0
 
 
@@ -120,20 +121,21 @@ class RayEngine:
         Raises:
             ExtractError: an actor did not come up, with its own reason.
         """
-        waiting = self._waiting + [decoder.starting for decoder in self._decoders if decoder.starting is not None]
-        done, late = ray.wait(waiting, num_returns=len(waiting), timeout=START_TIMEOUT_S)
+        self._await(self._waiting + self._starting())
+
+    def _starting(self) -> list[Any]:
+        return [decoder.starting for decoder in self._decoders if decoder.starting is not None]
+
+    def _await(self, answers: list[Any]) -> None:
+        done, late = ray.wait(answers, num_returns=len(answers), timeout=START_TIMEOUT_S) if answers else ([], [])
         for ref in done:
             _get_from_encoder(ref)
         if late:
-            free = ray.available_resources()
-            raise SettingsError(
-                f"{len(late)} of {len(waiting)} actors found no place in {START_TIMEOUT_S:.0f} s "
-                f"(free now: {free.get('CPU', 0):g} CPU, {free.get('GPU', 0):g} GPU): "
-                "lower --workers or free the cluster"
-            )
+            raise _no_place(len(late))
 
     def scan(self, sources: Sequence[VideoSource]) -> Iterator[VideoInfo | ScanFailed]:
         """Scan videos on the decode actors, each in a process that may die."""
+        self._await(self._starting())
         todo = deque((source, 1) for source in sources)
         running: dict[Any, tuple[_Decoder, VideoSource, int]] = {}
         limit_s = self._execution.unit_timeout_s
@@ -159,6 +161,8 @@ class RayEngine:
 
     def _blame(self, decoder: _Decoder, ref: Any, *, late: bool) -> Any:
         """The value of a decode actor's answer, its failure as a DecodeError; a dead or late actor is replaced."""
+        if late and decoder.starting is not None:
+            raise _no_place(1)
         if late:
             self._replace(decoder)
             limit_s = self._execution.unit_timeout_s
@@ -316,6 +320,14 @@ class _Extraction:
             self._queue(self.plans[shard_id])
         else:
             yield committed
+
+
+def _no_place(count: int) -> SettingsError:
+    free = ray.available_resources()
+    return SettingsError(
+        f"{count} workers found no place in {START_TIMEOUT_S:.0f} s (free now: {free.get('CPU', 0):g} CPU, "
+        f"{free.get('GPU', 0):g} GPU): lower --workers, or free the cluster"
+    )
 
 
 def _get_from_encoder(ref: Any) -> Any:
