@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.errors import SettingsError
+from pipeline.settings import EncoderDescription, Execution, Recipe, RunDescription, build, load_toml, parse_fps
+
+
+def described(recipe: Recipe, **changes: Any) -> RunDescription:
+    known: dict[str, Any] = {"name": "e", "revision": None, "weights_sha256": "a", "dim": 7, "compute_dtype": "float32"}
+    return RunDescription(recipe=recipe, encoder=EncoderDescription(**known | changes), picture={"patch_px": 7})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"strategy": "magic"}, r"--strategy magic is unknown: choose one of none, naive"),
+        ({"keep": 0.0}, r"--keep 0\.0 must be above 0 and at most 1"),
+        ({"keep": 1.5}, r"--keep 1\.5 must be above 0 and at most 1"),
+        ({"keep": 0.1, "tokens_per_clip": 9}, r"--keep and --tokens-per-clip exclude each other"),
+        ({"strategy": "none", "keep": 0.5}, r"--strategy none keeps every token"),
+        ({"strategy": "learnable"}, r"--vtm DIR"),
+        ({"tokens_per_clip": 0}, r"--tokens-per-clip 0 must be 1 or more"),
+        ({"partition_factor": 1}, r"--partition-factor 1 must be 2 or more"),
+        ({"merge_share": 0.0}, r"--merge-share"),
+        ({"fps": Fraction(0)}, r"--fps 0 must be above 0"),
+        ({"layer": 0}, r"--layer 0"),
+        ({"dtype": "float64"}, r"--dtype float64 is unknown"),
+        ({"clip_frames": 0}, r"--clip-frames 0"),
+    ],
+)
+def test_a_recipe_that_cannot_be_carried_out(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        Recipe(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"format": ("csv",)}, r"--format csv is unknown: choose one of parquet, webdataset"),
+        ({"format": ()}, r"--format needs"),
+        ({"engine": "dask"}, r"--engine dask"),
+        ({"workers": 0}, r"--workers 0 must be 1 or more"),
+        ({"gpus": -1}, r"--gpus -1"),
+        ({"unit_timeout_s": 0.0}, r"--unit-timeout-s"),
+        ({"decode_memory_mb": 3}, r"--decode-memory-mb 3"),
+    ],
+)
+def test_an_execution_that_cannot_be(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        Execution(**settings)
+
+
+def test_a_tenth_is_kept_where_nothing_is_said() -> None:
+    assert Recipe().share_kept == 0.1
+    assert Recipe(tokens_per_clip=5).share_kept is None
+    assert Recipe(strategy="none").share_kept == 1.0
+
+
+def test_the_fingerprint_covers_what_decides_bytes_and_nothing_else() -> None:
+    plain = described(Recipe(encoder="a"))
+    assert described(Recipe(encoder="b", keep=0.1)).fingerprint() == plain.fingerprint()
+    assert described(Recipe(encoder="a"), name="z").fingerprint() == plain.fingerprint()
+    different = [
+        described(Recipe(keep=0.2)),
+        described(Recipe(fps=Fraction(2))),
+        described(Recipe(batch_frames=7)),
+        described(Recipe(), weights_sha256="b"),
+        described(Recipe(), compute_dtype="bfloat16"),
+    ]
+    assert len({run.fingerprint() for run in [plain, *different]}) == 6
+
+
+def test_toml(tmp_path: Path) -> None:
+    path = tmp_path / "r.toml"
+    path.write_text('encoder = "x/y"\nfps = "30000/1001"\nunit-clips = 3\nformat = ["parquet", "webdataset"]\n')
+    values = load_toml(path)
+    assert build(Recipe, values).fps == Fraction(30000, 1001)
+    assert build(Execution, values).unit_clips == 3
+    assert build(Execution, values).format == ("parquet", "webdataset")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("kep = 0.1", "kep is no setting: choose from .*keep"), ("keep = ", "cannot be read as TOML")]
+)
+def test_a_bad_toml_is_one_line(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "r.toml"
+    path.write_text(text)
+    with pytest.raises(SettingsError, match=message):
+        load_toml(path)
+
+
+@pytest.mark.parametrize("text", ["fast", "1/0", ""])
+def test_a_rate_that_is_none(text: str) -> None:
+    with pytest.raises(SettingsError, match="is no rate"):
+        parse_fps(text)
