@@ -76,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
 def estimate(inputs: list[str], recipe: Recipe, unit_clips: int) -> list[Estimate]:
     """Scan and plan every input in this process, longest first."""
     from pipeline.decode import scan_video
-    from pipeline.encode import describe_encoder
+    from pipeline.describe import describe_encoder
     from pipeline.errors import DecodeError
     from pipeline.planning import plan_video
     from pipeline.sources import find_videos
@@ -119,12 +119,15 @@ def _itemsize(recipe: Recipe) -> int:
 
 
 def tokens_left(recipe: Recipe, num_sources: int) -> int:
-    """Tokens that a clip of so many source patches keeps, near enough for an estimate."""
-    if recipe.tokens_per_clip is not None:
-        return min(recipe.tokens_per_clip, num_sources)
-    if recipe.partition_factor is not None:
-        targets = -(-num_sources // recipe.partition_factor)
-        return num_sources - int(recipe.merge_share * (num_sources - targets))
-    share = recipe.share_kept
-    assert share is not None, "the recipe names a share, a count or a factor"
-    return max(1, round(share * num_sources))
+    """Tokens that a clip of so many source patches keeps."""
+    from vtm.budget import Budget, num_merged
+
+    if recipe.strategy == "none":
+        return num_sources
+    budget = Budget(
+        partition_factor=recipe.partition_factor,
+        keep=recipe.share_kept,
+        num_tokens=recipe.tokens_per_clip,
+        merge_share=recipe.merge_share,
+    )
+    return num_sources - num_merged(num_sources - budget.targets(num_sources), recipe.merge_share)

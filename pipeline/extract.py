@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from pipeline.encode import describe_encoder, pick_device, picture_json
+from pipeline.describe import describe_encoder, pick_device, picture_json
 from pipeline.engine.job import ClipDone, Engine, Event, Job, RangeFailed, ScanFailed, ShardCommitted
 from pipeline.planning import failed_video, pack_shards, plan_video
 from pipeline.settings import Execution, Recipe, RunDescription

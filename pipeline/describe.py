@@ -1,0 +1,99 @@
+"""What a run must know of its encoder before anything starts: read from the files' headers, not from the weights."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline.errors import SettingsError
+from pipeline.settings import EncoderDescription, Recipe
+from pipeline.values import PictureSpec
+from vtm import encoders
+from vtm.encoders import EncoderError, ImageSpec
+from vtm.network import NetworkError, load_network, load_scorer, stored_kind
+
+TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def describe_encoder(recipe: Recipe, device: str) -> tuple[EncoderDescription, PictureSpec]:
+    """What a run must know of its encoder before anything starts, without loading its weights.
+
+    Raises:
+        SettingsError: the encoder cannot be had, or lacks something.
+    """
+    try:
+        known = encoders.describe_encoder(recipe.encoder, layer=recipe.layer, revision=recipe.revision)
+    except EncoderError as error:
+        raise SettingsError(str(error)) from error
+    trained = None if recipe.vtm is None else describe_trained(recipe.vtm, known.dim)
+    description = EncoderDescription(
+        name=recipe.encoder,
+        revision=recipe.revision,
+        weights_sha256=known.weights_sha256,
+        dim=known.dim if trained is None else trained.dim,
+        compute_dtype=resolve_compute_dtype(recipe.compute_dtype, device),
+        vtm_sha256=None if trained is None else trained.sha256,
+    )
+    return description, picture_spec(known.image)
+
+
+def picture_spec(image: ImageSpec) -> PictureSpec:
+    """The preprocessor's geometry, as the decode side takes it."""
+    return PictureSpec(**{name: getattr(image, name) for name in PictureSpec.__slots__})
+
+
+def picture_json(picture: PictureSpec) -> dict[str, Any]:
+    """A picture spec as JSON data."""
+    return asdict(picture)
+
+
+def resolve_compute_dtype(asked: str, device: str) -> str:
+    """The arithmetic's dtype: what was asked, or bfloat16 where the device computes in it natively."""
+    if asked != "auto":
+        return asked
+    if device.startswith("cuda"):
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+    native = torch.cpu.get_capabilities().get("avx512_bf16") or torch.cpu.get_capabilities().get("amx_bf16")
+    return "bfloat16" if native else "float32"
+
+
+def pick_device(gpus: int | None) -> str:
+    """`cuda` where there is a GPU and it may be used, else `cpu`."""
+    return "cuda" if gpus != 0 and torch.cuda.is_available() else "cpu"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainedModel:
+    """What `--vtm DIR` names."""
+
+    sha256: str
+    dim: int
+    """Channels of the tokens that come out."""
+
+
+def describe_trained(folder: str, encoder_dim: int) -> TrainedModel:
+    """The trained scorer or network of a folder.
+
+    Raises:
+        SettingsError: the folder holds neither, or one for tokens of another width.
+    """
+    try:
+        if stored_kind(folder) == "network":
+            config = load_network(folder).config
+            in_width, dim = config.in_width, config.widths[-1]
+        else:
+            in_width, dim = load_scorer(folder).config.in_width, encoder_dim
+    except NetworkError as error:
+        raise SettingsError(f"--vtm {folder}: {error}") from error
+    if in_width != encoder_dim:
+        raise SettingsError(
+            f"--vtm {folder} was trained on tokens of {in_width} channels, the encoder's have {encoder_dim}"
+        )
+    digest = hashlib.sha256()
+    for name in ("config.json", "model.safetensors"):
+        digest.update((Path(folder) / name).read_bytes())
+    return TrainedModel(sha256=digest.hexdigest(), dim=dim)
