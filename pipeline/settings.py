@@ -101,6 +101,12 @@ class Recipe:
             "--strategy learnable and --vtm DIR (a folder made by `vtm train`) go together",
         )
 
+        _require(
+            self.encoder_keep == 1 or self.strategy not in ("center", "boundary", "motion", "learnable"),
+            f"--strategy {self.strategy} places its targets on the patch grid, which --encoder-keep {self.encoder_keep} "
+            "dissolves: leave one of them out",
+        )
+
     @property
     def share_kept(self) -> float | None:
         """The share to keep, where neither a count nor a factor says otherwise."""

@@ -26,6 +26,7 @@ def described(recipe: Recipe, **changes: Any) -> RunDescription:
         ({"strategy": "learnable"}, r"--vtm DIR"),
         ({"tokens_per_clip": 0}, r"--tokens-per-clip 0 must be 1 or more"),
         ({"partition_factor": 1}, r"--partition-factor 1 must be 2 or more"),
+        ({"encoder_keep": 0.5, "strategy": "motion"}, r"which --encoder-keep 0\.5 dissolves"),
         ({"merge_share": 0.0}, r"--merge-share"),
         ({"fps": Fraction(0)}, r"--fps 0 must be above 0"),
         ({"layer": 0}, r"--layer 0"),
