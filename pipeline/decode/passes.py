@@ -31,9 +31,9 @@ class Damage:
 
     pts: list[int] = field(default_factory=list)
 
-    def within(self, first: int, last: int) -> bool:
-        """Whether anything in [first, last] was damaged."""
-        return any(first <= pts <= last for pts in self.pts)
+    def since(self, first: int) -> bool:
+        """Whether anything from tick `first` on was damaged, as far as the pass has come."""
+        return any(pts >= first for pts in self.pts)
 
 
 class Display:

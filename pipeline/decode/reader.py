@@ -56,6 +56,8 @@ class OpenVideo:
         self.timing = timing
         with decode_errors(timing.uri):
             self._stream = OpenStream(timing.uri, timing.stream_index)
+        self._second: OpenStream | None = None
+        """For decoding clips alone, so that the pass in progress keeps its place; opened when first needed."""
         self._reformatter = VideoReformatter()
         self._sparse_trials = SPARSE_TRIALS
         self._counting: Display | None = None
@@ -72,6 +74,8 @@ class OpenVideo:
     def close(self) -> None:
         """Release the file and the decoder."""
         self._stream.close()
+        if self._second is not None:
+            self._second.close()
 
     def decode(self, clips: Sequence[ClipSpec], picture: PictureSpec, *, motion: bool = False) -> Iterator[DecodedClip]:
         """Yield the frames of consecutive clips, one clip at a time.
@@ -87,14 +91,18 @@ class OpenVideo:
         """
         with decode_errors(self.timing.uri):
             display, damage = self._start(clips)
-            for number, clip in enumerate(clips):
+            for clip in clips:
                 shown = self._show(clip, display, picture)
                 if self._is_doubtful(clip, shown, damage):
                     shown = self._show_alone(clip, picture)
-                    display, damage = self._start(clips[number + 1 :])
                 if not shown.decoded:
                     raise DecodeError("corrupt", f"{self.timing.uri}: no frame of clip {clip.index} can be decoded")
                 yield self._clip(clip, shown)
+
+    def _open_second(self) -> OpenStream:
+        if self._second is None:
+            self._second = OpenStream(self.timing.uri, self.timing.stream_index)
+        return self._second
 
     def _start(self, clips: Sequence[ClipSpec]) -> tuple[Display, Damage]:
         """Begin a pass over the frames of `clips`."""
@@ -102,7 +110,7 @@ class OpenVideo:
         targets = sorted({pts for clip in clips for pts in clip.frame_pts})
         if self.timing.timestamps == "ordinal":
             if self._counting is None or (targets and not self._counting.is_before(targets[0])):
-                self._counting = Display(ordinal_frames(self._stream))
+                self._counting = Display(ordinal_frames(self._open_second()))
             return self._counting, damage
         keys = self.timing.key_pts
         if targets and (not self._sparse_trials or not len(keys)):
@@ -128,13 +136,14 @@ class OpenVideo:
     def _is_doubtful(self, clip: ClipSpec, shown: Showing, damage: Damage) -> bool:
         if self.timing.timestamps == "ordinal":
             return False
+        # Damage after the clip counts too: its last frame may refer to a later one.
         keys = self.timing.key_pts
         first = int(keys[governing_key(clip.frame_pts[0], keys)]) if len(keys) else clip.frame_pts[0]
-        return shown.damaged > 0 or damage.within(first, clip.frame_pts[-1])
+        return shown.damaged > 0 or damage.since(first)
 
     def _show_alone(self, clip: ClipSpec, picture: PictureSpec) -> Showing:
         damage = Damage()
-        frames = linear_frames(self._stream, clip.frame_pts[0], self.timing.key_pts, damage)
+        frames = linear_frames(self._open_second(), clip.frame_pts[0], self.timing.key_pts, damage)
         shown = self._show(clip, Display(frames), picture)
         if not shown.damaged and self._sparse_trials and not damage.pts:
             self._sparse_trials -= 1
