@@ -8,7 +8,7 @@ from typing import Literal, cast
 
 import av.error
 from av import VideoFrame
-from av.codec.context import ThreadType
+from av.codec.context import Flags2, ThreadType
 from av.container import InputContainer
 from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
@@ -46,15 +46,21 @@ def use_one_thread(context: VideoCodecContext) -> None:
 class OpenStream:
     """One stream of an open file: a place to read from, and a decoder.
 
+    Args:
+        uri: the file or object.
+        stream_index: of a video stream in it.
+        vectors: whether frames carry the codec's motion vectors.
+
     Raises:
         DecodeError: the file cannot be opened any more (all methods).
     """
 
-    def __init__(self, uri: str, stream_index: int) -> None:
+    def __init__(self, uri: str, stream_index: int, *, vectors: bool = False) -> None:
         self.uri = uri
         self.skipping: Skipping = "DEFAULT"
         """What the decoder leaves out at present."""
         self._index = stream_index
+        self._vectors = vectors
         self._closing = ExitStack()
         self._open()
 
@@ -64,6 +70,8 @@ class OpenStream:
         assert isinstance(stream, VideoStream)
         self._stream = stream
         use_one_thread(stream.codec_context)
+        if self._vectors:
+            stream.codec_context.flags2 |= Flags2.export_mvs
         self.skipping = "DEFAULT"
         self._restart()
 

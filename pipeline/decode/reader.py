@@ -16,15 +16,17 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from pipeline.decode.failures import decode_errors
+from pipeline.decode.motion import MotionMeter
 from pipeline.decode.packets import OpenStream
 from pipeline.decode.passes import Damage, Display, linear_frames, ordinal_frames, sparse_frames
 from pipeline.decode.picture import shown_size, to_upright_rgb
 from pipeline.decode.plan import governing_key, plan_runs
 from pipeline.decode.resize import resize_picture
 from pipeline.errors import DecodeError
-from pipeline.values import ClipSpec, DecodedClip, PictureSpec, VideoTiming
+from pipeline.values import ClipSpec, DecodedClip, MotionSource, PictureSpec, VideoTiming
 
 NS_PER_S = 1_000_000_000
+MOTION_OFF: MotionSource = "none"
 SPARSE_TRIALS = 2
 """Clips that come out clean only from the linear pass, before the sparse one is given up for a video."""
 
@@ -38,6 +40,9 @@ class Showing:
     """Frames that came out under their own tick."""
     damaged: int
     """Frames that libavcodec marked corrupt, or that stand in for one that did not come out."""
+
+
+Shown = tuple[ClipSpec, Showing, MotionMeter | None]
 
 
 def open_video(timing: VideoTiming) -> OpenVideo:
@@ -90,18 +95,33 @@ class OpenVideo:
                 yielded.
         """
         with decode_errors(self.timing.uri):
-            display, damage = self._start(clips)
-            for clip in clips:
-                shown = self._show(clip, display, picture)
-                if self._is_doubtful(clip, shown, damage):
-                    shown = self._show_alone(clip, picture)
+            shown_clips = self._show_moving(clips, picture) if motion else self._show_still(clips, picture)
+            for clip, shown, meter in shown_clips:
                 if not shown.decoded:
                     raise DecodeError("corrupt", f"{self.timing.uri}: no frame of clip {clip.index} can be decoded")
-                yield self._clip(clip, shown)
+                yield self._clip(clip, shown, meter)
+
+    def _show_still(self, clips: Sequence[ClipSpec], picture: PictureSpec) -> Iterator[Shown]:
+        display, damage = self._start(clips)
+        for clip in clips:
+            shown = self._show(clip, display, picture)
+            if self._is_doubtful(clip, shown, damage):
+                shown = self._show_alone(clip, picture)
+            yield clip, shown, None
+
+    def _show_moving(self, clips: Sequence[ClipSpec], picture: PictureSpec) -> Iterator[Shown]:
+        """Every frame of each clip is decoded: motion adds up over all of them."""
+        for clip in clips:
+            meter = MotionMeter(self.timing, picture, clip.frame_pts)
+            if self.timing.timestamps == "ordinal":
+                yield clip, self._show(clip, self._start([clip])[0], picture), meter
+                continue
+            frames = linear_frames(self._open_second(), clip.frame_pts[0], self.timing.key_pts, Damage())
+            yield clip, self._show(clip, Display(meter.watch(frames)), picture), meter
 
     def _open_second(self) -> OpenStream:
         if self._second is None:
-            self._second = OpenStream(self.timing.uri, self.timing.stream_index)
+            self._second = OpenStream(self.timing.uri, self.timing.stream_index, vectors=True)
         return self._second
 
     def _start(self, clips: Sequence[ClipSpec]) -> tuple[Display, Damage]:
@@ -153,12 +173,16 @@ class OpenVideo:
         policy = self.timing.picture
         return resize_picture(to_upright_rgb(frame, policy, self._reformatter), shown_size(frame, policy), picture)
 
-    def _clip(self, clip: ClipSpec, shown: Showing) -> DecodedClip:
+    def _clip(self, clip: ClipSpec, shown: Showing, meter: MotionMeter | None) -> DecodedClip:
         tick_ns = self.timing.time_base * NS_PER_S
         times = [int((pts - self.timing.start_pts) * tick_ns) for pts in clip.frame_pts]
+        frames, frame_time_ns = np.stack(shown.rows), np.asarray(times, dtype=np.int64)
+        motion, source = meter.read(frames, frame_time_ns) if meter else (None, MOTION_OFF)
         return DecodedClip(
             spec=clip,
-            frames=np.stack(shown.rows),
-            frame_time_ns=np.asarray(times, dtype=np.int64),
+            frames=frames,
+            frame_time_ns=frame_time_ns,
             damaged_frames=shown.damaged,
+            motion=motion,
+            motion_source=source,
         )
