@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
     (video,), _, recipe, execution = settings_of(options)
     rows = [_plain_script(video, recipe, execution)]
     for engine in ("inline", "ray"):
-        rows.append(_extraction(video, recipe, replace(execution, engine=engine)))  # type: ignore[arg-type]
+        rows.append(_extraction(video, recipe, replace(execution, engine=engine)))
     machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
     if options.json:
         print(json.dumps({"machine": machine, "rows": rows}, indent=1))
@@ -60,9 +60,8 @@ def _plain_script(video: str, recipe: Recipe, execution: Execution) -> dict[str,
     """What one would write without this project: all clips decoded, then all encoded and merged."""
     from pipeline.clips import plan_clips
     from pipeline.decode import open_video, scan_video, timing_of
-    from pipeline.describe import describe_encoder
+    from pipeline.describe import describe_encoder, pick_device
     from pipeline.encode import ClipEncoder
-    from pipeline.extract import pick_device
     from pipeline.sources import identify
 
     device = pick_device(execution.gpus)
