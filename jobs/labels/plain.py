@@ -1,0 +1,71 @@
+"""A plain table `video_id,label[,split]`, csv or parquet: classes by name, or values where all labels are fractions.
+
+Labels that all read as numbers, one of them with a decimal point, are values; all else are class names. Without a split
+column a video's name decides: one in ten for validation, two in ten for test, the same on every machine.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from jobs.labels.values import SPLITS, Label, LabelSet, Split
+from pipeline.errors import InputError
+
+
+def load_csv(path: Path) -> LabelSet:
+    """Read a comma-separated table with a header.
+
+    Raises:
+        InputError: a column is missing, a row is incomplete, or a split has another name.
+    """
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return labels_of_rows(list(csv.DictReader(file)), str(path))
+
+
+def labels_of_rows(rows: Sequence[Mapping[str, object]], name: str) -> LabelSet:
+    """Make a label set of rows with `video_id`, `label` and perhaps `split`.
+
+    Args:
+        rows: of a table.
+        name: of the table, for messages.
+
+    Raises:
+        InputError: as `load_csv`.
+    """
+    if not rows or {"video_id", "label"} - set(rows[0]):
+        columns = ", ".join(rows[0]) if rows else "nothing"
+        raise InputError(f"{name} has {columns}: expected rows of video_id,label and perhaps split")
+    texts = [str(row["label"]) for row in rows]
+    videos = [str(row["video_id"]) for row in rows]
+    if missing := [i for i, row in enumerate(rows) if row["label"] in (None, "") or row["video_id"] in (None, "")]:
+        raise InputError(f"{name}: row {missing[0] + 1} has no video_id or no label")
+    splits = [_split(row.get("split"), video, name) for row, video in zip(rows, videos, strict=True)]
+    values = _values(texts)
+    if values is not None:
+        labels = tuple(Label(*row) for row in zip(videos, values, splits, strict=True))
+        return LabelSet(task="regression", labels=labels)
+    classes = tuple(sorted(set(texts)))
+    number = {text: index for index, text in enumerate(classes)}
+    labels = tuple(Label(video, number[text], split) for video, text, split in zip(videos, texts, splits, strict=True))
+    return LabelSet(task="classification", labels=labels, classes=classes)
+
+
+def _values(texts: Sequence[str]) -> list[float] | None:
+    try:
+        values = [float(text) for text in texts]
+    except ValueError:
+        return None
+    return values if any("." in text or "e" in text.lower() for text in texts) else None
+
+
+def _split(given: object, video: str, name: str) -> Split:
+    if given is None:
+        place = int.from_bytes(hashlib.sha256(video.encode()).digest()[:8], "big") % 10
+        return "val" if place == 0 else "test" if place < 3 else "train"
+    for split in SPLITS:
+        if given == split:
+            return split
+    raise InputError(f"{name}: {video} is in split {given!r}, expected one of {', '.join(SPLITS)}")
