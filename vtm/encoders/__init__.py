@@ -6,6 +6,7 @@ from vtm.encoders.errors import EncoderError
 from vtm.encoders.image import ImageSpec, read_image_spec
 from vtm.encoders.load import load_encoder
 from vtm.encoders.output import EncoderOutput
+from vtm.encoders.text import TextEncoder, load_text_encoder
 
 __all__ = [
     "Encoder",
@@ -13,7 +14,9 @@ __all__ = [
     "EncoderError",
     "EncoderOutput",
     "ImageSpec",
+    "TextEncoder",
     "describe_encoder",
     "load_encoder",
+    "load_text_encoder",
     "read_image_spec",
 ]

@@ -33,7 +33,7 @@ def gather_values(attention: Attention, bias_B11S: Tensor | None = None) -> Tens
 
     Args:
         attention: of one block.
-        bias_B11S: (B, 1, 1, S) added to the logits of each token as a key, any float dtype.
+        bias_B11S: (B, 1, 1, S) added to the logits of each token as a key, or (1, 1, S, S) to those of each pair.
 
     Returns:
         (B, S, D), heads side by side.
@@ -61,6 +61,6 @@ def _matrix_products(attention: Attention, bias_B11S: Tensor | None) -> Tensor:
     if bias_B11S is None:
         bias, beta = queries.new_zeros(1, 1, 1), 0
     else:
-        bias, beta = bias_B11S.to(queries.dtype).expand(-1, heads, -1, -1).flatten(0, 1), 1
+        bias, beta = bias_B11S.to(queries.dtype).expand(batch, heads, -1, -1).flatten(0, 1), 1
     scores = torch.baddbmm(bias, queries, keys.transpose(1, 2), beta=beta, alpha=head_dim**-0.5)
     return torch.bmm(scores.softmax(dim=-1), values).view(batch, heads, tokens, head_dim)

@@ -6,73 +6,11 @@ repeated here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
-from vtm.encoders.config import Activation, PositionConfig, VitConfig
+from vtm.encoders.config import PositionConfig, VitConfig
 from vtm.encoders.errors import EncoderError
-
-Json = Mapping[str, Any]
-
-ACTIVATIONS: dict[str, Activation] = {
-    "gelu": "gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "quick_gelu": "quick_gelu",
-    "relu": "relu",
-    "silu": "silu",
-    "swish": "silu",
-}
-
-
-class _Fields:
-    """Reads a config's fields, falling back to the family's default, and says what is odd in one line."""
-
-    def __init__(self, config: Json, defaults: Json) -> None:
-        self._values = {**defaults, **{name: value for name, value in config.items() if value is not None}}
-
-    def integer(self, name: str) -> int:
-        value = self._values.get(name)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise EncoderError(f"config.json: {name} is {value!r}, expected a whole number")
-        return value
-
-    def number(self, name: str) -> float:
-        value = self._values.get(name)
-        if not isinstance(value, (int, float)):
-            raise EncoderError(f"config.json: {name} is {value!r}, expected a number")
-        return float(value)
-
-    def flag(self, name: str) -> bool:
-        return bool(self._values.get(name))
-
-    def pair(self, name: str) -> tuple[int, int]:
-        """A (height, width) given as one number or as two."""
-        value = self._values.get(name)
-        if isinstance(value, int):
-            return value, value
-        if isinstance(value, (list, tuple)) and len(value) == 2 and all(isinstance(side, int) for side in value):
-            return value[0], value[1]
-        raise EncoderError(f"config.json: {name} is {value!r}, expected a size in pixels or [height, width]")
-
-    def activation(self) -> Activation:
-        value = self._values.get("hidden_act")
-        if value not in ACTIVATIONS:
-            raise EncoderError(
-                f"config.json: hidden_act is {value!r}, expected one of {', '.join(sorted(ACTIVATIONS))}"
-            )
-        return ACTIVATIONS[value]
-
-    def patch_px(self) -> int:
-        height_px, width_px = self.pair("patch_size")
-        if height_px != width_px:
-            raise EncoderError(f"config.json: patch_size is {height_px} x {width_px}, expected square patches")
-        return height_px
-
-    def grid_hw(self) -> tuple[int, int]:
-        height_px, width_px = self.pair("image_size")
-        return height_px // self.patch_px(), width_px // self.patch_px()
-
+from vtm.encoders.fields import Fields, Json, body_fields
 
 _VIT = {
     "hidden_size": 768,
@@ -110,28 +48,13 @@ def _biases(**has: bool) -> frozenset[str]:
     return _ALL_BIASES - {name for name, present in has.items() if not present}
 
 
-def _body(fields: _Fields) -> dict[str, Any]:
-    """The fields that all families spell alike."""
-    dim, num_heads = fields.integer("hidden_size"), fields.integer("num_attention_heads")
-    if num_heads == 0 or dim % num_heads:
-        raise EncoderError(f"config.json: hidden_size {dim} does not divide into num_attention_heads {num_heads}")
-    return {
-        "dim": dim,
-        "num_blocks": fields.integer("num_hidden_layers"),
-        "num_heads": num_heads,
-        "patch_px": fields.patch_px(),
-        "activation": fields.activation(),
-        "norm_eps": fields.number("layer_norm_eps"),
-    }
-
-
 def _vit(config: Json) -> VitConfig:
-    fields = _Fields(config, _VIT)
+    fields = Fields(config, _VIT)
     distilled = config["model_type"] == "deit"
     qkv = fields.flag("qkv_bias")
     return VitConfig(
         family=str(config["model_type"]),
-        **_body(fields),
+        **body_fields(fields),
         mlp_dim=fields.integer("intermediate_size"),
         num_registers=int(distilled),
         positions=PositionConfig(kind="learned", grid_hw=fields.grid_hw(), prefix=1 + int(distilled)),
@@ -144,13 +67,13 @@ def _vit(config: Json) -> VitConfig:
 
 
 def _dinov2(config: Json) -> VitConfig:
-    fields = _Fields(config, _DINOV2)
+    fields = Fields(config, _DINOV2)
     registers = config["model_type"] == "dinov2_with_registers"
     qkv, gated, dim = fields.flag("qkv_bias"), fields.flag("use_swiglu_ffn"), fields.integer("hidden_size")
     mlp_dim = int(dim * fields.number("mlp_ratio"))
     return VitConfig(
         family=str(config["model_type"]),
-        **_body(fields) | ({"activation": "silu"} if gated else {}),
+        **body_fields(fields) | ({"activation": "silu"} if gated else {}),
         # SwiGLU keeps two thirds, rounded up to a multiple of 8 (DINOv2, appendix B).
         mlp_dim=(int(mlp_dim * 2 / 3) + 7) // 8 * 8 if gated else mlp_dim,
         gated_mlp=gated,
@@ -166,11 +89,11 @@ def _dinov2(config: Json) -> VitConfig:
 
 
 def _dinov3(config: Json) -> VitConfig:
-    fields = _Fields(config, _DINOV3)
+    fields = Fields(config, _DINOV3)
     mlp_bias = fields.flag("mlp_bias")
     return VitConfig(
         family=str(config["model_type"]),
-        **_body(fields),
+        **body_fields(fields),
         mlp_dim=fields.integer("intermediate_size"),
         gated_mlp=fields.flag("use_gated_mlp"),
         num_registers=fields.integer("num_register_tokens"),
@@ -194,10 +117,10 @@ def _clip(config: Json) -> VitConfig:
     if "vision_config" in config:
         # The two-tower file's own projection is the one in use; its vision_config repeats an unused default.
         vision["projection_dim"] = config.get("projection_dim", _CLIP["projection_dim"])
-    fields = _Fields(vision, _CLIP)
+    fields = Fields(vision, _CLIP)
     return VitConfig(
         family=str(config["model_type"]),
-        **_body(fields),
+        **body_fields(fields),
         mlp_dim=fields.integer("intermediate_size"),
         positions=PositionConfig(kind="learned", grid_hw=fields.grid_hw(), prefix=1),
         biases=_biases(patch=False),
@@ -209,11 +132,11 @@ def _clip(config: Json) -> VitConfig:
 
 
 def _siglip(config: Json) -> VitConfig:
-    fields = _Fields({**config, **config.get("vision_config", {})}, _SIGLIP)
+    fields = Fields({**config, **config.get("vision_config", {})}, _SIGLIP)
     head = fields.flag("vision_use_head")
     return VitConfig(
         family=str(config["model_type"]),
-        **_body(fields),
+        **body_fields(fields),
         mlp_dim=fields.integer("intermediate_size"),
         has_cls=False,
         positions=PositionConfig(kind="learned", grid_hw=fields.grid_hw()),

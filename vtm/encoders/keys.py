@@ -98,6 +98,30 @@ def own_name(key: str) -> str | None:
     raise EncoderError(f"the checkpoint's tensor {key!r} has no place in a vision transformer of a known family")
 
 
+_TEXT = {
+    "text_model.embeddings.token_embedding": "tokens",
+    "text_model.embeddings.position_embedding.weight": "positions",
+    "text_model.final_layer_norm": "norm",
+    "text_model.head": "head",
+    "text_projection": "head",
+}
+
+
+def text_name(key: str) -> str | None:
+    """The name in `text.TextEncoder` of a checkpoint's tensor, or None for one of another part.
+
+    Raises:
+        EncoderError: a tensor of the text tower has no known name.
+    """
+    if not key.startswith(("text_model.", "text_projection.")) or key.endswith("position_ids"):
+        return None
+    block = _BLOCK.match(key.removeprefix("text_model."))
+    name = _lookup(_INSIDE, block[2]) if block else _lookup(_TEXT, key)
+    if name is None:
+        raise EncoderError(f"the checkpoint's tensor {key!r} has no place in a text tower of a known family")
+    return f"blocks.{block[1]}.{name}" if block else name
+
+
 def _lookup(table: dict[str, str], name: str) -> str | None:
     """`name` in `table`, as it is or without its `.weight` or `.bias`."""
     if name in table:

@@ -67,6 +67,20 @@ def read_state(
     return state | parts.rest()
 
 
+def read_text_state(checkpoint: Checkpoint, keys: Mapping[str, str], body: VitConfig) -> State:
+    """`read_state` of a text tower, under the names of `TextEncoder`.
+
+    Raises:
+        EncoderError: a tensor of a block is missing or has another shape than the config says.
+    """
+    read = checkpoint.tensors(keys.values())
+    parts = _Parts({name: _widen(read[key]) for name, key in keys.items()}, checkpoint.name)
+    state: State = {}
+    for index in range(body.num_blocks):
+        state |= _block(parts, body, f"blocks.{index}.")
+    return state | parts.rest()
+
+
 def _widen(tensor: Tensor) -> Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
