@@ -1,0 +1,255 @@
+"""`vtm bench decode VIDEO`: sampled frames a second at the encoder's size, with the peers that are installed.
+
+Each row decodes the whole video to its grid, from opening on; starting Python and importing are left out (the ffmpeg
+command has next to nothing to start). peak_bytes is the largest resident size of any one process of the row.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import platform
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from jobs.table import print_table
+from pipeline.clips import plan_clips, plan_units
+from pipeline.decode import open_video, scan_video, timing_of
+from pipeline.errors import InputError
+from pipeline.values import PictureSpec, Unit, VideoInfo, VideoSource, VideoTiming
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What every row does."""
+
+    video: str
+    fps: Fraction
+    side_px: int
+
+    @property
+    def picture(self) -> PictureSpec:
+        """To a square, as most encoders want it."""
+        side = self.side_px
+        return PictureSpec(
+            resize_mode="exact", resize_height_px=side, resize_width_px=side, crop_height_px=side, crop_width_px=side
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one process did and took."""
+
+    frames: int
+    cpu_s: float
+    peak_bytes: int
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("video", help="a local file")
+    parser.add_argument("--fps", type=Fraction, default=Fraction(1), help="sampled frames a second of video")
+    parser.add_argument("--size", type=int, default=224, help="side of the pictures in pixels")
+    parser.add_argument("--workers", type=int, nargs="+", default=(1, 2), help="rows of ours, by number of processes")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and print; returns the exit code."""
+    if not Path(args.video).is_file():
+        raise InputError(f"no such file: {args.video}; name a local video")
+    request = Request(video=str(Path(args.video).resolve()), fps=args.fps, side_px=args.size)
+    info = scan_video(_source(request.video))
+    video_s = float((info.last_pts - info.start_pts) * info.time_base)
+    rows = [_row(name, measure, request, video_s) for name, measure in _measures(args.workers)]
+    machine = f"{os.cpu_count()} cores {platform.processor() or platform.machine()}"
+    if args.json:
+        print(json.dumps({"machine": machine, "video_s": video_s, "codec": info.codec, "rows": rows}))
+        return 0
+    print(f"{info.codec} {info.width_px}x{info.height_px}, {video_s:.0f} s at {args.fps} fps; {machine}")
+    print_table(
+        ("name", "wall s", "cpu s", "frames/s", "x real time", "peak MB"),
+        [
+            (
+                row["name"],
+                f"{row['wall_s']:.2f}",
+                f"{row['cpu_s']:.2f}",
+                f"{row['frames_per_s']:.1f}",
+                f"{row['times_real_time']:.1f}",
+                f"{row['peak_bytes'] / 1e6:.0f}",
+            )
+            for row in rows
+        ],
+    )
+    return 0
+
+
+Measure = Callable[[Request], tuple[float, list[Cost]]]
+
+
+def _measures(workers: Sequence[int]) -> list[tuple[str, Measure]]:
+    """Rows that this machine can measure."""
+    found: list[tuple[str, Measure]] = [
+        (f"vtm, {count} worker{'s' if count > 1 else ''}", partial(_measure_own, workers=count)) for count in workers
+    ]
+    if shutil.which("ffmpeg"):
+        found += [(f"ffmpeg, {n} thread{'s' if n > 1 else ''}", partial(_measure_ffmpeg, threads=n)) for n in (1, 2)]
+    peers = {"torchcodec": ("torchcodec", torchcodec_frames), "decord": ("decord", decord_frames)}
+    peers["opencv"] = ("cv2", opencv_frames)
+    found += [
+        (name, partial(_measure_peer, frames=frames))
+        for name, (module, frames) in peers.items()
+        if importlib.util.find_spec(module)
+    ]
+    return found
+
+
+def _row(name: str, measure: Measure, request: Request, video_s: float) -> dict[str, Any]:
+    wall_s, costs = measure(request)
+    frames = sum(cost.frames for cost in costs)
+    return {
+        "name": name,
+        "frames": frames,
+        "cpu_s": sum(cost.cpu_s for cost in costs),
+        "wall_s": wall_s,
+        "frames_per_s": frames / wall_s,
+        "times_real_time": video_s / wall_s,
+        "peak_bytes": max(cost.peak_bytes for cost in costs),
+    }
+
+
+def _measure_own(request: Request, *, workers: int) -> tuple[float, list[Cost]]:
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        list(pool.map(_warm_up, range(workers)))
+        started = time.perf_counter()
+        info, scan_cost = pool.submit(_scan, request.video).result()
+        units = plan_units(plan_clips(info, fps=request.fps, clip_frames=60), 1)
+        share = -(-len(units) // workers)
+        parts = [units[first : first + share] for first in range(0, len(units), share)]
+        futures = [pool.submit(_decode, timing_of(info), part, request.picture) for part in parts]
+        costs = [scan_cost, *(future.result() for future in futures)]
+        return time.perf_counter() - started, costs
+
+
+def _warm_up(number: int) -> int:
+    import torch
+
+    torch.set_num_threads(1)
+    # Long enough for the pool to start every process.
+    time.sleep(0.5)
+    return number
+
+
+def _source(video: str) -> VideoSource:
+    return VideoSource(video_id="0" * 32, uri=video, size_bytes=Path(video).stat().st_size)
+
+
+def _scan(video: str) -> tuple[VideoInfo, Cost]:
+    before = time.process_time()
+    info = scan_video(_source(video))
+    return info, Cost(0, time.process_time() - before, peak_rss_bytes())
+
+
+def _decode(timing: VideoTiming, units: Sequence[Unit], picture: PictureSpec) -> Cost:
+    before = time.process_time()
+    frames = 0
+    with open_video(timing) as video:
+        for unit in units:
+            frames += sum(len(clip.frames) for clip in video.decode(unit.clips, picture))
+    return Cost(frames, time.process_time() - before, peak_rss_bytes())
+
+
+def peak_rss_bytes() -> int:
+    """The most memory this process has held."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _measure_ffmpeg(request: Request, *, threads: int) -> tuple[float, list[Cost]]:
+    side = request.side_px
+    command = ["ffmpeg", "-v", "error", "-threads", str(threads), "-i", request.video, "-an"]
+    command += ["-filter_threads", str(threads), "-vf", f"fps={request.fps},scale={side}:{side}"]
+    command += ["-pix_fmt", "rgb24", "-f", "rawvideo", "-"]
+    started = time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        sent_bytes = 0
+        while block := process.stdout.read(1 << 20):
+            sent_bytes += len(block)
+        usage = os.wait4(process.pid, 0)[2]
+        process.returncode = 0
+    cost = Cost(sent_bytes // (3 * side * side), usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+    return time.perf_counter() - started, [cost]
+
+
+def _measure_peer(request: Request, *, frames: Callable[[Request], int]) -> tuple[float, list[Cost]]:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        pool.submit(_import_peer, frames.__name__).result()
+        wall_s, cost = pool.submit(_run_peer, frames, request).result()
+    return wall_s, [cost]
+
+
+def _import_peer(function: str) -> None:
+    importlib.import_module({"opencv_frames": "cv2"}.get(function, function.removesuffix("_frames")))
+
+
+def _run_peer(frames: Callable[[Request], int], request: Request) -> tuple[float, Cost]:
+    started, before = time.perf_counter(), time.process_time()
+    count = frames(request)
+    return time.perf_counter() - started, Cost(count, time.process_time() - before, peak_rss_bytes())
+
+
+def torchcodec_frames(request: Request) -> int:
+    """One thread, the frames on display at the grid's instants, resized with antialiasing."""
+    from torch.nn import functional as F
+    from torchcodec.decoders import VideoDecoder
+
+    decoder = VideoDecoder(request.video, num_ffmpeg_threads=1, dimension_order="NHWC")
+    end_s, count = float(decoder.metadata.end_stream_seconds or 0), 0
+    while (instant_s := float(count / request.fps)) < end_s:
+        picture = decoder.get_frame_played_at(instant_s).data.permute(2, 0, 1)[None]
+        F.interpolate(picture, size=(request.side_px, request.side_px), mode="bicubic", antialias=True)
+        count += 1
+    return count
+
+
+def decord_frames(request: Request) -> int:
+    """One thread, frame numbers at the mean rate, resized by the reader."""
+    import decord
+
+    reader = decord.VideoReader(request.video, width=request.side_px, height=request.side_px, num_threads=1)
+    step = reader.get_avg_fps() / float(request.fps)
+    numbers = [int(i * step) for i in range(int((len(reader) - 1) / step) + 1)]
+    for first in range(0, len(numbers), 60):
+        reader.get_batch(numbers[first : first + 60]).asnumpy()
+    return len(numbers)
+
+
+def opencv_frames(request: Request) -> int:
+    """All frames grabbed, those at the mean rate retrieved and resized by area."""
+    import cv2
+
+    cv2.setNumThreads(1)
+    capture = cv2.VideoCapture(request.video, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+    step = capture.get(cv2.CAP_PROP_FPS) / float(request.fps)
+    number = count = 0
+    while capture.grab():
+        if number >= count * step:
+            picture = capture.retrieve()[1]
+            cv2.resize(picture, (request.side_px, request.side_px), interpolation=cv2.INTER_AREA)
+            count += 1
+        number += 1
+    return count
