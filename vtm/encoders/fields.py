@@ -28,18 +28,21 @@ class Fields:
         self._values = {**defaults, **{name: value for name, value in config.items() if value is not None}}
 
     def integer(self, name: str) -> int:
+        """A whole number, 0 or more."""
         value = self._values.get(name)
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
             raise EncoderError(f"config.json: {name} is {value!r}, expected a whole number")
         return value
 
     def number(self, name: str) -> float:
+        """Any number."""
         value = self._values.get(name)
         if not isinstance(value, (int, float)):
             raise EncoderError(f"config.json: {name} is {value!r}, expected a number")
         return float(value)
 
     def flag(self, name: str) -> bool:
+        """Yes or no."""
         return bool(self._values.get(name))
 
     def pair(self, name: str) -> tuple[int, int]:
@@ -52,6 +55,7 @@ class Fields:
         raise EncoderError(f"config.json: {name} is {value!r}, expected a size in pixels or [height, width]")
 
     def activation(self) -> Activation:
+        """The MLP's activation."""
         value = self._values.get("hidden_act")
         if value not in ACTIVATIONS:
             raise EncoderError(
@@ -60,12 +64,14 @@ class Fields:
         return ACTIVATIONS[value]
 
     def patch_px(self) -> int:
+        """Side of a patch."""
         height_px, width_px = self.pair("patch_size")
         if height_px != width_px:
             raise EncoderError(f"config.json: patch_size is {height_px} x {width_px}, expected square patches")
         return height_px
 
     def grid_hw(self) -> tuple[int, int]:
+        """Patches of the training size, rows and columns."""
         height_px, width_px = self.pair("image_size")
         return height_px // self.patch_px(), width_px // self.patch_px()
 
