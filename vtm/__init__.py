@@ -1,6 +1,14 @@
 """Video token merging: vision transformers and the merge of their tokens over space and time."""
 
-from vtm.encoders import Encoder, EncoderError, EncoderOutput, ImageSpec, load_encoder, read_image_spec
+from vtm.encoders import (
+    Encoder,
+    EncoderError,
+    EncoderOutput,
+    ImageSpec,
+    load_encoder,
+    load_text_encoder,
+    read_image_spec,
+)
 from vtm.fidelity import fidelity, token_cosines
 from vtm.merge import plan_from_targets
 from vtm.plan import Grid, MergeError, MergePlan, identity_plan
@@ -22,6 +30,7 @@ __all__ = [
     "fidelity",
     "identity_plan",
     "load_encoder",
+    "load_text_encoder",
     "merge_plan",
     "plan_from_targets",
     "read_image_spec",
