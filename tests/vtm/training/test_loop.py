@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.vtm.training.conftest import clip_batches
+from vtm.network import VideoTokenMerging
+from vtm.training import ClipBatch, EpochReport, Task, TrainingError, TrainingSettings, train
+
+SETTINGS = TrainingSettings(epochs=5, warmup_epochs=1, learning_rate=1e-2)
+MakeTask = Callable[..., Task[VideoTokenMerging]]
+
+
+class Killed(BaseException):
+    """Stands for a signal: nothing in the loop may catch it."""
+
+
+def killed_in_epoch(last: int) -> Callable[[int], Iterator[ClipBatch]]:
+    def batches(epoch: int) -> Iterator[ClipBatch]:
+        for index, batch in enumerate(clip_batches(epoch)):
+            if epoch == last and index == 1:
+                raise Killed
+            yield batch
+
+    return batches
+
+
+def fresh_copy(network: VideoTokenMerging) -> VideoTokenMerging:
+    again = VideoTokenMerging(network.config)
+    again.load_state_dict(network.state_dict())
+    return again
+
+
+def test_training_learns(network: VideoTokenMerging, make_task: MakeTask, tmp_path: Path) -> None:
+    reports: list[EpochReport] = []
+    progress = train(network, make_task(), SETTINGS, tmp_path, report=reports.append)
+    assert [report.epoch for report in reports] == [0, 1, 2, 3, 4]
+    assert reports[-1].train_loss < 0.7 * reports[0].train_loss
+    assert progress.best_score == max(report.validation["accuracy"] for report in reports) > 0.9
+
+
+def test_killed_and_resumed_run_ends_with_the_same_weights(
+    network: VideoTokenMerging, make_task: MakeTask, tmp_path: Path
+) -> None:
+    start, unbroken = fresh_copy(network), network
+    train(unbroken, make_task(), SETTINGS, tmp_path / "unbroken")
+    for last in (1, 3):
+        with pytest.raises(Killed):
+            train(fresh_copy(start), make_task(killed_in_epoch(last)), SETTINGS, tmp_path / "broken")
+        torch.manual_seed(last)
+    resumed = fresh_copy(start)
+    train(resumed, make_task(), SETTINGS, tmp_path / "broken")
+    for name, value in unbroken.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+def test_finished_run_trains_no_more(network: VideoTokenMerging, make_task: MakeTask, tmp_path: Path) -> None:
+    done = train(network, make_task(), SETTINGS, tmp_path)
+    again = train(network, make_task(killed_in_epoch(0)), SETTINGS, tmp_path)
+    assert again == done
+
+
+def test_early_stopping_waits_for_its_patience(network: VideoTokenMerging, make_task: MakeTask, tmp_path: Path) -> None:
+    scores = iter([0.2, 0.5, 0.4, 0.5, 0.9])
+    task = dataclasses.replace(make_task(), validate=lambda _: {"accuracy": next(scores)})
+    progress = train(network, task, dataclasses.replace(SETTINGS, patience=2), tmp_path)
+    assert (progress.stopped, progress.epochs_done, progress.best_epoch) == (True, 4, 1)
+
+
+def test_best_is_the_lowest_error(network: VideoTokenMerging, make_task: MakeTask, tmp_path: Path) -> None:
+    errors, kept = iter([0.5, 0.2, 0.4, 0.3, 0.1]), []
+    task = dataclasses.replace(
+        make_task(), validate=lambda _: {"mse": next(errors)}, score="mse", keep_best=lambda _: kept.append(True)
+    )
+    assert train(network, task, SETTINGS, tmp_path).best_epoch == 4
+    assert len(kept) == 3
+
+
+def test_another_run_does_not_resume(network: VideoTokenMerging, make_task: MakeTask, tmp_path: Path) -> None:
+    one_epoch = dataclasses.replace(SETTINGS, epochs=1)
+    train(network, make_task(), one_epoch, tmp_path, run='{"seed": 1}')
+    with pytest.raises(TrainingError, match="seed 1 instead of 2"):
+        train(network, make_task(), one_epoch, tmp_path, run='{"seed": 2}')
+
+
+def test_changed_data_is_noticed(network: VideoTokenMerging, make_task: MakeTask, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="has 3 batches, got 2"):
+        train(network, make_task(lambda epoch: clip_batches(epoch, batches=2)), SETTINGS, tmp_path)
+
+
+def test_loss_that_is_no_number_stops_the_run(network: VideoTokenMerging, make_task: MakeTask, tmp_path: Path) -> None:
+    def broken(epoch: int) -> Iterator[ClipBatch]:
+        for batch in clip_batches(epoch):
+            yield dataclasses.replace(batch, patches=batch.patches * float("nan"))
+
+    with pytest.raises(TrainingError, match="loss of step 0 is not a number"):
+        train(network, make_task(broken), SETTINGS, tmp_path)
+
+
+def test_damaged_checkpoint_is_named(network: VideoTokenMerging, make_task: MakeTask, tmp_path: Path) -> None:
+    (tmp_path / "checkpoint.safetensors").write_bytes(b"nonsense")
+    with pytest.raises(TrainingError, match="no checkpoint of a training run"):
+        train(network, make_task(), SETTINGS, tmp_path)
