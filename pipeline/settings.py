@@ -103,8 +103,8 @@ class Recipe:
 
         _require(
             self.encoder_keep == 1 or self.strategy not in ("center", "boundary", "motion", "learnable"),
-            f"--strategy {self.strategy} places its targets on the patch grid, which --encoder-keep {self.encoder_keep} "
-            "dissolves: leave one of them out",
+            f"--strategy {self.strategy} places its targets on the patch grid, "
+            f"which --encoder-keep {self.encoder_keep} dissolves: leave one of them out",
         )
 
     @property
@@ -147,9 +147,9 @@ class Execution:
         _require(bool(self.format), "--format needs parquet, webdataset or both")
         for name in self.format:
             _choice("format", name, get_args(ShardFormat))
-        for name, least in (("workers", 1), ("gpus", 0), ("unit_clips", 1), ("shard_clips", 1)):
-            count = getattr(self, name)
-            option = name.replace("_", "-")
+        for count_name, least in (("workers", 1), ("gpus", 0), ("unit_clips", 1), ("shard_clips", 1)):
+            count = getattr(self, count_name)
+            option = count_name.replace("_", "-")
             _require(count is None or count >= least, f"--{option} {count} must be {least} or more")
         _require(self.unit_timeout_s > 0, f"--unit-timeout-s {self.unit_timeout_s} must be above 0")
         _require(self.decode_memory_mb >= 256, f"--decode-memory-mb {self.decode_memory_mb} must be 256 or more")
