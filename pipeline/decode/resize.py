@@ -1,4 +1,7 @@
-"""Full-size RGB pictures to the encoder's size, bit-exact to Pillow's antialiased filters.
+"""Full-size RGB pictures to the encoder's size with Pillow's antialiased filters.
+
+torch's uint8 kernels take Pillow's steps (rows, rounding, columns, rounding) with weights of 16 bits for Pillow's 22:
+about one value in 300 differs by one level, at a tenth of the time.
 
 Legend: H, W rows and columns of a picture, C its three channels.
 """
@@ -37,7 +40,7 @@ def resize_picture(rgb_HWC: NDArray[np.uint8], shown_hw: tuple[int, int], spec: 
         (crop_height_px, crop_width_px, 3) uint8.
     """
     size = resized_shape(shown_hw, spec)
-    # A channels-last view: torch has a fast uint8 kernel for it, and takes Pillow's fixed-point steps in it.
+    # A channels-last view: torch has a fast uint8 kernel for it.
     x_1CHW = torch.from_numpy(rgb_HWC).permute(2, 0, 1)[None]
     y_1CHW = F.interpolate(x_1CHW, size=size, mode=spec.interpolation, antialias=True, align_corners=False)
     resized_HWC: NDArray[np.uint8] = y_1CHW[0].permute(1, 2, 0).numpy()
