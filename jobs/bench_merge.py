@@ -1,9 +1,9 @@
 """`vtm bench merge`: time and peak memory of deciding on a merge and averaging, by strategy, with two peers.
 
 Peers, written here from the papers' descriptions: `tome rounds`, half-and-half bipartite rounds repeated down to the
-same share, each with its matrix of similarities and size-weighted means; `dense matrix`, the partition of `naive` matched
-by one matrix of all similarities. Every row runs in a process of its own on the same random tokens, which count as their
-own keys; peak_bytes is what the merge allocates on top of them.
+same share, each with its matrix of similarities and size-weighted means; `dense matrix`, the partition of `naive` and
+one matrix of all similarities. Every row runs in a process of its own on the same random tokens, which are their own
+keys; peak_bytes is what the merge allocates on top of them.
 """
 
 from __future__ import annotations

@@ -68,18 +68,18 @@ def test_the_scale_of_a_saliency_does_not_matter_and_no_gradient_passes():
     assert saliency_BN.grad is None
 
 
-def test_spread_targets_lie_evenly_in_frames_rows_and_columns():
+@pytest.mark.parametrize(("count", "dispersion"), [(1536, 0.3), (768, 0.8)])
+def test_spread_targets_lie_evenly_in_space_and_time(count, dispersion):
     grid = (60, 16, 16)
-    for count in (1536, 768, 307):
-        target_M = highest(spread_ranking(grid, [3]), count)[0]
-        for index_M, parts in ((target_M // 256, 60), (target_M // 16 % 16, 16), (target_M % 16, 16)):
-            counts = index_M.bincount(minlength=parts).double()
-            assert counts.var() / counts.mean() < 0.75, "random targets have 1"
-    assert set(highest(spread_ranking(grid, [3]), 307)[0].tolist()) < set(target_all(grid, 3, 1536))
-
-
-def target_all(grid, seed, count):
-    return highest(spread_ranking(grid, [seed]), count)[0].tolist()
+    ranking_BN = spread_ranking(grid, [3, 4])
+    target_BM = highest(ranking_BN, count)
+    for target_M in target_BM:
+        boxes_M = target_M // 256 // 15 * 16 + target_M // 16 % 16 // 4 * 4 + target_M % 16 // 4
+        counts = boxes_M.bincount(minlength=64).double()
+        assert counts.var() / counts.mean() < dispersion, "random targets have 1"
+    fewer_BM = highest(ranking_BN, count // 2)
+    assert all(set(few.tolist()) < set(more.tolist()) for few, more in zip(fewer_BM, target_BM, strict=True))
+    assert not torch.equal(target_BM[0], target_BM[1])
 
 
 def test_a_seed_out_of_range_is_an_error():
