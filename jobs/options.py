@@ -26,6 +26,7 @@ def add_recipe_options(parser: argparse.ArgumentParser) -> None:
     add("--vtm", metavar="DIR", help="trained scorer or network, for --strategy learnable")
     add("--fps", metavar="RATE", help="grid instants a second, such as 1, 0.5 or 30000/1001 (1)")
     add("--clip-frames", type=int, metavar="T", help="grid instants a clip (60)")
+    add("--resize", help="torch (default, fast, within a level of Pillow) or pillow (bit for bit)")
     add("--dtype", help="of the tokens: float16 (default), bfloat16, float32, int8")
     add("--compute-dtype", help="of the arithmetic: auto (default), float32, bfloat16, float16")
     add("--batch-frames", type=int, metavar="B", help="frames the encoder takes at once (20)")

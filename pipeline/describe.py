@@ -11,7 +11,7 @@ import torch
 
 from pipeline.errors import SettingsError
 from pipeline.settings import EncoderDescription, Recipe
-from pipeline.values import PictureSpec
+from pipeline.values import PictureSpec, Resizer
 from vtm import encoders
 from vtm.encoders import EncoderError, ImageSpec
 from vtm.network import NetworkError, load_network, load_scorer, stored_kind
@@ -38,12 +38,13 @@ def describe_encoder(recipe: Recipe, device: str) -> tuple[EncoderDescription, P
         compute_dtype=resolve_compute_dtype(recipe.compute_dtype, device),
         vtm_sha256=None if trained is None else trained.sha256,
     )
-    return description, picture_spec(known.image)
+    return description, picture_spec(known.image, recipe.resize)
 
 
-def picture_spec(image: ImageSpec) -> PictureSpec:
+def picture_spec(image: ImageSpec, resizer: Resizer = "torch") -> PictureSpec:
     """The preprocessor's geometry, as the decode side takes it."""
-    return PictureSpec(**{name: getattr(image, name) for name in PictureSpec.__slots__})
+    same = [name for name in PictureSpec.__slots__ if name != "resizer"]
+    return PictureSpec(resizer=resizer, **{name: getattr(image, name) for name in same})
 
 
 def picture_json(picture: PictureSpec) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 from pipeline.errors import SettingsError
+from pipeline.values import Resizer
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -65,6 +66,8 @@ class Recipe:
     """Grid instants a second of video."""
     clip_frames: int = 60
     """Grid instants a clip."""
+    resize: Resizer = "torch"
+    """Whose antialiased resize: `torch`, fast, within a level of Pillow; `pillow`, bit for bit."""
     dtype: TokenDtype = "float16"
     """Of the tokens written."""
     compute_dtype: ComputeDtype = "auto"
@@ -74,6 +77,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         _choice("strategy", self.strategy, STRATEGIES)
+        _choice("resize", self.resize, get_args(Resizer))
         _choice("dtype", self.dtype, get_args(TokenDtype))
         _choice("compute-dtype", self.compute_dtype, get_args(ComputeDtype))
         _require(self.fps > 0, f"--fps {self.fps} must be above 0, for example 1 or 30000/1001")

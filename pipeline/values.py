@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from pipeline.errors import FailureClass
 
 Interpolation = Literal["bicubic", "bilinear"]
+Resizer = Literal["torch", "pillow"]
+"""`torch`: what the torchvision processors of transformers compute. `pillow`: what its Pillow processors compute."""
 MotionSource = Literal["codec", "frames", "none"]
 TimestampSource = Literal["stream", "ordinal"]
 ColourMatrix = Literal["rgb", "bt601", "bt709", "fcc", "smpte240m", "ycgco", "bt2020"]
@@ -46,6 +48,7 @@ class PictureSpec:
     """Centre crop after the resize; equal to the resize for an exact one without a crop."""
     crop_width_px: int
     interpolation: Interpolation = "bicubic"
+    resizer: Resizer = "torch"
     patch_px: int = 16
     """Side of an encoder patch: the grid of a frame is (crop_height_px // patch_px, crop_width_px // patch_px)."""
 

@@ -1,7 +1,7 @@
 """Full-size RGB pictures to the encoder's size with Pillow's antialiased filters.
 
 torch's uint8 kernels take Pillow's steps (rows, rounding, columns, rounding) with weights of 16 bits for Pillow's 22:
-about one value in 300 differs by one level, at a tenth of the time.
+about one value in 300 differs by one level, at a tenth of the time. Who needs the last level asks for Pillow itself.
 
 Legend: H, W rows and columns of a picture, C its three channels.
 """
@@ -40,11 +40,22 @@ def resize_picture(rgb_HWC: NDArray[np.uint8], shown_hw: tuple[int, int], spec: 
         (crop_height_px, crop_width_px, 3) uint8.
     """
     size = resized_shape(shown_hw, spec)
+    if spec.resizer == "pillow":
+        return centre_crop(_resize_by_pillow(rgb_HWC, size, spec), spec.crop_height_px, spec.crop_width_px)
     # A channels-last view: torch has a fast uint8 kernel for it.
     x_1CHW = torch.from_numpy(rgb_HWC).permute(2, 0, 1)[None]
     y_1CHW = F.interpolate(x_1CHW, size=size, mode=spec.interpolation, antialias=True, align_corners=False)
     resized_HWC: NDArray[np.uint8] = y_1CHW[0].permute(1, 2, 0).numpy()
     return centre_crop(resized_HWC, spec.crop_height_px, spec.crop_width_px)
+
+
+def _resize_by_pillow(rgb_HWC: NDArray[np.uint8], size: tuple[int, int], spec: PictureSpec) -> NDArray[np.uint8]:
+    # Imported here: only runs that ask for it pay for it.
+    from PIL import Image
+
+    height, width = size
+    method = Image.Resampling[spec.interpolation.upper()]
+    return np.asarray(Image.fromarray(rgb_HWC).resize((width, height), method))
 
 
 def centre_crop(picture_HWC: NDArray[np.uint8], height_px: int, width_px: int) -> NDArray[np.uint8]:

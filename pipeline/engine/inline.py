@@ -140,17 +140,16 @@ class InlineEngine:
         # The setting is per thread: resizing stays on this one, while the encoder keeps its own.
         torch.set_num_threads(1)
         self._decode_clocks.add(time.pthread_getcpuclockid(threading.get_ident()))
+        todo: UnitWork | None = work
         try:
-            while not self._stop.is_set():
+            while todo is not None and not self._stop.is_set():
                 try:
-                    self._decode_rest(work, timing, results)
+                    self._decode_rest(todo, timing, results)
                     return
                 except _InterruptedError as interrupted:
-                    outcome = interrupted.work.after_failure(interrupted.error)
-                if isinstance(outcome, FailedRange):
-                    self._put(results, _GaveUp(work.shard_id, outcome))
-                    return
-                work = outcome
+                    todo, failed = interrupted.work.after_failure(interrupted.error)
+                if failed is not None:
+                    self._put(results, _GaveUp(work.shard_id, failed))
         except BaseException as error:
             self._put(results, error)
 

@@ -35,20 +35,27 @@ class UnitWork:
         """One clip further."""
         return replace(self, delivered=self.delivered + 1)
 
-    def after_failure(self, error: DecodeError) -> UnitWork | FailedRange:
-        """Another attempt, or the record of having given up on the clips left; those delivered stand."""
+    def after_failure(self, error: DecodeError) -> tuple[UnitWork | None, FailedRange | None]:
+        """What is left to do, and what is given up; the clips delivered stand.
+
+        A lost process is given another attempt, and after the last one the rest of the unit goes with it. A decoder
+        that says itself that a clip cannot be had costs that clip alone, so that what is extracted does not depend on
+        the size of the units.
+        """
         if error.failure in WORTH_RETRYING and self.attempts < MAX_ATTEMPTS:
-            return replace(self, attempts=self.attempts + 1)
-        left = self.clips
-        return FailedRange(
+            return replace(self, attempts=self.attempts + 1), None
+        lost = self.clips if error.failure in WORTH_RETRYING else self.clips[:1]
+        failed = FailedRange(
             video_id=self.unit.video_id,
             uri=self.uri,
-            start_ns=left[0].start_ns,
-            end_ns=left[-1].end_ns,
+            start_ns=lost[0].start_ns,
+            end_ns=lost[-1].end_ns,
             failure=error.failure,
             message=str(error),
             attempts=self.attempts,
         )
+        rest = replace(self, delivered=self.delivered + len(lost), attempts=1)
+        return (rest if rest.clips else None), failed
 
 
 class OpenShards(Generic[C]):
@@ -76,7 +83,7 @@ class OpenShards(Generic[C]):
         """The clips in plan order and the failures of a shard; forgets them."""
         clips = self._clips.pop(shard_id, {})
         order = [clip.clip_id for clip in self._specs(shard_id)]
-        failures = sorted(self._failures.pop(shard_id, []), key=lambda failed: (failed.video_id, failed.start_ns))
+        failures = _joined(self._failures.pop(shard_id, []))
         return [clips[clip_id] for clip_id in order if clip_id in clips], failures
 
     def _is_lost(self, shard_id: str, clip: ClipSpec) -> bool:
@@ -88,3 +95,20 @@ class OpenShards(Generic[C]):
     def _specs(self, shard_id: str) -> Iterator[ClipSpec]:
         for unit in self._plans[shard_id].units:
             yield from unit.clips
+
+
+def _joined(failures: Sequence[FailedRange]) -> list[FailedRange]:
+    """In order, with neighbouring ranges that failed alike as one: a ruined hour is one row and not sixty."""
+    joined: list[FailedRange] = []
+    for failed in sorted(failures, key=lambda failed: (failed.video_id, failed.start_ns)):
+        last = joined[-1] if joined else None
+        alike = last is not None and (last.video_id, last.failure, last.end_ns) == (
+            failed.video_id,
+            failed.failure,
+            failed.start_ns,
+        )
+        if last is not None and alike:
+            joined[-1] = replace(last, end_ns=failed.end_ns, attempts=max(last.attempts, failed.attempts))
+        else:
+            joined.append(failed)
+    return joined

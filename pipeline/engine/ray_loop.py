@@ -130,12 +130,12 @@ class Extraction:
             decoder.work = decoder.clips = None
         except DecodeError as error:
             decoder.work = decoder.clips = None
-            outcome = work.after_failure(error)
-            if isinstance(outcome, UnitWork):
-                self.todo.append(outcome)
-            else:
-                self.open.add_failure(work.shard_id, outcome)
-                yield RangeFailed(outcome)
+            rest, failed = work.after_failure(error)
+            if rest is not None:
+                self.todo.append(rest)
+            if failed is not None:
+                self.open.add_failure(work.shard_id, failed)
+                yield RangeFailed(failed)
                 self._write_if_complete(work.shard_id)
         else:
             self.decoded.append((work, work.clips[0].clip_id, frames, 1))

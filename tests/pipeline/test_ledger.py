@@ -21,20 +21,43 @@ def work(first: int = 0, count: int = 3) -> UnitWork:
 def test_what_is_worth_it_is_tried_three_times() -> None:
     at = work().after_clip()
     for attempt in range(2, MAX_ATTEMPTS + 1):
-        again = at.after_failure(DecodeError("crash", "died"))
-        assert isinstance(again, UnitWork)
+        again, failed = at.after_failure(DecodeError("crash", "died"))
+        assert again is not None
+        assert failed is None
         assert (again.attempts, [clip.index for clip in again.clips]) == (attempt, [1, 2])
         at = again
-    failed = at.after_failure(DecodeError("crash", "died"))
+    rest, failed = at.after_failure(DecodeError("crash", "died"))
+    assert rest is None
     assert failed == FailedRange(
         video_id="v", uri="u", start_ns=10, end_ns=30, failure="crash", message="died", attempts=MAX_ATTEMPTS
     )
 
 
-def test_a_corrupt_unit_is_not_tried_again() -> None:
-    failed = work().after_failure(DecodeError("corrupt", "bad"))
-    assert isinstance(failed, FailedRange)
-    assert (failed.start_ns, failed.end_ns, failed.attempts) == (0, 30, 1)
+def test_a_corrupt_clip_is_not_tried_again_and_goes_alone() -> None:
+    rest, failed = work().after_failure(DecodeError("corrupt", "bad"))
+    assert failed is not None
+    assert (failed.start_ns, failed.end_ns, failed.attempts) == (0, 10, 1)
+    assert rest is not None
+    assert [clip.index for clip in rest.clips] == [1, 2]
+    assert work(count=1).after_failure(DecodeError("corrupt", "bad"))[0] is None
+
+
+def test_neighbours_that_failed_alike_are_one_range() -> None:
+    (shard,) = pack_shards([unit(0, 5)], 9)
+    shards: OpenShards[str] = OpenShards([shard])
+    for start_ns, failure in ((30, "corrupt"), (0, "corrupt"), (10, "corrupt"), (40, "crash")):
+        shards.add_failure(
+            shard.shard_id,
+            FailedRange(
+                video_id="v", uri="u", start_ns=start_ns, end_ns=start_ns + 10, failure=failure, message="", attempts=1
+            ),
+        )
+    _, failures = shards.take(shard.shard_id)
+    assert [(f.start_ns, f.end_ns, f.failure) for f in failures] == [
+        (0, 20, "corrupt"),
+        (30, 40, "corrupt"),
+        (40, 50, "crash"),
+    ]
 
 
 def test_a_shard_is_complete_when_nothing_is_outstanding() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -51,6 +52,7 @@ def test_resizing_is_that_of_pillow(interpolation: str, shape: tuple[int, int], 
     rgb = noise(*shape)
     expected = np.asarray(Image.fromarray(rgb).resize((size[1], size[0]), FILTERS[interpolation]))
     expect_pillow(resize_picture(rgb, shape, spec), expected)
+    np.testing.assert_array_equal(resize_picture(rgb, shape, replace(spec, resizer="pillow")), expected)
 
 
 @pytest.mark.parametrize("shape", [(131, 97), (97, 131), (64, 64), (333, 250)])
