@@ -1,4 +1,4 @@
-"""Whole runs over the collection of odd real videos, and over damaged copies of some: everything ends, all is accounted for."""
+"""Whole runs over odd real videos and over damaged copies of some: everything ends, all is accounted for."""
 
 from __future__ import annotations
 
