@@ -17,17 +17,14 @@ BENCHES = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """One sub-command a benchmark; only the one that is called is imported."""
-    names = parser.add_subparsers(required=True, metavar="NAME")
-    for name, purpose in BENCHES.items():
-        bench = names.add_parser(name, help=purpose, description=purpose, add_help=False)
-        bench.add_argument("rest", nargs=argparse.REMAINDER)
-        bench.set_defaults(bench=name)
+    """The benchmark's name, and what its own parser takes."""
+    parser.add_argument("name", choices=sorted(BENCHES), help="; ".join(f"{k}: {v}" for k, v in BENCHES.items()))
+    parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help="`vtm bench NAME --help` lists them")
 
 
 def run(options: argparse.Namespace) -> int:
     """Parse the benchmark's own options, then measure."""
-    module = importlib.import_module(f"jobs.bench_{options.bench}")
-    parser = argparse.ArgumentParser(prog=f"vtm bench {options.bench}", description=BENCHES[options.bench])
+    module = importlib.import_module(f"jobs.bench_{options.name}")
+    parser = argparse.ArgumentParser(prog=f"vtm bench {options.name}", description=BENCHES[options.name])
     module.add_arguments(parser)
     return int(module.run(parser.parse_args(options.rest)))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs.bench import BENCHES
 from jobs.cli import main
 from tests.pipeline.runs import some_videos
 from tests.synthetic import make_video
@@ -156,3 +157,11 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert stop.value.code == 0
     text = capsys.readouterr().out
     assert all(name in text for name in ("extract", "plan", "verify", "inspect", "report", "train", "eval", "bench"))
+
+
+@pytest.mark.parametrize("name", sorted(BENCHES))
+def test_every_benchmark_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["bench", name, "--help"])
+    assert stop.value.code == 0
+    assert f"vtm bench {name}" in capsys.readouterr().out
