@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 
 import fsspec
 
+from pipeline.decode.byte_source import open_bytes
 from pipeline.errors import FailureClass, InputError
 from pipeline.values import FailedRange, VideoSource
 
@@ -175,7 +176,7 @@ def identify(uri: str) -> VideoSource:
     Raises:
         OSError: it cannot be read.
     """
-    with fsspec.open(uri, "rb") as stream:
+    with open_bytes(uri) as stream:
         head = stream.read(ID_SPAN_BYTES)
         size_bytes = stream.seek(0, io.SEEK_END)
         stream.seek(max(0, size_bytes - ID_SPAN_BYTES))

@@ -49,6 +49,15 @@ def open_container(uri: str) -> Iterator[InputContainer]:
             yield container
 
 
+def open_bytes(uri: str) -> io.RawIOBase:
+    """The bytes of `uri`, to read anywhere; remote ones with limits and retries.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    return RangeFile(uri) if "://" in uri else io.FileIO(uri)
+
+
 class RangeFile(io.RawIOBase):
     """A remote object as a seekable file: each read is one range request, retried where that may help.
 
