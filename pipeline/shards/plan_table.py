@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.shards.tables import failure_of, failure_row, read_table, write_table
+from pipeline.shards.tables import FACTS, FAILURES, failure_of, failure_row, read_table, write_table
 from pipeline.values import ClipSpec, PicturePolicy, PlannedVideo, ShardPlan, Unit, VideoSource, VideoTiming
 
 UNITS = pa.schema(
@@ -29,47 +29,21 @@ UNITS = pa.schema(
     ]
 )
 
-_FAILURE = pa.struct(
-    [
-        ("video_id", pa.string()),
-        ("uri", pa.string()),
-        ("start_ns", pa.int64()),
-        ("end_ns", pa.int64()),
-        ("class", pa.string()),
-        ("message", pa.string()),
-        ("attempts", pa.int32()),
-    ]
-)
-
-_PLAIN = ("container", "codec", "pixel_format", "width_px", "height_px", "rotation_deg", "mirrored", "picture_policy")
-_FOUND = ("frames_header", "frames_found", "duration_header_s", "duration_found_s", "num_clips", "num_instants")
-
 VIDEOS = pa.schema(
     [
-        ("video_id", pa.string()),
-        ("uri", pa.string()),
-        ("size_bytes", pa.int64()),
-        ("container", pa.string()),
-        ("codec", pa.string()),
-        ("pixel_format", pa.string()),
-        ("width_px", pa.int32()),
-        ("height_px", pa.int32()),
-        ("rotation_deg", pa.int32()),
-        ("mirrored", pa.bool_()),
-        ("picture_policy", pa.string()),
-        ("frames_header", pa.int64()),
-        ("frames_found", pa.int64()),
-        ("duration_header_s", pa.float64()),
-        ("duration_found_s", pa.float64()),
+        *FACTS,
         ("num_clips", pa.int32()),
         ("num_instants", pa.int64()),
         ("end_ns", pa.int64()),
         ("timing", pa.string()),
         ("key_pts", pa.list_(pa.int64())),
-        ("failures", pa.list_(_FAILURE)),
+        ("failures", pa.list_(pa.struct(list(FAILURES)))),
         ("warnings", pa.list_(pa.string())),
     ]
 )
+
+_STORED = (*(name for name, _ in FACTS[3:]), "num_clips", "num_instants", "end_ns")
+"""Fields of `PlannedVideo` that are columns of the same name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +117,7 @@ def _unit_of(row: dict[str, Any]) -> Unit:
 
 def _video_row(video: PlannedVideo) -> dict[str, Any]:
     timing = video.timing
-    row: dict[str, Any] = {name: getattr(video, name) for name in (*_PLAIN, *_FOUND, "end_ns")}
+    row: dict[str, Any] = {name: getattr(video, name) for name in _STORED}
     row |= {
         "video_id": video.source.video_id,
         "uri": video.source.uri,
@@ -165,7 +139,7 @@ def _video_of(row: dict[str, Any]) -> PlannedVideo:
         timing=timing,
         failures=tuple(failure_of(failed) for failed in row["failures"]),
         warnings=tuple(row["warnings"]),
-        **{name: row[name] for name in (*_PLAIN, *_FOUND, "end_ns")},
+        **{name: row[name] for name in _STORED},
     )
 
 

@@ -26,23 +26,28 @@ FAILURES = pa.schema(
     ]
 )
 
+FACTS = [
+    ("video_id", pa.string()),
+    ("uri", pa.string()),
+    ("size_bytes", pa.int64()),
+    ("container", pa.string()),
+    ("codec", pa.string()),
+    ("pixel_format", pa.string()),
+    ("width_px", pa.int32()),
+    ("height_px", pa.int32()),
+    ("rotation_deg", pa.int32()),
+    ("mirrored", pa.bool_()),
+    ("picture_policy", pa.string()),
+    ("frames_header", pa.int64()),
+    ("frames_found", pa.int64()),
+    ("duration_header_s", pa.float64()),
+    ("duration_found_s", pa.float64()),
+]
+"""What is known of a video, in the plan and in videos.parquet."""
+
 VIDEOS = pa.schema(
     [
-        ("video_id", pa.string()),
-        ("uri", pa.string()),
-        ("size_bytes", pa.int64()),
-        ("container", pa.string()),
-        ("codec", pa.string()),
-        ("pixel_format", pa.string()),
-        ("width_px", pa.int32()),
-        ("height_px", pa.int32()),
-        ("rotation_deg", pa.int32()),
-        ("mirrored", pa.bool_()),
-        ("picture_policy", pa.string()),
-        ("frames_header", pa.int64()),
-        ("frames_found", pa.int64()),
-        ("duration_header_s", pa.float64()),
-        ("duration_found_s", pa.float64()),
+        *FACTS,
         ("clips", pa.int32()),
         ("clips_done", pa.int32()),
         ("damaged_frames", pa.int64()),
