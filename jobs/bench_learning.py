@@ -34,7 +34,7 @@ from vtm.sampling import gumbel_noise
 from vtm.training import ClipBatch, Task, TrainingSettings, figures, labelled_objective, predict_videos, train
 
 STRATEGIES: tuple[NetworkStrategy, ...] = ("none", "naive", "center", "boundary", "motion", "learnable")
-WINDOWS_FRAMES = (2, 10, 20)
+WINDOWS_FRAMES = (5, 10, 20)
 SHOT_FRAMES = 60
 """Long videos are cut into pieces of this length, so that training and testing see parts of each."""
 

@@ -116,12 +116,15 @@ def labelled_clips(caches: Sequence[TokenCache], labels: LabelSet, split: Split)
 
 
 def unlabelled_clips(caches: Sequence[TokenCache], *, held_out: bool) -> ClipSource:
-    """All clips but those of every tenth video, or those alone; by the video's id, which comes from its content."""
-    entries = [
-        ClipEntry(index, clip_id, video_id, grid, None)
-        for index, clip_id, video_id, _, grid in _clips(caches)
-        if (clip_seed(video_id) % 10 == 0) == held_out
-    ]
+    """All clips but the last fifth of each video, or those alone; a video of one clip is learnt from."""
+    of_video: dict[tuple[int, str], list[ClipEntry]] = defaultdict(list)
+    for index, clip_id, video_id, _, grid in _clips(caches):
+        of_video[index, video_id].append(ClipEntry(index, clip_id, video_id, grid, None))
+    entries = []
+    for members in of_video.values():
+        members.sort(key=lambda entry: entry.clip_id)
+        learnt = len(members) - (-(-len(members) // 5) if len(members) > 1 else 0)
+        entries += members[learnt:] if held_out else members[:learnt]
     return ClipSource(caches, entries, classes=False)
 
 

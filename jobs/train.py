@@ -101,7 +101,7 @@ def _train_scorer(options: argparse.Namespace, caches: Any, in_width: int) -> in
     held_out = unlabelled_clips(caches, held_out=True)
     learnt_from = unlabelled_clips(caches, held_out=False)
     if not held_out.entries or not learnt_from.entries:
-        raise InputError("training without labels holds out one video in ten, by its id: give caches of more videos")
+        raise InputError("training without labels holds out the last clips of each video: give videos of several clips")
     factor = options.partition_factor
     task = Task[SaliencyScorer](
         objective=credit_objective(factor),
