@@ -53,6 +53,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--partition-factor", type=int, default=6)
     parser.add_argument("--merge-share", type=float, default=1.0)
+    parser.add_argument(
+        "--auxiliary-scale", type=float, help="factor on equation 10's logits (default: the paper's 1/√C)"
+    )
+    parser.add_argument(
+        "--unscored",
+        action="store_true",
+        help="ablation: learnable with all scores 0, so that targets are drawn evenly",
+    )
     parser.add_argument("--train-per-class", type=int, default=100)
     parser.add_argument("--test-per-class", type=int, default=60)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -97,8 +105,13 @@ def train_one(
         heads=2,
         head_width=32,
         dropout=0.2,
+        auxiliary_scale=args.auxiliary_scale,
     )
     network = VideoTokenMerging(config)
+    if args.unscored and strategy == "learnable":
+        for name, parameter in network.named_parameters():
+            if "to_saliency" in name:
+                parameter.requires_grad_(False).zero_()
     shuffled = partial(_shuffled, clips["train"], layout, strategy, seed)
     test = list(_in_order(clips["test"], layout, strategy))
     task = Task[VideoTokenMerging](
