@@ -130,6 +130,9 @@ def _row(name: str, measure: Measure, request: Request, video_s: float) -> dict[
         print(f"{name} cannot decode {request.video}: {reason}", file=sys.stderr)
         return None
     frames = sum(cost.frames for cost in costs)
+    if not frames:
+        print(f"{name} gives no frame of {request.video}", file=sys.stderr)
+        return None
     return {
         "name": name,
         "frames": frames,
