@@ -25,6 +25,8 @@ def run(options: argparse.Namespace) -> int:
     inputs, out, recipe, execution = settings_of(options)
     if out is None:
         raise SettingsError("--out DIR is missing: name the folder for plan, shards and records")
+    if "://" in str(options.out or out):
+        raise SettingsError(f"--out {options.out or out} must be a folder that every worker sees, not an address")
     if not inputs:
         raise SettingsError("no input was given: name a video, a folder, a glob, a list file or an address")
     # After the checks, because this imports torch.

@@ -30,6 +30,11 @@ def describe_encoder(recipe: Recipe, device: str) -> tuple[EncoderDescription, P
     except EncoderError as error:
         raise SettingsError(str(error)) from error
     trained = None if recipe.vtm is None else describe_trained(recipe.vtm, known.dim)
+    if trained is not None and trained.decides_count and recipe.says_how_far:
+        raise SettingsError(
+            f"--vtm {recipe.vtm} is a network, which was trained to merge so far and no further: leave out --keep, "
+            "--tokens-per-clip and --partition-factor"
+        )
     description = EncoderDescription(
         name=recipe.encoder,
         revision=recipe.revision,
@@ -74,6 +79,8 @@ class TrainedModel:
     sha256: str
     dim: int
     """Channels of the tokens that come out."""
+    decides_count: bool
+    """Whether it is a network, which merges as far as it was trained to; a scorer only places the targets."""
 
 
 def describe_trained(folder: str, encoder_dim: int) -> TrainedModel:
@@ -83,7 +90,8 @@ def describe_trained(folder: str, encoder_dim: int) -> TrainedModel:
         SettingsError: the folder holds neither, or one for tokens of another width.
     """
     try:
-        if stored_kind(folder) == "network":
+        is_network = stored_kind(folder) == "network"
+        if is_network:
             config = load_network(folder).config
             in_width, dim = config.in_width, config.widths[-1]
         else:
@@ -97,4 +105,4 @@ def describe_trained(folder: str, encoder_dim: int) -> TrainedModel:
     digest = hashlib.sha256()
     for name in ("config.json", "model.safetensors"):
         digest.update((Path(folder) / name).read_bytes())
-    return TrainedModel(sha256=digest.hexdigest(), dim=dim)
+    return TrainedModel(sha256=digest.hexdigest(), dim=dim, decides_count=is_network)

@@ -112,6 +112,11 @@ class Recipe:
         )
 
     @property
+    def says_how_far(self) -> bool:
+        """Whether a share, a count or a factor was given."""
+        return any(size is not None for size in (self.keep, self.tokens_per_clip, self.partition_factor))
+
+    @property
     def share_kept(self) -> float | None:
         """The share to keep, where neither a count nor a factor says otherwise."""
         if self.strategy == "none":

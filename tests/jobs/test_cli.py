@@ -39,6 +39,7 @@ def done(videos: list[Path], tiny_encoder: Path, tmp_path_factory: pytest.TempPa
         (["good.mp4", "--keep", "1.5"], "--keep 1.5 must be above 0"),
         (["good.mp4", "--encoder", "nowhere"], "nowhere: no such folder"),
         (["good.mp4", "--encoder", "folder"], "lacks config.json"),
+        (["good.mp4", "--out", "s3://bucket/out"], "must be a folder that every worker sees"),
         (["good.mp4", "--fps", "fast"], "--fps fast is no rate"),
         (["good.mp4", "--config", "gone.toml"], "--config gone.toml cannot be read"),
         ([], "no input was given"),
@@ -58,7 +59,7 @@ def test_bad_usage_is_one_line_and_exit_code_2(
         make_video(tmp_path / "good.mp4", frames=7)
     if "--encoder" not in arguments:
         arguments = [*arguments, "--encoder", str(tiny_encoder)]
-    assert main(["extract", *arguments, "--engine", "inline", "--out", "out"]) == 2
+    assert main(["extract", "--out", "out", *arguments, "--engine", "inline"]) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1
     assert lines[0].startswith("vtm: ")
