@@ -65,7 +65,7 @@ class Progress:
         elapsed_s = time.monotonic() - self._began_s
         times = self._done_ns / 1e9 / max(elapsed_s, 1e-9)
         if self._bar is not None:
-            self._bar.set_postfix_str(f", {times:.0f}x real time, {self._failures} failed", refresh=False)
+            self._bar.set_postfix_str(f"{times:.0f}x real time, {self._failures} failed", refresh=False)
             self._bar.update(video_ns / 3.6e12)
         elif time.monotonic() - self._line_s >= LINE_EVERY_S or self._done_ns == self._total_ns:
             self._line_s = time.monotonic()

@@ -70,6 +70,8 @@ def extract(inputs: Sequence[str], out: Path, recipe: Recipe, execution: Executi
             engine.start(job)
             for batch in scan_in_batches(engine, new, job, found):
                 append_batch(out / "plan", *batch)
+                for failed in (failed for video in batch[0] for failed in video.failures):
+                    listener.note(f"failed: {failed.uri} [{failed.failure}] {failed.message}")
                 listener.note(f"planned {len(batch[0])} videos, {sum(shard.num_clips for shard in batch[1])} clips")
             plan = read_plan(out / "plan")
             pending = unfinished(out, plan, read_manifests(out), execution.format, execution.retry_failed)
