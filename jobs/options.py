@@ -63,9 +63,9 @@ def settings_of(options: argparse.Namespace) -> tuple[list[str], Path | None, Re
     if any(name in given for name in sizes) or given.get("strategy") == "none":
         values = {name: value for name, value in values.items() if name not in sizes}
     values |= {name: value for name, value in given.items() if name not in ("inputs", "config", "run")}
-    inputs = list(options.inputs) or [str(text) for text in values.get("inputs", [])]
     out = values.get("out")
     try:
+        inputs = list(options.inputs) or [str(text) for text in values.get("inputs", [])]
         return inputs, Path(out) if out else None, build(Recipe, values), build(Execution, values)
     except TypeError as error:
         raise SettingsError(f"a setting has the wrong kind of value: {error}") from error

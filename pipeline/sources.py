@@ -126,7 +126,7 @@ def _expand_list(uri: str, folder: str) -> Iterator[str]:
         data: bytes = stream.read()
     try:
         entries = list(_list_entries(data, suffix))
-    except (UnicodeDecodeError, json.JSONDecodeError, csv.Error, KeyError) as error:
+    except (ValueError, KeyError, IndexError, TypeError, csv.Error) as error:
         raise InputError(f"{uri}: is no {suffix[1:]} list of videos: {error}") from error
     for entry in _nonempty(entries, f"{uri}: the list names no video"):
         remote = "://" in entry or Path(entry).is_absolute()

@@ -152,6 +152,15 @@ def test_a_recipe_file_and_options_over_it(
     assert "4 tokens a clip" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("line", ["inputs = 5", 'workers = "two"', "out = 3"])
+def test_a_recipe_with_values_of_the_wrong_kind_is_one_line(
+    line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "recipe.toml").write_text(f"{line}\n")
+    assert main(["extract", "--config", str(tmp_path / "recipe.toml")]) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["--help"])

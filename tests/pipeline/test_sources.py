@@ -58,6 +58,9 @@ def test_lists(folder: Path, kind: str) -> None:
         ("empty.txt", "# nothing\n", "names no video"),
         ("odd.csv", "label,when\nx,y\n", "no column named uri, path"),
         ("odd.jsonl", "{", "is no jsonl list"),
+        ("number.jsonl", "7", "is no jsonl list"),
+        ("short.csv", "label,path\nx\n", "is no csv list"),
+        ("odd.parquet", "no parquet", "is no parquet list"),
     ],
 )
 def test_a_list_that_is_none(tmp_path: Path, name: str, text: str, message: str) -> None:
