@@ -13,7 +13,7 @@ from typing import cast
 import numpy as np
 from av import VideoFrame
 from av.sidedata.sidedata import SideData, Type
-from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
+from av.video.reformatter import ColorRange, VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
@@ -33,13 +33,8 @@ MATRIX_OF_CODE: dict[int, ColourMatrix] = {
     10: "bt2020",
 }
 TRANSFER_OF_CODE: dict[int, Transfer] = {16: "pq", 18: "hlg"}
-SWSCALE_MATRIX: dict[ColourMatrix, Colorspace] = {
-    "bt601": Colorspace.ITU601,
-    "bt709": Colorspace.ITU709,
-    "fcc": Colorspace.FCC,
-    "smpte240m": Colorspace.SMPTE240M,
-    "bt2020": Colorspace.BT2020,
-}
+# Numbers of libswscale (SWS_CS_*), because PyAV before 18 has no name for the last.
+SWSCALE_MATRIX: dict[ColourMatrix, int] = {"bt709": 1, "fcc": 4, "bt601": 5, "smpte240m": 7, "bt2020": 9}
 FULL_RANGE_CODE = 2
 
 
