@@ -7,6 +7,7 @@ nothing inside), M merged tokens, D channels.
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from typing import cast
 
@@ -17,24 +18,13 @@ from torch import Tensor
 
 from pipeline.describe import TORCH_DTYPES
 from pipeline.errors import EncodeError, SettingsError
+from pipeline.features import ClipFeatures, VitFeatures
 from pipeline.settings import EncoderDescription, Recipe
 from pipeline.values import DecodedClip, TokenSet
 from vtm import Grid, MergeError, MergePlan, Strategy, fidelity, identity_plan, merge_plan
 from vtm.budget import Budget
-from vtm.encoders import EncoderError, EncoderOutput, load_encoder
+from vtm.encoders import EncoderError, load_encoder
 from vtm.network import NetworkError, SaliencyScorer, VideoTokenMerging, load_network, load_scorer, stored_kind
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Features:
-    """A clip through the encoder, a batch of one."""
-
-    patches_1KD: Tensor
-    """float32."""
-    keys_1Kd: Tensor
-    saliency_1K: Tensor | None
-    inside: MergePlan | None
-    """Which token stands for which patch, where the encoder merged inside."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,7 +48,7 @@ class ClipEncoder:
         self._network: VideoTokenMerging | None = None
         self._scorer: SaliencyScorer | None = None
         try:
-            self._encoder = load_encoder(
+            encoder = load_encoder(
                 recipe.encoder,
                 layer=recipe.layer,
                 revision=recipe.revision,
@@ -66,6 +56,7 @@ class ClipEncoder:
                 device=device,
                 encoder_keep=recipe.encoder_keep,
             )
+            self._features = VitFeatures(encoder, recipe.batch_frames)
             if recipe.vtm is not None and stored_kind(recipe.vtm) == "network":
                 self._network = load_network(recipe.vtm, device)
             elif recipe.vtm is not None:
@@ -84,14 +75,13 @@ class ClipEncoder:
         Raises:
             EncodeError: the encoder or the merge failed on good frames.
         """
-        grid: Grid = (len(clip.frames), *self._encoder.grid_hw)
         try:
-            features = self._features(clip.frames)
-            merged = self._merge(features, grid, clip)
+            features = self._features(clip.frames, saliency=self._recipe.strategy == "saliency")
+            merged = self._merge(features, clip)
         except (MergeError, NetworkError, RuntimeError) as error:
             raise EncodeError(f"clip {clip.spec.clip_id} cannot be encoded: {error}") from error
-        plan = merged.plan
-        sources_1ND = features.patches_1KD if features.inside is None else features.inside.spread(features.patches_1KD)
+        plan, grid = merged.plan, features.grid
+        sources_1ND = features.sources()
         stand_ins = merged.tokens_1MD if self._network is None else plan.mean(sources_1ND)
         tokens, scale = _stored(merged.tokens_1MD[0], self._recipe.dtype)
         # The mean over all patches is the mean of the tokens weighted by their sizes; a network's tokens are no means.
@@ -118,47 +108,21 @@ class ClipEncoder:
             damaged_frames=clip.damaged_frames,
         )
 
-    def _features(self, frames_THW3: NDArray[np.uint8]) -> _Features:
-        """The clip's frames through the encoder, in batches of one fixed shape.
-
-        The last batch is padded: kernels round differently for other shapes, and a clip's bytes may not depend on
-        how its frames were grouped.
-        """
-        size = self._recipe.batch_frames
-        outputs: list[tuple[EncoderOutput, int]] = []
-        for start in range(0, len(frames_THW3), size):
-            block = frames_THW3[start : start + size]
-            count = len(block)
-            if count < size:
-                block = np.concatenate((block, np.zeros((size - count, *block.shape[1:]), dtype=np.uint8)))
-            pixels = self._encoder.normalise(torch.from_numpy(block))
-            outputs.append((self._encoder(pixels, saliency=self._recipe.strategy == "saliency"), count))
-        plans = [(out.plan, count) for out, count in outputs if out.plan is not None]
-        saliency = [out.saliency[:count] for out, count in outputs if out.saliency is not None]
-        return _Features(
-            patches_1KD=torch.cat([out.patches[:count] for out, count in outputs]).flatten(0, 1)[None].float(),
-            keys_1Kd=torch.cat([out.keys[:count] for out, count in outputs]).flatten(0, 1)[None],
-            saliency_1K=torch.cat(saliency).flatten()[None] if saliency else None,
-            inside=_side_by_side(plans) if plans else None,
-        )
-
-    def _merge(self, features: _Features, grid: Grid, clip: DecodedClip) -> _Merged:
+    def _merge(self, features: ClipFeatures, clip: DecodedClip) -> _Merged:
         """Merge over the whole clip, by the network where there is one."""
-        seed = clip_seed(clip.spec.clip_id)
+        seed, grid = clip_seed(clip.spec.clip_id), features.grid
         if self._network is not None:
             tokens_1MD, plan = self._network.tokens(features.patches_1KD, grid, seeds=[seed])
             order_1M = _order_by_center(plan, grid)
             return _Merged(tokens_1MD.gather(1, order_1M[..., None].expand_as(tokens_1MD)), plan.reorder(order_1M))
-        later = self._plan(features, grid, clip, seed)
-        inside = features.inside
-        whole = later if inside is None else inside.then(later)
+        later = self._plan(features, clip, seed)
+        whole = later if features.inside is None else features.inside.then(later)
         plan = whole.ordered_by_center(grid)
-        sources_1ND = features.patches_1KD if inside is None else inside.spread(features.patches_1KD)
-        return _Merged(plan.sum(sources_1ND) / plan.sizes[..., None], plan)
+        return _Merged(plan.sum(features.sources()) / plan.sizes[..., None], plan)
 
-    def _plan(self, features: _Features, grid: Grid, clip: DecodedClip, seed: int) -> MergePlan:
+    def _plan(self, features: ClipFeatures, clip: DecodedClip, seed: int) -> MergePlan:
         recipe = self._recipe
-        total, left = grid[0] * grid[1] * grid[2], features.keys_1Kd.shape[1]
+        total, left = math.prod(features.grid), features.keys_1Kd.shape[1]
         if recipe.strategy == "none":
             return identity_plan(1, left, features.keys_1Kd.device)
         keep, num_tokens = recipe.share_kept, recipe.tokens_per_clip
@@ -168,11 +132,11 @@ class ClipEncoder:
         saliency = features.saliency_1K
         if self._scorer is not None:
             read = features.keys_1Kd if self._scorer.reads == "keys" else features.patches_1KD
-            saliency = self._scorer(read, _grid_of(features, grid))
+            saliency = self._scorer(read, features.merge_grid)
         return merge_plan(
             features.keys_1Kd,
             strategy=cast(Strategy, recipe.strategy),
-            grid=_grid_of(features, grid),
+            grid=features.merge_grid,
             partition_factor=recipe.partition_factor,
             merge_share=recipe.merge_share,
             keep=keep,
@@ -182,24 +146,6 @@ class ClipEncoder:
             saliency=saliency,
             features=features.patches_1KD,
         )
-
-
-def _grid_of(features: _Features, grid: Grid) -> Grid:
-    """The grid of the tokens to merge: tokens that the encoder has merged lie in a row in their frame."""
-    return grid if features.inside is None else (grid[0], features.keys_1Kd.shape[1] // grid[0], 1)
-
-
-def _side_by_side(plans: list[tuple[MergePlan, int]]) -> MergePlan:
-    """Plans of single frames as one plan of the clip."""
-    group_TP = torch.cat([plan.group[:count] for plan, count in plans])
-    targets_TQ = torch.cat([plan.targets[:count] for plan, count in plans])
-    frame_T1 = torch.arange(len(group_TP), device=group_TP.device)[:, None]
-    groups, patches = targets_TQ.shape[1], group_TP.shape[1]
-    return MergePlan(
-        group=(group_TP + frame_T1 * groups).flatten()[None],
-        num_groups=len(group_TP) * groups,
-        targets=(targets_TQ + frame_T1 * patches).flatten()[None],
-    )
 
 
 def _order_by_center(plan: MergePlan, grid: Grid) -> Tensor:
