@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TypedDict
 
 from vtm.plan import MergeError
 
@@ -11,9 +12,23 @@ ROUNDING = 1e-9
 """Shares are decimals that floats only come near: 0.29 · 100 is to be 29, not 28."""
 
 
+class Amount(TypedDict, total=False):
+    """The fields of a `Budget` by name, for calls that take them as arguments of their own."""
+
+    partition_factor: int | None
+    keep: float | None
+    num_tokens: int | None
+    merge_share: float
+    window_frames: int | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """What a user says about how many tokens are left; exactly one of the first three is given."""
+    """How far a merge goes; exactly one of the first three is given.
+
+    Raises:
+        MergeError: more or less than one of them is given, or a value is out of range.
+    """
 
     partition_factor: int | None = None
     """γ: ceil(N / γ) tokens are targets (the paper's equation 1)."""
@@ -23,6 +38,9 @@ class Budget:
     """Number of tokens left, at least 1; a clip that has no more is not merged."""
     merge_share: float = 1.0
     """R as a share of the sources: only the floor(merge_share · |S|) most similar ones merge (equation 5)."""
+    window_frames: int | None = None
+    """Merge within windows of that many frames (the paper's L_i), the last one shorter where they do not divide the
+    clip; across the whole clip by default."""
 
     def __post_init__(self) -> None:
         counts = {"partition_factor": self.partition_factor, "num_tokens": self.num_tokens}
@@ -36,6 +54,8 @@ class Budget:
             raise MergeError(f"keep is the share of tokens left, above 0 and at most 1, got {self.keep}")
         if not 0 <= self.merge_share <= 1:
             raise MergeError(f"merge_share is R as a share of the sources, from 0 to 1, got {self.merge_share}")
+        if self.window_frames is not None and self.window_frames < 1:
+            raise MergeError(f"window_frames is at least 1, got {self.window_frames}")
 
     @property
     def stride(self) -> int | None:

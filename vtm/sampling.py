@@ -33,7 +33,7 @@ def gumbel_noise(seeds: Sequence[int], num_tokens: int, device: torch.device | s
     """
     draws = [torch.rand(num_tokens, generator=_generator(seed), dtype=torch.float64) for seed in seeds]
     uniform_BN = torch.stack(draws).clamp_min(torch.finfo(torch.float64).tiny)
-    return (-torch.log(-torch.log(uniform_BN))).float().to(device)
+    return _moved((-torch.log(-torch.log(uniform_BN))).float(), device)
 
 
 def sampled_targets(scores_BN: Tensor, num_targets: int, noise_BN: Tensor) -> Tensor:
@@ -70,9 +70,15 @@ def spread_ranking(grid: Grid, seeds: Sequence[int], device: torch.device | str 
         (B, T·H·W) int64 in [0, 2^32).
     """
     shifts = [torch.randint(1 << PHASE_BITS, (1,), generator=_generator(seed)) for seed in seeds]
-    steps_3 = torch.tensor(PHASE_STEPS_THW, device=device)
-    phase_N = (token_positions(grid, device) * steps_3).sum(dim=1)
-    return (phase_N + torch.stack(shifts).to(device)) % (1 << PHASE_BITS)
+    t_N, y_N, x_N = token_positions(grid, device).unbind(dim=1)
+    step_t, step_y, step_x = PHASE_STEPS_THW
+    phase_N = t_N * step_t + y_N * step_y + x_N * step_x
+    return (phase_N + _moved(torch.stack(shifts), device)) % (1 << PHASE_BITS)
+
+
+def _moved(x: Tensor, device: torch.device | str) -> Tensor:
+    # A copy from pageable memory would make the host wait for all that the GPU has still to do.
+    return x.pin_memory().to(device, non_blocking=True) if torch.device(device).type == "cuda" else x.to(device)
 
 
 def _generator(seed: int) -> torch.Generator:

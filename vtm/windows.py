@@ -35,15 +35,22 @@ class WindowRun:
         return mine_BN.reshape(len(x_BN) * self.windows, tokens, *x_BN.shape[2:])
 
 
-def split_windows(grid: Grid, window_frames: int, budget: Budget) -> list[WindowRun]:
-    """Cut a clip into windows, the last one shorter where they do not divide its frames.
+def split_windows(grid: Grid, budget: Budget) -> list[WindowRun]:
+    """Cut a clip into the windows of a budget, the last one shorter where they do not divide its frames.
 
     A number of tokens is shared out in proportion to the frames, to the token.
+
+    Args:
+        grid: T, H, W.
+        budget: of the whole clip; without windows, the clip is one.
+
+    Returns:
+        The runs in order of time, each with the budget of one of its windows.
 
     Raises:
         MergeError: fewer tokens are asked for than there are windows.
     """
-    frames = grid[0]
+    frames, window_frames = grid[0], budget.window_frames or grid[0]
     spans = [(start, min(start + window_frames, frames)) for start in range(0, frames, window_frames)]
     wanted = budget.num_tokens
     if wanted is not None and wanted < len(spans):
@@ -52,9 +59,11 @@ def split_windows(grid: Grid, window_frames: int, budget: Budget) -> list[Window
     def shape(span: tuple[int, int]) -> tuple[int, Budget]:
         start, end = span
         if wanted is None:
-            return end - start, budget
+            return end - start, replace(budget, window_frames=None)
         # Never 0: a window's fair share is one token or more, and the last one gets what rounding left.
-        return end - start, replace(budget, num_tokens=wanted * end // frames - wanted * start // frames)
+        return end - start, replace(
+            budget, window_frames=None, num_tokens=wanted * end // frames - wanted * start // frames
+        )
 
     runs = []
     for (length, part), group in groupby(spans, key=shape):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from vtm.partition import boundary_targets, center_targets, complement, even_targets, strided_targets
+from vtm.partition import area_targets, complement, even_targets, strided_targets
 
 GRIDS = [(60, 16, 16), (3, 14, 14), (5, 12, 20), (4, 16, 8)]
 
@@ -16,7 +16,7 @@ def positions(target_M, grid):
 def test_center_takes_half_from_the_central_quarter(grid, partition_factor):
     frames, rows, columns = grid
     count = -(-frames * rows * columns // partition_factor)
-    target_M = center_targets(grid, count, partition_factor)
+    target_M = area_targets("center", grid, count, partition_factor)
     y_M, x_M = positions(target_M, grid)
     top, left = (rows - rows // 2) // 2, (columns - columns // 2) // 2
     inside_M = (y_M >= top) & (y_M < top + rows // 2) & (x_M >= left) & (x_M < left + columns // 2)
@@ -28,7 +28,7 @@ def test_center_takes_half_from_the_central_quarter(grid, partition_factor):
 def test_boundary_takes_half_from_the_border_and_a_sixth_from_the_centre(partition_factor):
     grid = (60, 16, 16)
     count = 60 * 256 // partition_factor
-    y_M, x_M = positions(boundary_targets(grid, count, partition_factor), grid)
+    y_M, x_M = positions(area_targets("boundary", grid, count, partition_factor), grid)
     on_border_M = (y_M == 0) | (y_M == 15) | (x_M == 0) | (x_M == 15)
     central_M = (y_M >= 4) & (y_M < 12) & (x_M >= 4) & (x_M < 12)
     assert int(on_border_M.sum()) == count // 2
@@ -36,12 +36,12 @@ def test_boundary_takes_half_from_the_border_and_a_sixth_from_the_centre(partiti
     assert len(y_M) == count
 
 
-@pytest.mark.parametrize("choose", [center_targets, boundary_targets])
+@pytest.mark.parametrize("area", ["center", "boundary"])
 @pytest.mark.parametrize("grid", [(1, 1, 1), (2, 1, 3), (3, 5, 7), (1, 2, 2)])
-def test_small_grids_give_any_number_of_targets(choose, grid):
+def test_small_grids_give_any_number_of_targets(area, grid):
     total = grid[0] * grid[1] * grid[2]
     for count in range(1, total + 1):
-        target_M = choose(grid, count)
+        target_M = area_targets(area, grid, count)
         assert len(set(target_M.tolist())) == count
         assert target_M.tolist() == sorted(target_M.tolist())
         assert 0 <= target_M.min() <= target_M.max() < total

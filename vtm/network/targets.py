@@ -8,14 +8,12 @@ Letters: B windows, N tokens of a window, M targets.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 from vtm.network.config import NetworkStrategy
-from vtm.partition import strided_targets
-from vtm.plan import Grid, MergePlan, token_positions
+from vtm.partition import Area, area_mask, strided_targets
+from vtm.plan import Grid, MergePlan
 from vtm.sampling import sampled_targets
 
 
@@ -39,7 +37,7 @@ def choose_targets(
     windows, tokens = shape
     count = -(-tokens // partition_factor)
     if strategy == "naive":
-        return strided_targets(tokens, partition_factor).to(score_BN.device).expand(windows, -1)
+        return strided_targets(tokens, partition_factor, score_BN.device).expand(windows, -1)
     if strategy in ("center", "boundary"):
         chosen_BN = _half_and_half(score_BN > 0.5, count)
         return chosen_BN.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :count]
@@ -67,28 +65,15 @@ def _evenly_marked(member_BN: Tensor, count_B1: Tensor, num_members_B1: Tensor) 
     return member_BN & ((rank_BN * count_B1) % num_members_B1.clamp_min(1) < count_B1)
 
 
-def area_cue(strategy: NetworkStrategy, plan: MergePlan, grid: Grid) -> Tensor:
+def area_cue(area: Area, plan: MergePlan, grid: Grid) -> Tensor:
     """Which groups belong to the area that half of the targets come from, by the position of their own target.
 
     Args:
-        strategy: `center` (the middle H/2 × W/2 of a frame) or `boundary` (its outermost quarter).
+        area: `center` or `boundary`, as `vtm.partition.area_mask` has them.
         plan: from the source patches to M groups.
         grid: T, H, W of the source patches.
 
     Returns:
         (B, M) float32: 1 in the area, 0 elsewhere.
     """
-    _, rows, columns = grid
-    inner = [side // 2 if strategy == "center" else _side_inside_border(side) for side in (rows, columns)]
-    position_N3 = token_positions(grid, plan.targets.device)
-    middle_N = torch.ones(len(position_N3), dtype=torch.bool, device=position_N3.device)
-    for axis, side, length in ((1, rows, inner[0]), (2, columns, inner[1])):
-        start = (side - length) // 2
-        middle_N &= (position_N3[:, axis] >= start) & (position_N3[:, axis] < start + length)
-    area_N = middle_N if strategy == "center" else ~middle_N
-    return area_N.float()[plan.targets]
-
-
-def _side_inside_border(side: int) -> int:
-    # The border is a quarter of the picture, so the rectangle inside it has the root of three quarters of each side.
-    return max(0, side - 2 * max(1, round(side * (1 - math.sqrt(0.75)) / 2)))
+    return area_mask(area, grid, plan.targets.device).float()[plan.targets]
