@@ -17,6 +17,7 @@ from jobs.labels import Label, LabelSet, Split, video_names
 from pipeline import TokenCache
 from pipeline.encode import clip_seed
 from pipeline.errors import InputError
+from vtm import token_motion
 from vtm.plan import Grid
 from vtm.training import ClipBatch
 
@@ -34,11 +35,18 @@ class ClipEntry:
 
 
 class ClipSource:
-    """The clips of some caches, with the labels of one split, batched by grid."""
+    """The clips of some caches, with the labels of one split, batched by grid.
 
-    def __init__(self, caches: Sequence[TokenCache], entries: Sequence[ClipEntry], *, classes: bool) -> None:
+    With `motion`, batches carry what the strategy of that name reads: caches hold no codec's motion, so that of the
+    tokens stands in for it.
+    """
+
+    def __init__(
+        self, caches: Sequence[TokenCache], entries: Sequence[ClipEntry], *, classes: bool, motion: bool = False
+    ) -> None:
         self._caches = caches
         self._classes = classes
+        self._motion = motion
         self.entries = tuple(entries)
 
     @property
@@ -78,12 +86,14 @@ class ClipSource:
         targets = [entry.target for entry in entries if entry.target is not None]
         # An epoch's own seeds in training: a partition drawn once would be learnt by heart.
         seeds = tuple(clip_seed(f"{entry.clip_id} {epoch}" if epoch else entry.clip_id) for entry in entries)
+        patches_BNC = torch.stack([clip.unmerged().float() for clip in clips])
         return ClipBatch(
-            patches=torch.stack([clip.unmerged().float() for clip in clips]),
+            patches=patches_BNC,
             grid=entries[0].grid,
             seeds=seeds,
             target=torch.tensor(targets, dtype=torch.int64 if self._classes else torch.float32) if targets else None,
             videos=tuple(entry.video_id for entry in entries),
+            motion=token_motion(patches_BNC, entries[0].grid) if self._motion else None,
         )
 
 
@@ -101,8 +111,15 @@ def open_caches(folders: Sequence[Path]) -> list[TokenCache]:
     return caches
 
 
-def labelled_clips(caches: Sequence[TokenCache], labels: LabelSet, split: Split) -> ClipSource:
-    """The clips whose video has a label of a split; one clip a label where a video has several."""
+def labelled_clips(caches: Sequence[TokenCache], labels: LabelSet, split: Split, *, motion: bool = False) -> ClipSource:
+    """The clips whose video has a label of a split; one clip a label where a video has several.
+
+    Args:
+        caches: of one encoder.
+        labels: of videos, by any of their names.
+        split: whose labels.
+        motion: whether batches carry the motion of each patch.
+    """
     by_name: Mapping[str, list[Label]] = defaultdict(list)
     for label in labels.labels:
         if label.split == split:
@@ -112,7 +129,7 @@ def labelled_clips(caches: Sequence[TokenCache], labels: LabelSet, split: Split)
         names = dict.fromkeys(video_names(video_id, uri))
         found = next((by_name[name] for name in names if name in by_name), [])
         entries += [ClipEntry(index, clip_id, video_id, grid, label.target) for label in found]
-    return ClipSource(caches, entries, classes=labels.task == "classification")
+    return ClipSource(caches, entries, classes=labels.task == "classification", motion=motion)
 
 
 def unlabelled_clips(caches: Sequence[TokenCache], *, held_out: bool) -> ClipSource:

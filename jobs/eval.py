@@ -58,7 +58,7 @@ def _score(options: argparse.Namespace, caches: Sequence[TokenCache]) -> dict[st
             f"{options.trained} was trained for a {network.config.task} with {network.config.outputs} outputs, "
             f"{options.labels} is a {labels.task} with {labels.outputs}"
         )
-    source = labelled_clips(caches, labels, options.split)
+    source = labelled_clips(caches, labels, options.split, motion=network.config.strategy == "motion")
     found = figures(labels.task, predict_videos(network, source.in_order(options.batch)))
     return {"rows": [{"split": options.split, "videos": source.videos, "clips": len(source.entries), **found}]}
 

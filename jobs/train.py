@@ -29,8 +29,6 @@ from vtm.training import Task, TrainingSettings, figures, labelled_objective, pr
 from vtm.training.unsupervised import credit_objective, scorer_figures
 
 Model = TypeVar("Model", bound=nn.Module)
-STRATEGIES = tuple(name for name in get_args(NetworkStrategy) if name != "motion")
-"""Caches hold no motion of each patch, so `motion` trains through the library alone."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("caches", metavar="CACHE", type=Path, nargs="+", help="run folders of `vtm extract --strategy none`")
     add("--out", metavar="DIR", type=Path, required=True, help="trained folder; a run in it goes on")
     add("--labels", metavar="PATH", type=Path, help="label file or folder; without it the scorer alone learns")
-    add("--strategy", choices=STRATEGIES, default=network.strategy)
+    strategy_help = "motion is that of the cached tokens, which stands in for the codec's"
+    add("--strategy", choices=get_args(NetworkStrategy), default=network.strategy, help=strategy_help)
     add("--partition-factor", type=int, default=network.partition_factor, help="one target in this many tokens")
     add("--merge-share", type=float, default=network.merge_share, help="share of the sources that merge")
     add("--widths", type=int, nargs="+", default=network.widths, help="channels after each block")
@@ -69,10 +68,11 @@ def run(options: argparse.Namespace) -> int:
         return _train_scorer(options, caches, in_width)
     labels = load_labels(options.labels)
     config = network_config(options, in_width, labels.outputs, labels.task)
-    held_out = labelled_clips(caches, labels, "val" if labels.counts()["val"] else "test")
+    clips = partial(labelled_clips, caches, labels, motion=config.strategy == "motion")
+    held_out = clips("val" if labels.counts()["val"] else "test")
     task = Task[VideoTokenMerging](
         objective=labelled_objective(options.auxiliary_weight),
-        **_data(options, labelled_clips(caches, labels, "train"), "training"),
+        **_data(options, clips("train"), "training"),
         validate=lambda model: figures(labels.task, predict_videos(model, held_out.in_order(options.batch))),
         score="accuracy" if labels.task == "classification" else "mse",
         keep_best=partial(save_model, options.out),

@@ -21,7 +21,7 @@ from pipeline.errors import EncodeError, SettingsError
 from pipeline.features import ClipFeatures, VitFeatures
 from pipeline.settings import EncoderDescription, Recipe
 from pipeline.values import DecodedClip, TokenSet
-from vtm import Grid, MergeError, MergePlan, Strategy, fidelity, identity_plan, merge_plan
+from vtm import Grid, MergeError, MergePlan, Strategy, fidelity, identity_plan, merge_plan, token_motion
 from vtm.budget import Budget
 from vtm.encoders import EncoderError, load_encoder
 from vtm.network import NetworkError, SaliencyScorer, VideoTokenMerging, load_network, load_scorer, stored_kind
@@ -64,6 +64,11 @@ class ClipEncoder:
         except (EncoderError, NetworkError) as error:
             raise SettingsError(str(error)) from error
 
+    @property
+    def _reads_token_motion(self) -> bool:
+        # A network learns from caches, which hold no codec's motion.
+        return self._network is not None and self._network.config.strategy == "motion"
+
     @torch.inference_mode()
     def encode(self, clip: DecodedClip, uri: str) -> TokenSet:
         """Encode and merge one clip.
@@ -104,7 +109,7 @@ class ClipEncoder:
             group=plan.group[0].cpu().numpy().astype(np.uint16 if plan.num_groups <= 1 << 16 else np.uint32),
             pooled=pooled_D.cpu().numpy(),
             fidelity=float(fidelity(sources_1ND, plan, stand_ins)[0]),
-            motion_source=clip.motion_source,
+            motion_source="tokens" if self._reads_token_motion else clip.motion_source,
             damaged_frames=clip.damaged_frames,
         )
 
@@ -112,7 +117,8 @@ class ClipEncoder:
         """Merge over the whole clip, by the network where there is one."""
         seed, grid = clip_seed(clip.spec.clip_id), features.grid
         if self._network is not None:
-            tokens_1MD, plan = self._network.tokens(features.patches_1KD, grid, seeds=[seed])
+            motion = token_motion(features.patches_1KD, grid) if self._reads_token_motion else None
+            tokens_1MD, plan = self._network.tokens(features.patches_1KD, grid, seeds=[seed], motion=motion)
             order_1M = _order_by_center(plan, grid)
             return _Merged(tokens_1MD.gather(1, order_1M[..., None].expand_as(tokens_1MD)), plan.reorder(order_1M))
         later = self._plan(features, clip, seed)

@@ -19,7 +19,7 @@ from pipeline.errors import FailureClass
 Interpolation = Literal["bicubic", "bilinear"]
 Resizer = Literal["torch", "pillow"]
 """`torch`: what the torchvision processors of transformers compute. `pillow`: what its Pillow processors compute."""
-MotionSource = Literal["codec", "frames", "none"]
+MotionSource = Literal["codec", "frames", "tokens", "none"]
 TimestampSource = Literal["stream", "ordinal"]
 ColourMatrix = Literal["rgb", "bt601", "bt709", "fcc", "smpte240m", "ycgco", "bt2020"]
 Transfer = Literal["sdr", "hlg", "pq"]

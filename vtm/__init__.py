@@ -11,6 +11,7 @@ from vtm.encoders import (
 )
 from vtm.fidelity import fidelity, token_cosines
 from vtm.merge import plan_from_targets
+from vtm.motion import token_motion
 from vtm.plan import Grid, MergeError, MergePlan, identity_plan
 from vtm.strategies import STRATEGIES, Strategy, merge_plan
 from vtm.tome import Schedule, bipartite_plan, removal_schedule, size_bias
@@ -37,4 +38,5 @@ __all__ = [
     "removal_schedule",
     "size_bias",
     "token_cosines",
+    "token_motion",
 ]

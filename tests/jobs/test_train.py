@@ -10,9 +10,14 @@ import torch
 from safetensors.torch import load_file
 
 from jobs.cli import main
+from jobs.clip_batches import labelled_clips
+from jobs.labels import load_labels
+from pipeline import TokenCache
 from pipeline.shards.manifest import write_shard
 from tests.pipeline.clips_made import RUN, made_clip
+from vtm import token_motion
 from vtm.network import load_network, load_scorer, stored_kind
+from vtm.training import figures, predict_videos
 
 VIDEOS = 21
 SMALL = ["--widths", "6", "5", "--windows", "1", "3", "--heads", "1", "--head-width", "5", "--partition-factor", "3"]
@@ -87,6 +92,19 @@ def test_values_are_learnt_by_a_regression(cache: Path, tmp_path: Path) -> None:
     path.write_text("video_id,label,split\n" + "".join(rows))
     assert run_training(cache, tmp_path / "net", "--labels", path, "--strategy", "naive") == 0
     assert load_network(tmp_path / "net").config.task == "regression"
+
+
+def test_motion_is_that_of_the_cached_tokens(
+    cache: Path, labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "net"
+    assert run_training(cache, out, "--labels", labels, "--strategy", "motion") == 0
+    assert main(["eval", str(out), str(cache), "--labels", str(labels)]) == 0
+    found = capsys.readouterr().out
+    network = load_network(out)
+    batch = next(labelled_clips([TokenCache(cache)], load_labels(labels), "test", motion=True).in_order(8))
+    torch.testing.assert_close(batch.motion, token_motion(batch.patches, (3, 2, 5)), rtol=0, atol=0)
+    assert f"accuracy {figures('classification', predict_videos(network, [batch]))['accuracy']:.4f}" in found
 
 
 def test_scorer_learns_without_labels(cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -64,7 +64,7 @@ def test_merging_inside_the_encoder_too(strategy: str, videos: list[Path], tiny_
         assert int(clip.sizes.sum()) == frames * rows * columns
 
 
-def trained(folder: Path, kind: str, width: int = DIM) -> Path:
+def trained(folder: Path, kind: str, width: int = DIM, strategy: Any = "learnable") -> Path:
     torch.manual_seed(5)
     if kind == "scorer":
         save_model(folder, SaliencyScorer(ScorerConfig(in_width=width)))
@@ -72,7 +72,7 @@ def trained(folder: Path, kind: str, width: int = DIM) -> Path:
         config = NetworkConfig(
             in_width=width,
             outputs=3,
-            strategy="learnable",
+            strategy=strategy,
             widths=(16, 10),
             windows_frames=(1, 3),
             partition_factor=3,
@@ -91,8 +91,11 @@ def test_a_trained_scorer(videos: list[Path], tiny_encoder: Path, tmp_path: Path
     assert {clip.tokens.shape[1] for clip in TokenCache(tmp_path / "out")} == {DIM}
 
 
-def test_a_trained_network_writes_its_own_tokens(videos: list[Path], tiny_encoder: Path, tmp_path: Path) -> None:
-    folder = trained(tmp_path / "network", "network")
+@pytest.mark.parametrize("strategy", ["learnable", "motion"])
+def test_a_trained_network_writes_its_own_tokens(
+    strategy: str, videos: list[Path], tiny_encoder: Path, tmp_path: Path
+) -> None:
+    folder = trained(tmp_path / "network", "network", strategy=strategy)
     with pytest.raises(SettingsError, match="leave out --keep"):
         run(videos, tmp_path / "out", tiny_recipe(tiny_encoder, strategy="learnable", keep=0.5, vtm=str(folder)))
     recipe = tiny_recipe(tiny_encoder, strategy="learnable", keep=None, vtm=str(folder))
@@ -102,6 +105,7 @@ def test_a_trained_network_writes_its_own_tokens(videos: list[Path], tiny_encode
     assert rows_of(tmp_path / "out") == rows_of(tmp_path / "again")
     for clip in TokenCache(tmp_path / "out"):
         assert clip.tokens.shape[1] == 10
+        assert clip.motion_source == ("tokens" if strategy == "motion" else "none")
         assert int(clip.sizes.sum()) == int(np.prod(clip.grid_thw))
 
 
