@@ -10,19 +10,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from jobs.bench_network import peak_bytes
+from jobs.row_process import in_own_process, machine_name, peak_bytes, wait_for
 from vtm import STRATEGIES, Grid, bipartite_plan, merge_plan
 
 Merge = Callable[[Tensor], Tensor]
@@ -60,8 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure and print; returns the exit code."""
     grid = (args.frames, args.patches[0], args.patches[1])
-    name = torch.cuda.get_device_name(args.device) if args.device.startswith("cuda") else platform.processor()
-    machine = f"{args.device} {name or platform.machine()}, {args.threads} threads, torch {torch.__version__}"
+    machine = machine_name(args.device, args.threads)
     rows = []
     for dim in args.dims:
         for row_name in args.names:
@@ -74,9 +70,7 @@ def run(args: argparse.Namespace) -> int:
                 device=args.device,
                 threads=args.threads,
             )
-            # A fresh process for each row: peak memory is a process's, and one row's freed pages are not another's.
-            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-                rows.append(pool.submit(measure_row, request).result())
+            rows.append(in_own_process(measure_row, request))
     if args.json:
         print(json.dumps({"machine": machine, "rows": rows}))
         return 0
@@ -100,10 +94,10 @@ def measure_row(request: RowRequest) -> dict[str, Any]:
     peak = peak_bytes(device) - before_bytes
     seconds = []
     for _ in range(request.repeats):
-        _wait(device)
+        wait_for(device)
         start_s = time.perf_counter()
         merge(x_1ND)
-        _wait(device)
+        wait_for(device)
         seconds.append(time.perf_counter() - start_s)
     return {
         "name": request.name,
@@ -169,11 +163,6 @@ def dense_merge(x_1ND: Tensor, partition_factor: int) -> Tensor:
     nearest_S = (unit_ND[is_source_N] @ unit_ND[~is_source_N].T).argmax(dim=1)
     total_MD = x_ND[~is_source_N].index_add(0, nearest_S, x_ND[is_source_N])
     return (total_MD / (1 + nearest_S.bincount(minlength=len(total_MD)))[:, None])[None]
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 ROWS = (*(strategy for strategy in STRATEGIES if strategy != "none"), "dense matrix", "tome rounds", "vtm tome rounds")

@@ -8,22 +8,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
-from multiprocessing import get_context
-from pathlib import Path
 from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
+from jobs.row_process import in_own_process, machine_name, peak_bytes, wait_for
 from vtm.network import NetworkConfig, VideoTokenMerging
 from vtm.network.block import VideoBlock
 from vtm.network.config import Attention, NetworkStrategy
@@ -79,22 +74,30 @@ def run(args: argparse.Namespace) -> int:
     rows: list[dict[str, Any]] = []
     for attention in args.attention:
         rows += _rows(args, attention)
+    machine = f"{machine_name(args.device, args.threads)}, {args.dtype}"
     if args.json:
-        print(json.dumps({"machine": _machine(args), "rows": rows}))
+        print(json.dumps({"machine": machine, "rows": rows}))
         return 0
-    print(f"{args.frames} frames of {args.patches[0]} x {args.patches[1]} tokens, width {args.width}: {_machine(args)}")
+    print(f"{args.frames} frames of {args.patches[0]} x {args.patches[1]} tokens, width {args.width}: {machine}")
     for row in rows:
-        stages = ", ".join(f"{stage} {row[f'{stage}_s'] * 1e3:.0f}" for stage in STAGES)
-        print(
-            f"{row['attention']:6} {row['name']:10} {row['clips_per_s']:8.3f} clips/s {row['times_baseline']:6.2f} x  "
-            f"{row['peak_bytes'] / 1e6:8.0f} MB ({row['memory_saved_share']:+.0%} saved)  ms: {stages}"
-        )
+        print(_line(row))
     return 0
+
+
+def _line(row: dict[str, Any]) -> str:
+    ratios = "no baseline in this run"
+    if "times_baseline" in row:
+        ratios = f"{row['times_baseline']:6.2f} x, {row['memory_saved_share']:+.0%} memory saved"
+    stages = ", ".join(f"{stage} {row[f'{stage}_s'] * 1e3:.0f}" for stage in STAGES)
+    return (
+        f"{row['attention']:6} {row['name']:10} {row['clips_per_s']:8.3f} clips/s {row['peak_bytes'] / 1e6:8.0f} MB  "
+        f"{ratios}  ms: {stages}"
+    )
 
 
 def _rows(args: argparse.Namespace, attention: Attention) -> list[dict[str, Any]]:
     requests = [_request(args, strategy, attention) for strategy in args.strategies]
-    rows = [_in_own_process(request) for request in requests]
+    rows = [in_own_process(measure_row, request) for request in requests]
     baseline = next((row for row in rows if row["name"] == "baseline"), None)
     if baseline is None:
         return rows
@@ -129,18 +132,13 @@ def _request(args: argparse.Namespace, strategy: NetworkStrategy, attention: Att
     )
 
 
-def _in_own_process(request: RowRequest) -> dict[str, Any]:
-    # A fresh process for each row: peak memory is a process's, and one row's freed pages are not another's.
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(measure_row, request).result()
-
-
 @torch.inference_mode()
 def measure_row(request: RowRequest) -> dict[str, Any]:
     """Time one network; what a child process does.
 
     Returns:
-        The row: name, attention, clips_per_s, peak_bytes, multiply_adds, and seconds a batch by stage.
+        The row: name, attention, clips_per_s, peak_bytes, multiply_adds, and seconds a batch by stage; `run` adds the
+        ratios to the baseline of the same run.
     """
     torch.set_num_threads(request.threads)
     torch.manual_seed(0)
@@ -159,24 +157,17 @@ def measure_row(request: RowRequest) -> dict[str, Any]:
         "attention": request.config.attention,
         "clips_per_s": request.batch / statistics.median(seconds),
         "peak_bytes": peak,
-        "times_baseline": float("nan"),
-        "memory_saved_share": float("nan"),
         "multiply_adds": multiply_adds(request.config, request.grid),
         **_stage_seconds(network, patches, request.grid, motion),
     }
 
 
 def _seconds(network: VideoTokenMerging, patches: Tensor, grid: Grid, motion: Tensor | None) -> float:
-    _wait(patches.device)
+    wait_for(patches.device)
     start_s = time.perf_counter()
     network(patches, grid, motion=motion)
-    _wait(patches.device)
+    wait_for(patches.device)
     return time.perf_counter() - start_s
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _stage_seconds(network: VideoTokenMerging, patches: Tensor, grid: Grid, motion: Tensor | None) -> dict[str, float]:
@@ -184,7 +175,7 @@ def _stage_seconds(network: VideoTokenMerging, patches: Tensor, grid: Grid, moti
     marks: list[tuple[str, float]] = []
 
     def mark(stage: str) -> None:
-        _wait(patches.device)
+        wait_for(patches.device)
         marks.append((stage, time.perf_counter()))
 
     for block in network.blocks:
@@ -218,25 +209,6 @@ def multiply_adds(config: NetworkConfig, grid: Grid) -> int:
         total += tokens * width_att * width_out
         width = width_out
     return total
-
-
-def peak_bytes(device: torch.device) -> int:
-    """The most memory this process held at once: on the GPU, or resident on the host."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    status = Path("/proc/self/status")
-    if status.is_file():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024
-    unit_bytes = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit_bytes
-
-
-def _machine(args: argparse.Namespace) -> str:
-    name = torch.cuda.get_device_name(args.device) if str(args.device).startswith("cuda") else platform.processor()
-    return (
-        f"{args.device} {name or platform.machine()}, {args.threads} threads, torch {torch.__version__}, {args.dtype}"
-    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
