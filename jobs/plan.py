@@ -93,7 +93,8 @@ def estimate(inputs: list[str], recipe: Recipe, unit_clips: int) -> list[Estimat
             rows.append(_failed(source.uri, f"[{error.failure}] {error}"))
             continue
         frames = [len(clip.frame_pts) for unit in units for clip in unit.clips]
-        sources = [count * picture.grid_hw[0] * picture.grid_hw[1] for count in frames]
+        steps = [-(-count // encoder.frames_per_token_row) for count in frames]
+        sources = [count * picture.grid_hw[0] * picture.grid_hw[1] for count in steps]
         tokens = [tokens_left(recipe, count) for count in sources]
         per_token = encoder.dim * _itemsize(recipe) + 4 + 12
         rows.append(

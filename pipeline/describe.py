@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from pipeline.errors import SettingsError
+from pipeline.foreign.describe import describe_foreign, is_foreign
 from pipeline.settings import EncoderDescription, Recipe
 from pipeline.values import PictureSpec, Resizer
 from vtm import encoders
@@ -26,7 +27,7 @@ def describe_encoder(recipe: Recipe, device: str) -> tuple[EncoderDescription, P
         SettingsError: the encoder cannot be had, or lacks something.
     """
     try:
-        known = encoders.describe_encoder(recipe.encoder, layer=recipe.layer, revision=recipe.revision)
+        known = _find_encoder(recipe)
     except EncoderError as error:
         raise SettingsError(str(error)) from error
     trained = None if recipe.vtm is None else describe_trained(recipe.vtm, known.dim)
@@ -42,8 +43,40 @@ def describe_encoder(recipe: Recipe, device: str) -> tuple[EncoderDescription, P
         dim=known.dim if trained is None else trained.dim,
         compute_dtype=resolve_compute_dtype(recipe.compute_dtype, device),
         vtm_sha256=None if trained is None else trained.sha256,
+        architecture=known.architecture,
+        frames_per_pass=known.frames_per_pass,
+        frames_per_token_row=known.frames_per_token_row,
     )
     return description, picture_spec(known.image, recipe.resize)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """An encoder before it is loaded; fields as in `EncoderDescription`."""
+
+    dim: int
+    image: ImageSpec
+    weights_sha256: str
+    architecture: str | None = None
+    frames_per_pass: int = 1
+    frames_per_token_row: int = 1
+
+
+def _find_encoder(recipe: Recipe) -> _Found:
+    """Our own vision transformer wherever it knows the family, else a model of `transformers`."""
+    if is_foreign(recipe.encoder, recipe.revision):
+        foreign = describe_foreign(recipe)
+        geometry = foreign.geometry
+        return _Found(
+            dim=geometry.layout.dim,
+            image=geometry.image,
+            weights_sha256=foreign.weights_sha256,
+            architecture=geometry.architecture,
+            frames_per_pass=geometry.input.frames_per_pass,
+            frames_per_token_row=geometry.input.frames_per_token_row,
+        )
+    own = encoders.describe_encoder(recipe.encoder, layer=recipe.layer, revision=recipe.revision)
+    return _Found(dim=own.dim, image=own.image, weights_sha256=own.weights_sha256)
 
 
 def picture_spec(image: ImageSpec, resizer: Resizer = "torch") -> PictureSpec:

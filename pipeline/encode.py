@@ -19,6 +19,8 @@ from torch import Tensor
 from pipeline.describe import TORCH_DTYPES
 from pipeline.errors import EncodeError, SettingsError
 from pipeline.features import ClipFeatures, VitFeatures
+from pipeline.foreign.describe import foreign_features
+from pipeline.foreign.features import ForeignFeatures
 from pipeline.settings import EncoderDescription, Recipe
 from pipeline.values import DecodedClip, TokenSet
 from vtm import Grid, MergeError, MergePlan, Strategy, fidelity, identity_plan, merge_plan, token_motion
@@ -45,18 +47,11 @@ class ClipEncoder:
 
     def __init__(self, recipe: Recipe, description: EncoderDescription, device: str) -> None:
         self._recipe = recipe
+        self._frames_per_row = description.frames_per_token_row
         self._network: VideoTokenMerging | None = None
         self._scorer: SaliencyScorer | None = None
         try:
-            encoder = load_encoder(
-                recipe.encoder,
-                layer=recipe.layer,
-                revision=recipe.revision,
-                dtype=TORCH_DTYPES[description.compute_dtype],
-                device=device,
-                encoder_keep=recipe.encoder_keep,
-            )
-            self._features = VitFeatures(encoder, recipe.batch_frames)
+            self._features = _load_features(recipe, description, device)
             if recipe.vtm is not None and stored_kind(recipe.vtm) == "network":
                 self._network = load_network(recipe.vtm, device)
             elif recipe.vtm is not None:
@@ -148,10 +143,35 @@ class ClipEncoder:
             keep=keep,
             num_tokens=num_tokens,
             seed=seed,
-            motion=None if clip.motion is None else torch.from_numpy(clip.motion)[None],
+            motion=None if clip.motion is None else _motion_on(features.grid, clip.motion, self._frames_per_row),
             saliency=saliency,
             features=features.patches_1KD,
         )
+
+
+def _load_features(recipe: Recipe, description: EncoderDescription, device: str) -> VitFeatures | ForeignFeatures:
+    """What turns frames into features."""
+    dtype = TORCH_DTYPES[description.compute_dtype]
+    if description.architecture is not None:
+        return foreign_features(recipe, dtype, device)
+    encoder = load_encoder(
+        recipe.encoder,
+        layer=recipe.layer,
+        revision=recipe.revision,
+        dtype=dtype,
+        device=device,
+        encoder_keep=recipe.encoder_keep,
+    )
+    return VitFeatures(encoder, recipe.batch_frames)
+
+
+def _motion_on(grid: Grid, motion_THW: NDArray[np.float32], frames_per_row: int) -> Tensor:
+    """The motion of sampled frames on the grid of the features, (1, T, H, W): the mean of what each patch covers."""
+    motion = torch.from_numpy(motion_THW)
+    if tuple(motion.shape) != grid:
+        rows = [part.mean(dim=0) for part in torch.split(motion, frames_per_row)]
+        motion = torch.nn.functional.adaptive_avg_pool2d(torch.stack(rows), grid[1:])
+    return motion[None]
 
 
 def _order_by_center(plan: MergePlan, grid: Grid) -> Tensor:

@@ -66,6 +66,8 @@ def extract(inputs: Sequence[str], out: Path, recipe: Recipe, execution: Executi
         plan = read_plan(out / "plan")
     if new or unfinished(out, plan, read_manifests(out), execution.format, execution.retry_failed):
         engine = make_engine(execution)
+        if job.encoder.architecture is not None:
+            listener.note(f"{job.encoder.name}: run by transformers ({job.encoder.architecture}), merged after it")
         try:
             engine.start(job)
             for batch in scan_in_batches(engine, new, job, found):
@@ -103,7 +105,8 @@ def prepare(out: Path, recipe: Recipe, execution: Execution) -> Job:
     """
     device = pick_device(execution.gpus)
     encoder, picture = describe_encoder(recipe, device)
-    versions = {name: importlib.metadata.version(name) for name in RECORDED_PACKAGES}
+    packages = RECORDED_PACKAGES if encoder.architecture is None else (*RECORDED_PACKAGES, "transformers")
+    versions = {name: importlib.metadata.version(name) for name in packages}
     run = RunDescription(recipe=recipe, encoder=encoder, picture=picture_json(picture), versions=versions).to_json()
     open_run(out, run)
     return Job(

@@ -36,7 +36,7 @@ class Preview:
 
     clip: TokenSet
     shown: tuple[int, ...]
-    """Positions of the frames among the clip's T."""
+    """Positions of the frames among those sampled; of several that share a step of the grid, the first."""
     frames: NDArray[np.uint8] | None
     """(len(shown), height, width, 3) RGB; None where the video is not there any more."""
     group: NDArray[np.int64]
@@ -69,17 +69,20 @@ def preview_clips(out: Path, num_clips: int, num_frames: int) -> Iterator[Previe
     """Clips spread over the run, each with frames spread over it."""
     total = sum(manifest.num_clips for manifest in read_manifests(out).values())
     wanted = set(np.linspace(0, total - 1, min(num_clips, total)).round().astype(int).tolist()) if total else set()
-    picture = PictureSpec(**read_run(out)["deciding"]["picture"])
+    run = read_run(out)
+    picture = PictureSpec(**run["deciding"]["picture"])
+    frames_per_row = run["encoder"].get("frames_per_token_row", 1)
     plan = read_plan(out / "plan")
     for position, clip in enumerate(committed_clips(out)):
         if position in wanted:
             count = clip.grid_thw[0]
-            shown = np.unique(np.linspace(0, count - 1, min(num_frames, count)).round().astype(int))
+            rows = np.unique(np.linspace(0, count - 1, min(num_frames, count)).round().astype(int))
+            shown = (rows * frames_per_row).tolist()
             yield Preview(
                 clip=clip,
-                shown=tuple(shown.tolist()),
-                frames=_frames(plan, clip, shown.tolist(), picture),
-                group=clip.group.astype(np.int64).reshape(clip.grid_thw)[shown],
+                shown=tuple(shown),
+                frames=_frames(plan, clip, shown, picture),
+                group=clip.group.astype(np.int64).reshape(clip.grid_thw)[rows],
             )
 
 

@@ -176,6 +176,12 @@ class EncoderDescription:
     """The arithmetic's dtype after `auto` was resolved."""
     vtm_sha256: str | None = None
     """Hash of the trained scorer or network, where one is used."""
+    architecture: str | None = None
+    """Class of `transformers` that runs it; None for the project's own vision transformer."""
+    frames_per_pass: int = 1
+    """A video model's own clip length, into which a clip's frames are cut."""
+    frames_per_token_row: int = 1
+    """Frames that one step of the grid in time stands for: a video model's tubelet. The last may hold fewer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,6 +200,9 @@ class RunDescription:
         recipe = recipe_json(self.recipe)
         for name in ("encoder", "revision", "vtm", "compute_dtype", "keep"):
             recipe.pop(name)
+        if self.encoder.architecture is not None:
+            foreign = ("architecture", "frames_per_pass", "frames_per_token_row")
+            recipe |= {name: getattr(self.encoder, name) for name in foreign}
         return recipe | {
             "keep": self.recipe.share_kept,
             "schema_version": SCHEMA_VERSION,

@@ -53,7 +53,7 @@ def verify(out: Path) -> Verdict:
                 for clip in read_shard(out / "shards" / name):
                     seen[clip.clip_id] += 1
                     spans[clip.video_id].append((clip.start_ns, clip.end_ns, clip.clip_index))
-                    problems += clip_problems(clip)
+                    problems += clip_problems(clip, run["encoder"].get("frames_per_token_row", 1))
             except (OSError, ValueError, KeyError) as error:
                 problems.append(f"{name}: cannot be read: {error}")
     problems += [f"clip {clip_id} is there {count} times" for clip_id, count in seen.items() if count > 1]
@@ -82,12 +82,14 @@ def _shard_problems(out: Path, manifest: ShardManifest, fingerprint: str) -> lis
     return problems
 
 
-def clip_problems(clip: TokenSet) -> list[str]:
+def clip_problems(clip: TokenSet, frames_per_token_row: int = 1) -> list[str]:
     """What is wrong within one clip."""
     num_tokens = len(clip.tokens)
+    num_rows = -(-len(clip.frame_time_ns) // frames_per_token_row)
     num_sources = int(np.prod(clip.grid_thw))
     checks = {
-        "no frames": len(clip.frame_time_ns) > 0 and clip.grid_thw[0] == len(clip.frame_time_ns),
+        "no frames": len(clip.frame_time_ns) > 0,
+        f"T is not the number of frames over {frames_per_token_row}, rounded up": clip.grid_thw[0] == num_rows,
         "frame times do not increase": bool(np.all(np.diff(clip.frame_time_ns) > 0)),
         "sizes do not sum to T*H*W": int(clip.sizes.sum()) == num_sources,
         "sizes and tokens differ in number": len(clip.sizes) == num_tokens,

@@ -56,7 +56,12 @@ def test_product_never_imports_tests(package: str) -> None:
 
 @pytest.mark.parametrize(
     ("library", "home"),
-    [("av", "pipeline/decode/"), ("ray", "pipeline/engine/ray_"), ("pyarrow", "pipeline/shards/")],
+    [
+        ("av", "pipeline/decode/"),
+        ("ray", "pipeline/engine/ray_"),
+        ("pyarrow", "pipeline/shards/"),
+        ("transformers", "pipeline/foreign/library.py"),
+    ],
 )
 def test_each_heavy_library_has_one_home(library: str, home: str) -> None:
     outside = {user for user in users_of(library) if not user.startswith((home, "jobs/bench_", "jobs/labels/"))}
@@ -66,8 +71,8 @@ def test_each_heavy_library_has_one_home(library: str, home: str) -> None:
 
 def test_vtm_imports_torch_and_little_else() -> None:
     allowed = {"torch", "numpy", "safetensors", "vtm"} | set(sys.stdlib_module_names)
-    # The hub client, its tokenizers and the adapter for other encoders are optional and imported where they are used.
-    optional = {"huggingface_hub", "tokenizers", "transformers"}
+    # The hub client and its tokenizers are optional and imported where they are used.
+    optional = {"huggingface_hub", "tokenizers"}
     found = {module.split(".")[0] for path in FILES if path.parts[-2] != "jobs" for module in _vtm_imports(path)}
     assert found <= allowed | optional
 
@@ -90,7 +95,7 @@ def test_decode_imports_nothing_of_vtm() -> None:
     [
         ("import pipeline", ("torch", "pyarrow", "ray", "av")),
         ("import pipeline.decode", ("ray", "pyarrow", "vtm")),
-        ("import pipeline.engine.inline", ("ray",)),
+        ("import pipeline.engine.inline", ("ray", "transformers")),
         ("import jobs.cli", ("torch", "ray", "av")),
     ],
 )

@@ -39,7 +39,7 @@ class CachedClip:
     start_ns: int
     end_ns: int
     frame_time_ns: Array
-    """(T,) int64."""
+    """(F,) int64, of the sampled frames: F = T, but of a video model's tubelets, where T = ceil(F / tubelet)."""
     grid_thw: tuple[int, int, int]
     tokens: Array
     """(M, D): float16, float32, or bfloat16 (float32 in numpy, which has no bfloat16); int8 comes back as float32."""
@@ -54,6 +54,13 @@ class CachedClip:
     fidelity: float
     motion_source: str
     damaged_frames: int
+    frames_per_token_row: int = 1
+    """Frames that one step of the grid in time stands for: a video model's tubelet. The last may hold fewer."""
+
+    @property
+    def row_time_ns(self) -> Array:
+        """(T,) int64: the time of the first frame of each step of the grid."""
+        return self.frame_time_ns[:: self.frames_per_token_row]
 
     def unmerged(self) -> Array:
         """Each source patch's token, (N, D)."""
@@ -177,12 +184,13 @@ class TokenCache:
             rows = file.metadata.row_group(group).num_rows
             if row < rows:
                 table = file.read_row_group(group)
-                return cached_clip(clip_of(table.slice(row, 1).to_pylist()[0]), self._arrays)
+                per_row = self.run["encoder"].get("frames_per_token_row", 1)
+                return cached_clip(clip_of(table.slice(row, 1).to_pylist()[0]), self._arrays, per_row)
             row -= rows
         raise RunFolderError(f"{self._files[shard]} holds fewer rows than its manifest says: run `vtm verify`")
 
 
-def cached_clip(clip: TokenSet, arrays: Arrays) -> CachedClip:
+def cached_clip(clip: TokenSet, arrays: Arrays, frames_per_token_row: int = 1) -> CachedClip:
     """A token set with its arrays in the form a consumer computes with."""
     converted: dict[str, Any] = {
         "tokens": _tokens(clip, arrays),
@@ -195,6 +203,7 @@ def cached_clip(clip: TokenSet, arrays: Arrays) -> CachedClip:
     if arrays == "torch":
         # Copied, because the bytes of a file may not be written to and torch has no read-only tensors.
         converted = {k: v if isinstance(v, torch.Tensor) else torch.from_numpy(v.copy()) for k, v in converted.items()}
+    converted["frames_per_token_row"] = frames_per_token_row
     same = {f.name: getattr(clip, f.name) for f in fields(CachedClip) if f.name not in converted}
     return CachedClip(**same, **converted)
 
