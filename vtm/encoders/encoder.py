@@ -112,7 +112,9 @@ class Encoder(nn.Module):
             cls=tokens_BSD[:, 0] if config.has_cls else None,
             registers=tokens_BSD[:, int(config.has_cls) : num_prefix] if config.num_registers else None,
             pooled=self.head(normed_BSD) if self.head is not None else None,
-            saliency=attention_saliency(attention, num_tokens, has_cls=config.has_cls) if saliency else None,
+            saliency=attention_saliency(attention.queries, attention.keys, num_tokens, has_cls=config.has_cls)
+            if saliency
+            else None,
             plan=merged.plan if merged else None,
             sizes=merged.sizes if merged else None,
         )

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vtm.encoders.config import VitConfig
-from vtm.encoders.vit import ACTIVATE
+from vtm.encoders.linear import ACTIVATE
 
 
 class DensePooler(nn.Module):

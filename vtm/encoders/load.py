@@ -12,6 +12,7 @@ from vtm.encoders.encoder import Encoder
 from vtm.encoders.errors import EncoderError
 from vtm.encoders.families import vit_config
 from vtm.encoders.image import image_spec
+from vtm.encoders.linear import pack_linear_maps
 from vtm.encoders.state import State, own_keys, present_config, read_state
 from vtm.plan import MergeError
 
@@ -65,7 +66,9 @@ def load_encoder(
     state = read_state(checkpoint, keys, config, num_blocks=num_blocks, grid_hw=image.grid_hw)
     _place(encoder, state, dtype)
     encoder.weights_sha256 = checkpoint.weights_sha256()
-    return encoder.requires_grad_(False).eval().to(device)
+    encoder = encoder.requires_grad_(False).eval().to(device)
+    pack_linear_maps(encoder)
+    return encoder
 
 
 def block_count(layer: int, config: VitConfig) -> int:

@@ -5,24 +5,16 @@ Letters: B frames, N patches, S tokens (prefix and patches), D channels, d chann
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vtm.encoders.attention import Attention, gather_values
 from vtm.encoders.config import Activation, VitConfig
+from vtm.encoders.linear import ACTIVATE, Linear
 from vtm.encoders.positions import Rotary, resize_table, rotary_angles, rotary_of, rotate
-
-ACTIVATE: dict[Activation, Callable[[Tensor], Tensor]] = {
-    "gelu": F.gelu,
-    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
-    "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
-    "relu": F.relu,
-    "silu": F.silu,
-}
 
 
 class Block(nn.Module):
@@ -35,35 +27,39 @@ class Block(nn.Module):
         self.activation: Activation = config.activation
         self.gated = config.gated_mlp
         self.norm1 = nn.LayerNorm(dim, eps=config.norm_eps)
-        self.qkv = nn.Linear(dim, 3 * dim, bias=bool({"q", "k", "v"} & config.biases))
-        self.proj = nn.Linear(dim, dim, bias="proj" in config.biases)
+        self.qkv = Linear(dim, 3 * dim, bias=bool({"q", "k", "v"} & config.biases))
+        self.proj = Linear(dim, dim, bias="proj" in config.biases)
         self.norm2 = nn.LayerNorm(dim, eps=config.norm_eps)
-        self.fc1 = nn.Linear(dim, hidden * (2 if self.gated else 1), bias="fc1" in config.biases)
-        self.fc2 = nn.Linear(hidden, dim, bias="fc2" in config.biases)
+        self.fc1 = Linear(dim, hidden * (2 if self.gated else 1), bias="fc1" in config.biases)
+        self.fc2 = Linear(hidden, dim, bias="fc2" in config.biases)
 
     def project(self, x_BSD: Tensor, rotary: Rotary | None) -> Attention:
         """Queries, keys and values of the normed tokens."""
         batch, tokens, dim = x_BSD.shape
         qkv: Tensor = self.qkv(self.norm1(x_BSD))
         split = qkv.view(batch, tokens, 3, self.num_heads, dim // self.num_heads)
-        queries, keys, values = split.permute(2, 0, 3, 1, 4).contiguous()
+        queries, keys, values = split.permute(2, 0, 3, 1, 4)
         if rotary is not None:
             queries, keys = rotate(queries, rotary), rotate(keys, rotary)
         return Attention(queries, keys, values, qkv[..., dim : 2 * dim])
 
     def attend(self, x_BSD: Tensor, attention: Attention, bias_B11S: Tensor | None = None) -> Tensor:
         """Add what attention gathers; `bias_B11S` is added to its logits."""
-        return x_BSD + cast(Tensor, self.proj(gather_values(attention, bias_B11S)))
+        return self.add(x_BSD, gather_values(attention.queries, attention.keys, attention.values, bias_B11S))
+
+    def add(self, x_BSD: Tensor, gathered_BSD: Tensor) -> Tensor:
+        """Add what attention has gathered."""
+        return self.proj.added_to(x_BSD, gathered_BSD)
 
     def transform(self, x_BSD: Tensor) -> Tensor:
         """Add what the MLP makes of each token."""
-        hidden = self.fc1(self.norm2(x_BSD))
+        normed_BSD = self.norm2(x_BSD)
         if self.gated:
-            gate, up = hidden.chunk(2, dim=-1)
+            gate, up = self.fc1(normed_BSD).chunk(2, dim=-1)
             hidden = ACTIVATE[self.activation](gate) * up
         else:
-            hidden = ACTIVATE[self.activation](hidden)
-        return x_BSD + cast(Tensor, self.fc2(hidden))
+            hidden = self.fc1.activated(normed_BSD, self.activation)
+        return self.fc2.added_to(x_BSD, hidden)
 
     def forward(self, x_BSD: Tensor, rotary: Rotary | None = None) -> Tensor:
         """One block, (B, S, D) to (B, S, D)."""
@@ -78,7 +74,7 @@ class VisionTransformer(nn.Module):
         self.config = config
         self.grid_hw = grid_hw
         dim, patch_px, (rows, columns) = config.dim, config.patch_px, grid_hw
-        self.patch = nn.Linear(3 * patch_px * patch_px, dim, bias="patch" in config.biases)
+        self.patch = Linear(3 * patch_px * patch_px, dim, bias="patch" in config.biases)
         self.prefix = nn.Parameter(torch.empty(config.num_prefix, dim))
         self.positions: nn.Parameter | None = None
         self.grid_positions: nn.Parameter | None = None
