@@ -203,10 +203,24 @@ def normalise(frames: NDArray[np.uint8] | Tensor, spec: ImageSpec, device: torch
     Raises:
         EncoderError: the frames have another size or dtype.
     """
+    return standardise(encoder_frames(frames, spec), spec, device).permute(0, 3, 1, 2)
+
+
+def encoder_frames(frames: NDArray[np.uint8] | Tensor, spec: ImageSpec) -> Tensor:
+    """Check that these are RGB frames of the encoder's size; returns them as a tensor without copying.
+
+    Raises:
+        EncoderError: the frames have another size or dtype.
+    """
     frames_THW3 = as_frames(frames)
     expected = (spec.crop_height_px, spec.crop_width_px)
     if tuple(frames_THW3.shape[1:3]) != expected:
         raise EncoderError(f"frames are {tuple(frames_THW3.shape[1:3])} px, expected {expected}; preprocess() resizes")
-    values_THW3 = frames_THW3.to(device, non_blocking=True).float() * spec.rescale
+    return frames_THW3
+
+
+def standardise(levels: Tensor, spec: ImageSpec, device: torch.device) -> Tensor:
+    """(..., 3) uint8 RGB -> float32 of the same shape, as the preprocessor rescales and normalises it."""
+    values = levels.to(device, non_blocking=True).float() * spec.rescale
     mean, std = (torch.tensor(x, device=device) for x in (spec.mean, spec.std))
-    return ((values_THW3 - mean) / std).permute(0, 3, 1, 2)
+    return (values - mean) / std

@@ -7,8 +7,9 @@ tokens, so its bytes depend neither on the number of threads, nor on the batch, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -17,9 +18,10 @@ In = TypeVar("In")
 Out = TypeVar("Out")
 
 
-def map_on_threads(function: Callable[[In], Out], items: Sequence[In]) -> list[Out]:
-    """`function` of each item, in order, on as many threads as torch may use, each computing on one."""
-    num_threads = torch.get_num_threads()
+def map_on_threads(function: Callable[[In], Out], items: Sequence[In], num_threads: int | None = None) -> list[Out]:
+    """`function` of each item, in order, on `num_threads` (as many as torch may use), each computing on one."""
+    before = torch.get_num_threads()
+    num_threads = num_threads or before
     if num_threads == 1:
         return [function(item) for item in items]
     try:
@@ -27,4 +29,15 @@ def map_on_threads(function: Callable[[In], Out], items: Sequence[In]) -> list[O
             return list(pool.map(function, items))
     finally:
         # The number is each thread's own, but threads to come start from the one set last.
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def computing_alone() -> Iterator[int]:
+    """This thread's own arithmetic on itself; yields how many threads torch may use, for `map_on_threads`."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield num_threads
+    finally:
         torch.set_num_threads(num_threads)
