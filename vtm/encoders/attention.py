@@ -62,7 +62,7 @@ def _matrix_products(queries_BhQd: Tensor, keys_BhSd: Tensor, values_BhSd: Tenso
     go in.
     """
     batch, heads, asking, head_dim = queries_BhQd.shape
-    queries, keys, values = (x.flatten(0, 1) for x in (queries_BhQd, keys_BhSd, values_BhSd))
+    queries, keys, values = (x.flatten(0, 1) for x in (queries_BhQd, keys_BhSd.contiguous(), values_BhSd))
     keys = keys - keys.mean(dim=1, keepdim=True)
     if bias_B11S is None:
         bias, beta = queries.new_zeros(1, 1, 1), 0.0

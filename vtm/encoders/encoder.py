@@ -23,6 +23,10 @@ from vtm.encoders.threads import map_on_threads
 from vtm.encoders.vit import VisionTransformer
 from vtm.tome import removal_schedule
 
+CPU_ROWS = 520
+"""Tokens that pass a matrix product together on one thread, as far as whole frames fit: fewer wait for the weights, more
+do not stay in its cache."""
+
 
 class Encoder(nn.Module):
     """A pretrained vision transformer up to one of its blocks; made by `load_encoder`. Its weights do not train."""
@@ -85,8 +89,8 @@ class Encoder(nn.Module):
     def forward(self, pixels_B3HW: Tensor, *, saliency: bool = False) -> EncoderOutput:
         """Encode a batch of frames.
 
-        On a CPU each frame is encoded for itself, on as many threads as torch may use: a frame's tokens depend neither
-        on the batch nor on the number of threads.
+        On a CPU a few frames at a time are one thread's work, on as many threads as torch may use: a frame's tokens
+        depend neither on the batch nor on the number of threads.
 
         Args:
             pixels_B3HW: normalised pixels in the encoder's dtype; height and width of a patch or more. For another grid
@@ -96,7 +100,12 @@ class Encoder(nn.Module):
         encode = partial(self._encode, saliency=saliency)
         if pixels_B3HW.device.type != "cpu":
             return encode(pixels_B3HW)
-        return EncoderOutput.stack(map_on_threads(encode, torch.split(pixels_B3HW, 1)))
+        return EncoderOutput.stack(map_on_threads(encode, torch.split(pixels_B3HW, self._frames_at_once(pixels_B3HW))))
+
+    def _frames_at_once(self, pixels_B3HW: Tensor) -> int:
+        grid_hw = self.vit.grid_of(pixels_B3HW)
+        tokens = self.config.num_prefix + grid_hw[0] * grid_hw[1] - sum(self.removals(grid_hw))
+        return max(1, CPU_ROWS // tokens)
 
     def _encode(self, pixels_B3HW: Tensor, *, saliency: bool) -> EncoderOutput:
         config, num_prefix = self.config, self.config.num_prefix
