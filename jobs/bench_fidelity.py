@@ -1,15 +1,17 @@
 """`vtm bench fidelity`: how well merged tokens stand for the tokens of real videos, by strategy and share kept.
 
 The figure is the cosine between each source token and the mean that stands for it, over all tokens of a video's first
-clips: its mean and its 5th percentile. Beside the strategies stand `random` targets and `k-means`, four Lloyd steps
-over all tokens from evenly spaced ones, as the practical upper bound. Both `coverage` and `k-means` group by the tokens
-themselves; `coverage by keys` by the keys, as the strategies of the paper do.
+clips: its mean and its 5th percentile. Beside the strategies stand `pool`, average pooling by whatever box of space and
+time suits a clip best; `random` targets; `ToMe rounds`, half-and-half rounds with size-weighted keys; and `k-means`,
+four Lloyd steps over all tokens from evenly spaced ones, as the practical upper bound. Both `coverage` and `k-means`
+group by the tokens themselves; `coverage by keys` by the keys, as the strategies of the paper do.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
@@ -25,12 +27,27 @@ from pipeline.clips import plan_clips
 from pipeline.decode import open_video, scan_video, timing_of
 from pipeline.describe import picture_spec, resolve_compute_dtype
 from pipeline.sources import identify
-from vtm import Encoder, Grid, MergePlan, identity_plan, load_encoder, merge_plan, plan_from_targets, token_cosines
+from vtm import (
+    Encoder,
+    Grid,
+    MergePlan,
+    bipartite_plan,
+    fidelity,
+    identity_plan,
+    load_encoder,
+    merge_plan,
+    plan_from_targets,
+    token_cosines,
+)
+from vtm.budget import Budget
 from vtm.matching import nearest_directions
 from vtm.partition import even_targets
+from vtm.plan import token_positions
 
 FRAMES_AT_A_TIME = 20
 LLOYD_STEPS = 4
+POOL_SLACK = 0.25
+"""Pooling cannot leave any share: as much more or less of it counts as the same."""
 
 Planner = Callable[[Tensor, Tensor, Grid, float, int], MergePlan]
 """(1, N, C) tokens, (1, N, D) keys, grid, share kept and seed to a plan."""
@@ -115,9 +132,46 @@ def _random(x_1NC: Tensor, keys_1ND: Tensor, grid: Grid, keep: float, seed: int)
     return merge_plan(keys_1ND, strategy="learnable", grid=grid, keep=keep, seed=seed, saliency=flat_1N)
 
 
+def _pool(x_1NC: Tensor, keys_1ND: Tensor, grid: Grid, keep: float, seed: int) -> MergePlan:
+    """Average pooling by the box that suits the clip best."""
+    plans = [box_plan(grid, box, x_1NC.device) for box in pool_boxes(grid, keep)]
+    return max(plans, key=lambda plan: float(fidelity(x_1NC, plan)))
+
+
+def pool_boxes(grid: Grid, keep: float) -> list[Grid]:
+    """The boxes of t × s × s patches that leave the share to within POOL_SLACK, or else the nearest to it."""
+    frames, rows, columns = grid
+    misses = {}
+    for box in ((t, s, s) for t in range(1, frames + 1) for s in range(1, min(rows, columns) + 1)):
+        left = math.prod(-(-length // side) for length, side in zip(grid, box, strict=True))
+        misses[box] = abs(math.log(left / (keep * frames * rows * columns)))
+    bound = max(math.log(1 + POOL_SLACK), min(misses.values()))
+    return [box for box, miss in misses.items() if miss <= bound]
+
+
+def box_plan(grid: Grid, box: Grid, device: torch.device) -> MergePlan:
+    """One group a box, those at the end of an axis smaller."""
+    _, rows, columns = (-(-length // side) for length, side in zip(grid, box, strict=True))
+    t_N, y_N, x_N = token_positions(grid, device).unbind(dim=1)
+    group_1N = ((t_N // box[0] * rows + y_N // box[1]) * columns + x_N // box[2])[None]
+    sizes_1M = group_1N[0].bincount()[None]
+    first_1M = group_1N.argsort(dim=1, stable=True).gather(1, sizes_1M.cumsum(dim=1) - sizes_1M)
+    return MergePlan(group_1N, sizes_1M.shape[1], first_1M)
+
+
+def _tome_rounds(x_1NC: Tensor, keys_1ND: Tensor, grid: Grid, keep: float, seed: int) -> MergePlan:
+    """ToMe's half and half (Bolya et al. 2023), repeated until the share is reached; keys are means by size."""
+    left = Budget(keep=keep).targets(keys_1ND.shape[1])
+    plan = identity_plan(1, keys_1ND.shape[1], keys_1ND.device)
+    while plan.num_groups > left:
+        remove = min(plan.num_groups // 2, plan.num_groups - left)
+        plan = plan.then(bipartite_plan(plan.mean(keys_1ND), remove))
+    return plan
+
+
 def _paper_rounds(x_1NC: Tensor, keys_1ND: Tensor, grid: Grid, keep: float, seed: int) -> MergePlan:
     """γ = 6 and R = 0.8 · |S|, repeated until the share is reached."""
-    left, now_keys_1ND = merge_plan(keys_1ND, grid=grid, keep=keep).num_groups, keys_1ND
+    left, now_keys_1ND = Budget(keep=keep).targets(keys_1ND.shape[1]), keys_1ND
     plan = identity_plan(1, keys_1ND.shape[1], keys_1ND.device)
     while plan.num_groups > left:
         now = plan.num_groups
@@ -129,7 +183,7 @@ def _paper_rounds(x_1NC: Tensor, keys_1ND: Tensor, grid: Grid, keep: float, seed
 
 
 def _k_means(x_1NC: Tensor, keys_1ND: Tensor, grid: Grid, keep: float, seed: int) -> MergePlan:
-    count = merge_plan(keys_1ND, grid=grid, keep=keep).num_groups
+    count = Budget(keep=keep).targets(x_1NC.shape[1])
     unit_1NC = F.normalize(x_1NC, dim=2)
     target_1M = even_targets(x_1NC.shape[1], count)[None].to(x_1NC.device)
     directions_1MC = unit_1NC[:, target_1M[0]]
@@ -144,11 +198,13 @@ def _k_means(x_1NC: Tensor, keys_1ND: Tensor, grid: Grid, keep: float, seed: int
 
 
 PLANNERS: dict[str, Planner] = {
+    "pool": _pool,
     "random": _random,
     "naive": _strategy("naive"),
     "center": _strategy("center"),
     "boundary": _strategy("boundary"),
     "paper rounds": _paper_rounds,
+    "ToMe rounds": _tome_rounds,
     "coverage by keys": _coverage_by_keys,
     "coverage": _strategy("coverage"),
     "k-means": _k_means,
