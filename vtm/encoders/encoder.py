@@ -24,8 +24,8 @@ from vtm.encoders.vit import VisionTransformer
 from vtm.tome import removal_schedule
 
 CPU_ROWS = 520
-"""Tokens that pass a matrix product together on one thread, as far as whole frames fit: fewer wait for the weights, more
-do not stay in its cache."""
+"""Tokens that pass a product together on one thread, as far as whole frames fit: fewer wait for the weights, more leave
+the core's cache."""
 
 
 class Encoder(nn.Module):

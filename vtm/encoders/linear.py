@@ -46,7 +46,7 @@ class Linear(nn.Linear):
         if self.weight.is_mkldnn:
             product = torch.ops.mkldnn._linear_pointwise.binary(x_BSI, residual_BSO, self.weight, self.bias, "add")
             return cast(Tensor, product)
-        return residual_BSO + self(x_BSI)
+        return residual_BSO + cast(Tensor, self(x_BSI))
 
     def _packed_product(self, x_BSI: Tensor, kernel: str = "none", variant: str = "") -> Tensor:
         product = torch.ops.mkldnn._linear_pointwise(x_BSI, self.weight, self.bias, kernel, [], variant)
@@ -59,10 +59,8 @@ def pack_linear_maps(network: nn.Module) -> None:
     A packed network stays on the CPU and is for inference alone: no gradient passes it.
     """
     capabilities = torch.cpu.get_capabilities()
-    if (
-        not (capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-        or not torch.backends.mkldnn.is_available()
-    ):
+    native = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
+    if not native or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return
     for module in network.modules():
         if isinstance(module, Linear) and module.weight.device.type == "cpu" and module.weight.dtype == torch.bfloat16:
