@@ -9,6 +9,11 @@ from typing import Any
 from pipeline.errors import SettingsError
 from pipeline.settings import Execution, Recipe, build, load_toml
 
+REUSE_HELP = (
+    "do not encode a patch again while its pixels differ from those last encoded by at most LEVELS of 255 on average "
+    "(every patch is encoded)"
+)
+
 
 def add_recipe_options(parser: argparse.ArgumentParser) -> None:
     """Options that decide the bytes; defaults live in `Recipe`, so an option left out stays out."""
@@ -18,6 +23,7 @@ def add_recipe_options(parser: argparse.ArgumentParser) -> None:
     add("--revision", help="branch, tag or commit of a Hugging Face id")
     add("--layer", type=int, help="output block: -1 last (default), -2 last but one, 9 the ninth")
     add("--encoder-keep", type=float, metavar="SHARE", help="share of a frame's patches left inside the encoder (1)")
+    add("--reuse-levels", "--reuse", type=float, metavar="LEVELS", help=REUSE_HELP)
     add("--strategy", help=f"how merge targets are chosen (default {Recipe().strategy})")
     add("--keep", type=float, metavar="SHARE", help="share of a clip's tokens to keep (0.1)")
     add("--tokens-per-clip", type=int, metavar="M", help="tokens to keep per clip, instead of a share")

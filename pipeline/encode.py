@@ -21,6 +21,7 @@ from pipeline.errors import EncodeError, SettingsError
 from pipeline.features import ClipFeatures, VitFeatures
 from pipeline.foreign.describe import foreign_features
 from pipeline.foreign.features import ForeignFeatures
+from pipeline.reuse import ReusingFeatures
 from pipeline.settings import EncoderDescription, Recipe
 from pipeline.values import DecodedClip, TokenSet
 from vtm import Grid, MergeError, MergePlan, Strategy, fidelity, identity_plan, merge_plan, token_motion
@@ -106,6 +107,7 @@ class ClipEncoder:
             fidelity=float(fidelity(sources_1ND, plan, stand_ins)[0]),
             motion_source="tokens" if self._reads_token_motion else clip.motion_source,
             damaged_frames=clip.damaged_frames,
+            encoded_patches=features.encoded_patches,
         )
 
     def _merge(self, features: ClipFeatures, clip: DecodedClip) -> _Merged:
@@ -143,13 +145,15 @@ class ClipEncoder:
             keep=keep,
             num_tokens=num_tokens,
             seed=seed,
-            motion=None if clip.motion is None else _motion_on(features.grid, clip.motion, self._frames_per_row),
+            motion=None if clip.motion is None else motion_on(features.grid, clip.motion, self._frames_per_row),
             saliency=saliency,
             features=features.patches_1KD,
         )
 
 
-def _load_features(recipe: Recipe, description: EncoderDescription, device: str) -> VitFeatures | ForeignFeatures:
+def _load_features(
+    recipe: Recipe, description: EncoderDescription, device: str
+) -> VitFeatures | ReusingFeatures | ForeignFeatures:
     """What turns frames into features."""
     dtype = TORCH_DTYPES[description.compute_dtype]
     if description.architecture is not None:
@@ -162,10 +166,12 @@ def _load_features(recipe: Recipe, description: EncoderDescription, device: str)
         device=device,
         encoder_keep=recipe.encoder_keep,
     )
+    if recipe.reuse_levels is not None:
+        return ReusingFeatures(encoder, recipe.batch_frames, recipe.reuse_levels)
     return VitFeatures(encoder, recipe.batch_frames)
 
 
-def _motion_on(grid: Grid, motion_THW: NDArray[np.float32], frames_per_row: int) -> Tensor:
+def motion_on(grid: Grid, motion_THW: NDArray[np.float32], frames_per_row: int) -> Tensor:
     """The motion of sampled frames on the grid of the features, (1, T, H, W): the mean of what each patch covers."""
     motion = torch.from_numpy(motion_THW)
     if tuple(motion.shape) != grid:

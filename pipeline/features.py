@@ -29,6 +29,8 @@ class ClipFeatures:
     saliency_1K: Tensor | None = None
     inside: MergePlan | None = None
     """Which token stands for which patch, where the encoder merged inside."""
+    encoded_patches: int | None = None
+    """How many of the source patches were encoded, where those that did not change were not."""
 
     def sources(self) -> Tensor:
         """(1, N, D) the token that stands for each source patch."""

@@ -50,6 +50,9 @@ class Recipe:
     """Output block: -1 the last, -2 the last but one, 9 the ninth."""
     encoder_keep: float = 1.0
     """Share of a frame's patches left by merging inside the encoder; 1 merges none."""
+    reuse_levels: float | None = None
+    """A patch is not encoded again while the mean difference of its uint8 values to those last encoded is at most this;
+    every patch is where nothing is said."""
     strategy: str = "coverage"
     """How the merge picks its targets."""
     keep: float | None = None
@@ -108,6 +111,16 @@ class Recipe:
         _require(
             self.encoder_keep == 1 or self.strategy not in ("center", "boundary", "motion", "learnable"),
             f"--strategy {self.strategy} places its targets on the patch grid, "
+            f"which --encoder-keep {self.encoder_keep} dissolves: leave one of them out",
+        )
+        levels = self.reuse_levels
+        _require(
+            levels is None or 0 <= levels <= 255,
+            f"--reuse-levels {levels} must be 0 to 255: it is a mean difference of uint8 values, 2 spares still scenes",
+        )
+        _require(
+            levels is None or self.encoder_keep == 1,
+            f"--reuse-levels {levels} lets single patches stand for later ones, "
             f"which --encoder-keep {self.encoder_keep} dissolves: leave one of them out",
         )
 
@@ -198,8 +211,10 @@ class RunDescription:
     def deciding(self) -> dict[str, Any]:
         """Every setting that decides bytes. Paths and names do not: the hash of the weights stands for them."""
         recipe = recipe_json(self.recipe)
-        for name in ("encoder", "revision", "vtm", "compute_dtype", "keep"):
+        for name in ("encoder", "revision", "vtm", "compute_dtype", "keep", "reuse_levels"):
             recipe.pop(name)
+        if self.recipe.reuse_levels is not None:
+            recipe["reuse_levels"] = float(self.recipe.reuse_levels)
         if self.encoder.architecture is not None:
             foreign = ("architecture", "frames_per_pass", "frames_per_token_row")
             recipe |= {name: getattr(self.encoder, name) for name in foreign}

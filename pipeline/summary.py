@@ -33,6 +33,10 @@ class Tally:
     failures: int = 0
     shards: int = 0
     video_ns: int = 0
+    patches: int = 0
+    """Source patches of the clips."""
+    encoded_patches: int | None = None
+    """How many of them were encoded, where unchanged ones were not."""
 
     @classmethod
     def begun(cls, began_s: float, engine: Engine, device: str) -> Tally:
@@ -53,6 +57,10 @@ class Tally:
             video_ns=self.video_ns + event.video_ns,
             decode=self.decode + event.decode,
             encode=self.encode + event.encode,
+            patches=self.patches + event.patches,
+            encoded_patches=None
+            if event.encoded_patches is None
+            else (self.encoded_patches or 0) + event.encoded_patches,
         )
 
     def with_shard(self, event: ShardCommitted) -> Tally:
@@ -143,10 +151,14 @@ class RunSummary:
             if tally.shared_cores
             else f"busy seconds of {tally.bound} over wall"
         )
+        spared = (
+            [] if tally.encoded_patches is None else [f"patches encoded {tally.encoded_patches / tally.patches:.0%}"]
+        )
         return [
             *lines,
             f"this run: {tally.clips} clips, {hours:.2f} h of video in {tally.wall_s:.1f} s "
             f"({hours * 3600 / tally.wall_s:.0f} times real time), start-up {tally.startup_s:.1f} s",
             f"stages: {stages}",
+            *spared,
             f"bound by {tally.bound}; efficiency {tally.efficiency:.2f} ({what})",
         ]

@@ -206,6 +206,9 @@ class TokenSet:
     """Mean cosine between each source token and the merged token that stands for it."""
     motion_source: MotionSource
     damaged_frames: int
+    encoded_patches: int | None = None
+    """How many of the N source patches were encoded, where unchanged ones were not. It says what the work was, and is
+    not stored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

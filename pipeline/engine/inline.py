@@ -125,6 +125,8 @@ class InlineEngine:
                 damaged_frames=tokens.damaged_frames,
                 decode=item.time,
                 encode=StageTime(max(0.0, taken.cpu_s - decoded_s), taken.wall_s),
+                patches=len(tokens.group),
+                encoded_patches=tokens.encoded_patches,
             )
         if item.shard_id not in committed and shards.is_complete(item.shard_id):
             watch = Stopwatch()

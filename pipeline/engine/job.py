@@ -76,6 +76,10 @@ class ClipDone:
     damaged_frames: int
     decode: StageTime
     encode: StageTime
+    patches: int = 0
+    """N of the clip."""
+    encoded_patches: int | None = None
+    """How many of them were encoded, where unchanged ones were not."""
 
 
 @dataclass(frozen=True, slots=True)

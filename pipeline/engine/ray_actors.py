@@ -129,6 +129,8 @@ class EncodeActor:
             damaged_frames=tokens.damaged_frames,
             decode=decode_time,
             encode=watch.lap(),
+            patches=len(tokens.group),
+            encoded_patches=tokens.encoded_patches,
         )
         return record, tokens
 

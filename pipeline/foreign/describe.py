@@ -73,6 +73,11 @@ def _refuse(recipe: Recipe, architecture: str) -> None:
             f"--encoder-keep {recipe.encoder_keep} merges inside our own vision transformer; {architecture} is run by "
             "transformers and merged after it: leave it out, and say how far with --keep"
         )
+    if recipe.reuse_levels is not None:
+        raise EncoderError(
+            f"--reuse-levels {recipe.reuse_levels} encodes single patches with our own vision transformer; "
+            f"{architecture} is run by transformers: leave it out"
+        )
     if recipe.strategy == "saliency":
         raise EncoderError(
             f"--strategy saliency reads the attention of our own vision transformer; {architecture} is run by "
