@@ -12,7 +12,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from pipeline.foreign.families import Input
-from pipeline.foreign.library import in_one_line
 from vtm.encoders import EncoderError
 
 
@@ -64,9 +63,7 @@ def _call(model: nn.Module, pixels_BF3hw: Tensor, given: Input, **asked: bool) -
     if "interpolate_pos_encoding" in known:
         asked["interpolate_pos_encoding"] = _size_hw(model) not in (None, tuple(pixels.shape[-2:]))
     name = "pixel_values_videos" if "pixel_values_videos" in known else "pixel_values"
-    height_px, width_px = pixels.shape[-2:]
-    with in_one_line(f"{type(model).__name__} cannot take pictures of {height_px} x {width_px} px"):
-        outputs: Mapping[str, Any] = model(**{name: pixels}, **asked)
+    outputs: Mapping[str, Any] = model(**{name: pixels}, **asked)
     return outputs
 
 

@@ -73,7 +73,9 @@ def load_model(checkpoint: Checkpoint, config: Config, dtype: torch.dtype) -> tu
     missing = tuple(sorted(report["missing_keys"]))
     for name in missing:
         # `transformers` makes up what is missing. What the features do not read may be missing; the rest shows as NaN.
-        model.get_parameter_or_buffer(name).detach().fill_(torch.nan)
+        tensor = model.get_parameter_or_buffer(name).detach()
+        if tensor.is_floating_point():
+            tensor.fill_(torch.nan)
     return _vision_part(model).requires_grad_(False).eval(), missing
 
 
@@ -89,7 +91,10 @@ def own_processor(name: str, fields: Mapping[str, Any]) -> Any | None:
 
 def processor_defaults(name: str) -> Mapping[str, Any] | None:
     """What an image processor does where its file is silent; None where it is not known."""
-    values = {field: getattr(_processor_class(name), field, None) for field in _PROCESSOR_FIELDS}
+    try:
+        values = {field: getattr(_processor_class(name), field, None) for field in _PROCESSOR_FIELDS}
+    except ImportError:
+        return None
     known = {field: value for field, value in values.items() if value is not None}
     return known if "image_mean" in known else None
 
@@ -121,6 +126,8 @@ def in_one_line(what: str) -> Iterator[None]:
     """`transformers` raises whatever comes, over many lines: the first one says it."""
     try:
         yield
+    except EncoderError:
+        raise
     except (ImportError, OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise EncoderError(f"{what}: {first_line(error)}") from error
 

@@ -46,12 +46,14 @@ def find_geometry(checkpoint: Checkpoint, layer: int) -> Geometry:
     model = library.empty_model(config, checkpoint.name)
     crop_hw = image.crop_height_px, image.crop_width_px
     nothing = torch.zeros(1, given.frames_per_pass, 3, *crop_hw, device="meta")
-    with torch.inference_mode():
+    architecture = type(model).__name__
+    what = f"{architecture} cannot take {given.frames_per_pass} x {crop_hw[0]} x {crop_hw[1]} px"
+    with torch.inference_mode(), library.in_one_line(what):
         taken = resolve_layer(model, nothing, given, layer)
         shape = tuple(output_of(model, nothing, given, taken).shape)
-    layout = find_layout(shape, given, crop_hw, type(model).__name__)
+    layout = find_layout(shape, given, crop_hw, architecture)
     return Geometry(
-        architecture=type(model).__name__,
+        architecture=architecture,
         image=replace(image, patch_px=patch_px_of(layout.grid_hw, crop_hw)),
         input=given,
         layer=taken,
@@ -70,7 +72,9 @@ def load_foreign(checkpoint: Checkpoint, geometry: Geometry, dtype: torch.dtype,
     if missing:
         size_hw = geometry.image.crop_height_px, geometry.image.crop_width_px
         black = torch.zeros(1, geometry.input.frames_per_pass, 3, *size_hw, dtype=dtype, device=device)
-        if not geometry.patches(model, black).isfinite().all():
+        with library.in_one_line(f"{checkpoint.name}: {geometry.architecture} cannot run in {dtype}"):
+            patches = geometry.patches(model, black)
+        if not patches.isfinite().all():
             others = f" and {len(missing) - 1} more tensors" if len(missing) > 1 else ""
             raise EncoderError(f"{checkpoint.name}: the weights lack {missing[0]}{others}, which the features need")
     return model

@@ -22,13 +22,14 @@ TOLERANCE = 0.02
 _IMAGENET = {"image_mean": (0.485, 0.456, 0.406), "image_std": (0.229, 0.224, 0.225)}
 _HALF = {"image_mean": (0.5, 0.5, 0.5), "image_std": (0.5, 0.5, 0.5)}
 _CLIP_224 = {"size": {"shortest_edge": 224}, "do_center_crop": True, "crop_size": 224, "resample": 2}
-_VIDEO_DEFAULTS: dict[str, Mapping[str, Any]] = {
+_DEFAULTS: dict[str, Mapping[str, Any]] = {
+    "DINOv3ViT": {"size": {"height": 224, "width": 224}, "resample": 2} | _IMAGENET,
     "Timesformer": _CLIP_224 | _IMAGENET,
     "VJEPA2": _CLIP_224 | _IMAGENET | {"crop_size": 256},
     "VideoMAE": _CLIP_224 | _HALF,
     "Vivit": _CLIP_224 | _HALF | {"size": {"shortest_edge": 256}, "rescale_factor": 1 / 127.5, "offset": True},
 }
-"""What the processors of videos do where their file is silent: their classes need torchvision to be looked into."""
+"""What processors whose classes need torchvision do where their file is silent."""
 
 
 def read_pictures(checkpoint: Checkpoint, is_video: bool) -> ImageSpec:
@@ -43,15 +44,20 @@ def read_pictures(checkpoint: Checkpoint, is_video: bool) -> ImageSpec:
     name = named
     for ending in ("Pil", "Fast", "ImageProcessor", "VideoProcessor", "FeatureExtractor"):
         name = name.removesuffix(ending)
-    defaults = _VIDEO_DEFAULTS.get(name) or library.processor_defaults(name)
+    defaults = _DEFAULTS.get(name) or library.processor_defaults(name)
     if defaults is None:
-        raise EncoderError(f"{checkpoint.name}: {file} names {named or 'no processor'}, which is not known")
-    fields = {**defaults, **{key: value for key, value in config.items() if value is not None}}
-    spec = _spec(name, fields)
+        raise EncoderError(
+            f"{checkpoint.name}: {file} names {named or 'no processor'}, which transformers does not have"
+            + (", or only with torchvision" if named else "")
+        )
+    try:
+        spec = _spec(name, {**defaults, **{key: value for key, value in config.items() if value is not None}})
+    except KeyError as error:
+        raise EncoderError(f"{checkpoint.name}: {named} has no {error}: no fixed size of pictures is known") from error
     processor = None if file == VIDEO_PREPROCESSOR else library.own_processor(name, config)
     if processor is not None:
         _check(spec, processor, f"{checkpoint.name}: {named}")
-    elif name not in _VIDEO_DEFAULTS:
+    elif name not in _DEFAULTS:
         raise EncoderError(f"{checkpoint.name}: {named} cannot be built to compare with: it may need torchvision")
     return spec
 
