@@ -7,12 +7,14 @@ nothing inside), D channels, d channels of the keys.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.batches import FrameBatches
 from vtm import Grid, MergePlan
 from vtm.encoders import Encoder, EncoderOutput
 
@@ -47,14 +49,11 @@ class VitFeatures:
 
     def __init__(self, encoder: Encoder, batch_frames: int) -> None:
         self._encoder = encoder
-        self._batch_frames = batch_frames
+        self._batches = FrameBatches(encoder.device, batch_frames)
 
     def __call__(self, frames_THW3: NDArray[np.uint8], *, saliency: bool = False) -> ClipFeatures:
         """Encode frames of the encoder's size, (T, h, w, 3) uint8 RGB."""
-        blocks = [
-            frames_THW3[start : start + self._batch_frames] for start in range(0, len(frames_THW3), self._batch_frames)
-        ]
-        outputs = [(self._encode(block, saliency), len(block)) for block in blocks]
+        outputs = self._batches(frames_THW3, partial(self._encode, saliency=saliency))
         plans = [(out.plan, count) for out, count in outputs if out.plan is not None]
         scores = [out.saliency[:count] for out, count in outputs if out.saliency is not None]
         return ClipFeatures(
@@ -65,18 +64,8 @@ class VitFeatures:
             inside=_side_by_side(plans) if plans else None,
         )
 
-    def _encode(self, block_BHW3: NDArray[np.uint8], saliency: bool) -> EncoderOutput:
-        """One batch; on a GPU of one fixed shape, the last one padded.
-
-        Kernels round differently for other shapes, and a clip's bytes may not depend on how its frames were grouped.
-        On a CPU the encoder takes each frame for itself.
-        """
-        missing = self._batch_frames - len(block_BHW3)
-        if missing and self._encoder.device.type != "cpu":
-            block_BHW3 = np.concatenate((block_BHW3, np.zeros((missing, *block_BHW3.shape[1:]), dtype=np.uint8)))
-        # Frames that came through shared memory are read-only, which torch would warn of; nothing here writes to them.
-        pixels = torch.from_numpy(block_BHW3 if block_BHW3.flags.writeable else block_BHW3.copy())
-        output: EncoderOutput = self._encoder(self._encoder.normalise(pixels), saliency=saliency)
+    def _encode(self, frames_BHW3: Tensor, saliency: bool) -> EncoderOutput:
+        output: EncoderOutput = self._encoder(self._encoder.normalise(frames_BHW3), saliency=saliency)
         return output
 
 

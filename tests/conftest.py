@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED_DATA = ROOT.parent / "shared" / "data"
@@ -62,6 +67,18 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor))
     return folder
+
+
+@pytest.fixture(scope="session")
+def cuda() -> torch.device:
+    """The GPU. Where the machine shows one that a torch built for it cannot use, this fails instead of skipping."""
+    import torch
+
+    if not torch.cuda.is_available():
+        shown = Path("/dev/nvidia0").exists() or shutil.which("nvidia-smi") is not None
+        assert torch.version.cuda is None or not shown, "there is a GPU, but torch cannot use it"
+        pytest.skip("torch has no CUDA device")
+    return torch.device("cuda", torch.cuda.current_device())
 
 
 @pytest.fixture(scope="session")

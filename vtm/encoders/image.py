@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -221,6 +222,11 @@ def encoder_frames(frames: NDArray[np.uint8] | Tensor, spec: ImageSpec) -> Tenso
 
 def standardise(levels: Tensor, spec: ImageSpec, device: torch.device) -> Tensor:
     """(..., 3) uint8 RGB -> float32 of the same shape, as the preprocessor rescales and normalises it."""
-    values = levels.to(device, non_blocking=True).float() * spec.rescale
-    mean, std = (torch.tensor(x, device=device) for x in (spec.mean, spec.std))
-    return (values - mean) / std
+    values = levels.to(device, non_blocking=True).float()
+    return values.mul_(spec.rescale).sub_(_kept(spec.mean, device)).div_(_kept(spec.std, device))
+
+
+@lru_cache(maxsize=32)
+def _kept(values: tuple[float, float, float], device: torch.device) -> Tensor:
+    """The values on a device; making them there anew would wait for what it computes."""
+    return torch.tensor(values, device=device)
