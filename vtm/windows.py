@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -56,19 +55,15 @@ def split_windows(grid: Grid, budget: Budget) -> list[WindowRun]:
     if wanted is not None and wanted < len(spans):
         raise MergeError(f"{wanted} tokens cannot be left of {len(spans)} windows: ask for a token a window at least")
 
-    def shape(span: tuple[int, int]) -> tuple[int, Budget]:
-        start, end = span
-        if wanted is None:
-            return end - start, replace(budget, window_frames=None)
-        # Never 0: a window's fair share is one token or more, and the last one gets what rounding left.
-        return end - start, replace(
-            budget, window_frames=None, num_tokens=wanted * end // frames - wanted * start // frames
-        )
-
-    runs = []
-    for (length, part), group in groupby(spans, key=shape):
-        members = list(group)
-        runs.append(WindowRun(start_frame=members[0][0], windows=len(members), frames=length, budget=part))
+    runs: list[WindowRun] = []
+    for start, end in spans:
+        # Never 0 tokens: a window's fair share is one or more, and the last one gets what rounding left.
+        share = None if wanted is None else wanted * end // frames - wanted * start // frames
+        part = replace(budget, window_frames=None, num_tokens=share)
+        if runs and (runs[-1].frames, runs[-1].budget.num_tokens) == (end - start, share):
+            runs[-1] = replace(runs[-1], windows=runs[-1].windows + 1)
+        else:
+            runs.append(WindowRun(start_frame=start, windows=1, frames=end - start, budget=part))
     return runs
 
 

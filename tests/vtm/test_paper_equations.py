@@ -55,6 +55,19 @@ def test_limit_r_equals_equation_5(merge_share, partition_factor):
         torch.testing.assert_close(plan.mean(x_BNC)[b], means_MC, rtol=0, atol=FLOAT64_SUM)
 
 
+@pytest.mark.parametrize("strategy", ["center", "boundary", "motion", "saliency", "learnable"])
+def test_limit_r_leaves_every_strategy_its_targets(strategy):
+    keys_BND, x_BNC = clip()
+    scores_BN = torch.randn(2, TOKENS, generator=torch.Generator().manual_seed(1))
+    settings = {"strategy": strategy, "grid": GRID, "partition_factor": 7, "motion": scores_BN, "saliency": scores_BN}
+    target_BM = merge_plan(keys_BND, seed=5, **settings).targets
+    plan = merge_plan(keys_BND, seed=5, merge_share=0.8, **settings)
+    for b in range(2):
+        groups, means_MC = merge_literally(keys_BND[b], x_BNC[b], target_BM[b].tolist(), 72)
+        assert groups_of(plan.group[b]) == groups
+        torch.testing.assert_close(plan.mean(x_BNC)[b], means_MC, rtol=0, atol=FLOAT64_SUM)
+
+
 def test_float32_decides_as_float64_where_no_pair_is_close():
     keys_BND, x_BNC = clip(dtype=torch.float32)
     plan = merge_plan(keys_BND, grid=GRID, partition_factor=5)
@@ -78,6 +91,29 @@ def test_center_and_boundary_targets_are_the_literal_factors(strategy, partition
     missed = 0 if strategy == "center" else 0.06 * plan.num_groups
     assert plan.num_groups == 15 * 256 // partition_factor
     assert len(literal.symmetric_difference(plan.targets[0].tolist())) <= missed
+
+
+@pytest.mark.parametrize("strategy", ["center", "boundary"])
+@pytest.mark.parametrize("partition_factor", [2, 5, 7])
+@pytest.mark.parametrize("grid", [(3, 5, 7), (5, 7, 11)])
+def test_center_and_boundary_are_half_and_half_at_odd_sizes(strategy, partition_factor, grid):
+    """Each half is the multiples of γ/2 or 3γ/2 of its side, then those of the next remainder, until it is full."""
+    frames, rows, columns = grid
+    total = frames * rows * columns
+    height, width = rows // 2, columns // 2
+    top, left = (rows - height) // 2, (columns - width) // 2
+    dense, sparse = [], []
+    for i in range(total):
+        y, x = i // columns % rows, i % columns
+        central = top <= y < top + height and left <= x < left + width
+        edge = y in (0, rows - 1) or x in (0, columns - 1)
+        (dense if (central if strategy == "center" else edge) else sparse).append(i)
+    count = -(-total // partition_factor)
+    half = min(-(-count // 2), len(dense))
+    by_phase = sorted(dense, key=lambda i: 2 * i % partition_factor)[:half]
+    by_phase += sorted(sparse, key=lambda i: 2 * i % (3 * partition_factor))[: count - half]
+    plan = merge_plan(torch.randn(1, total, 3), strategy=strategy, grid=grid, partition_factor=partition_factor)
+    assert plan.targets[0].tolist() == sorted(by_phase)
 
 
 def test_equals_are_matched_with_the_first_target_and_merged_in_order():

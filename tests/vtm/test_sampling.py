@@ -33,6 +33,22 @@ def test_two_draws_follow_the_softmax_without_replacement():
     assert statistic < CHI_SQUARE_999[9]
 
 
+@pytest.mark.parametrize("strategy", ["motion", "learnable", "saliency"])
+def test_a_strategys_targets_follow_the_softmax_of_its_scores(strategy):
+    """One target a clip, over as many clips as seeds; saliency goes by the tanh of its standardised scores."""
+    scores_N = torch.tensor([0.9, -0.5, 0.0, 0.3, -0.9, 0.7, 0.1])
+    trials, scores_BN = 5000, scores_N.expand(5000, -1)
+    keys_BND = torch.ones(trials, 7, 2)
+    cues = {"motion": scores_BN, "saliency": scores_BN, "seed": range(trials)}
+    plan = merge_plan(keys_BND, strategy=strategy, grid=(1, 1, 7), num_tokens=1, **cues)
+    if strategy == "saliency":
+        values = scores_N.double()
+        scores_N = torch.tanh((values - values.mean()) / values.std(correction=0))
+    expected_N = scores_N.softmax(0) * trials
+    counts_N = plan.targets.flatten().bincount(minlength=7)
+    assert ((counts_N - expected_N) ** 2 / expected_N).sum() < CHI_SQUARE_999[6]
+
+
 @pytest.mark.parametrize("strategy", ["motion", "saliency", "learnable", "coverage"])
 def test_a_seed_is_a_plan_and_another_seed_another(strategy):
     generator = torch.Generator().manual_seed(0)

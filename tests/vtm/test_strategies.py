@@ -1,7 +1,9 @@
 import pytest
 import torch
 
-from vtm import STRATEGIES, MergeError, merge_plan
+from vtm import STRATEGIES, MergeError, merge_plan, plan_from_targets
+from vtm.coverage import coverage_plan
+from vtm.sampling import gumbel_noise, sampled_targets, spread_ranking
 
 GRID = (7, 4, 5)
 TOKENS = 140
@@ -76,6 +78,7 @@ def test_none_merges_nothing():
         ({"strategy": "coverage", "keep": 0.1, "features": torch.zeros(2, 139, 3)}, "differ"),
         ({"strategy": "naive", "keep": 0.1, "window_frames": 0}, "window_frames"),
         ({"strategy": "naive", "num_tokens": 2, "window_frames": 3}, "3 windows"),
+        ({"strategy": "naive", "keep": 0.1, "seed": [1]}, "got 1"),
     ],
 )
 def test_impossible_requests_are_one_line_errors(settings, says):
@@ -86,14 +89,37 @@ def test_impossible_requests_are_one_line_errors(settings, says):
 
 
 @pytest.mark.parametrize("strategy", ["naive", "center", "boundary"])
-def test_compiles_as_one_graph(strategy):
+@pytest.mark.parametrize("window_frames", [None, 3])
+def test_compiles_as_one_graph(strategy, window_frames):
     keys_BND, _ = clip()
-    x_BNC = torch.randn(2, TOKENS, 3, requires_grad=True)
+    settings = {"partition_factor": 6, "merge_share": 0.8, "window_frames": window_frames}
 
     def merge(keys, x):
-        plan = merge_plan(keys, strategy=strategy, grid=GRID, partition_factor=6, merge_share=0.8)
+        plan = merge_plan(keys, strategy=strategy, grid=GRID, **settings)
         return plan.mean(x), plan.group
 
+    assert_compiles(merge, keys_BND, torch.randn(2, TOKENS, 3, requires_grad=True))
+
+
+def test_what_is_drawn_compiles_as_one_graph_with_its_noise_given():
+    """The draw itself is the CPU generator's, which no graph holds."""
+    keys_BND, cues = clip()
+
+    def merge(keys, scores, noise):
+        plan = plan_from_targets(keys, sampled_targets(scores, 24, noise), 0.8)
+        return plan.mean(keys), plan.group
+
+    def cover(x, ranking, noise):
+        plan = coverage_plan(x, 24, ranking, noise, 0.8)
+        return plan.mean(x), plan.group
+
+    noise_BN = gumbel_noise([3, 4], TOKENS)
+    assert_compiles(merge, keys_BND, cues["motion"].flatten(1), noise_BN)
+    assert_compiles(cover, keys_BND, spread_ranking(GRID, [3, 4]), noise_BN)
+
+
+def assert_compiles(merge, *tensors):
+    torch.compiler.reset()
     compiled = torch.compile(merge, fullgraph=True, backend="aot_eager")
-    for got, expected in zip(compiled(keys_BND, x_BNC), merge(keys_BND, x_BNC), strict=True):
+    for got, expected in zip(compiled(*tensors), merge(*tensors), strict=True):
         torch.testing.assert_close(got, expected)

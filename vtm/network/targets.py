@@ -35,7 +35,8 @@ def choose_targets(
         (B, M) int64, increasing in each row.
     """
     windows, tokens = shape
-    count = -(-tokens // partition_factor)
+    # Not -(-tokens // γ): a compiler that takes the size as a symbol stumbles over its negative.
+    count = (tokens + partition_factor - 1) // partition_factor
     if strategy == "naive":
         return strided_targets(tokens, partition_factor, score_BN.device).expand(windows, -1)
     if strategy in ("center", "boundary"):

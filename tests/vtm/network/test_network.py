@@ -160,6 +160,30 @@ def test_saved_network_predicts_the_same(make_network: Make, tmp_path: object, s
     assert torch.equal(again(x, GRID, motion=motion).prediction, network(x, GRID, motion=motion).prediction)
 
 
+@pytest.mark.parametrize("strategy", ["none", "naive", "center"])
+def test_network_compiles_as_one_graph(make_network: Make, strategy: str) -> None:
+    network, x = make_network(strategy=strategy, attention="fused"), patches()
+    torch.compiler.reset()
+    with torch.no_grad():
+        compiled = torch.compile(network, fullgraph=True, backend="eager")(x, GRID)
+        expected = network(x, GRID)
+    assert torch.equal(compiled.plan.group, expected.plan.group)
+    torch.testing.assert_close(compiled.prediction, expected.prediction, rtol=0, atol=ROUNDING)
+
+
+def test_learnable_network_compiles_once_for_all_seeds(make_network: Make) -> None:
+    network, x = make_network(attention="fused", widths=(9, 5), windows_frames=(1, 7)), patches()
+    torch.compiler.reset()
+    compiled = torch.compile(network, backend="eager")
+    with torch.no_grad():
+        for seeds in ([1, 2], [3, 1 << 40], [5, 6]):
+            got, expected = compiled(x, GRID, seeds=seeds), network(x, GRID, seeds=seeds)
+            assert torch.equal(got.plan.group, expected.plan.group)
+            torch.testing.assert_close(got.prediction, expected.prediction, rtol=0, atol=ROUNDING)
+        with torch.compiler.set_stance("fail_on_recompile"):
+            compiled(x, GRID, seeds=[7, 8])
+
+
 @pytest.mark.parametrize(
     ("changes", "arguments", "message"),
     [
