@@ -13,6 +13,7 @@ from pipeline.foreign import library
 from vtm.encoders import EncoderError, ImageSpec
 from vtm.encoders.checkpoint import PREPROCESSOR, Checkpoint, read_json
 from vtm.encoders.image import image_spec, normalise, resize_and_crop
+from vtm.encoders.threads import computing_alone
 
 VIDEO_PREPROCESSOR = "video_preprocessor_config.json"
 PROCESSOR = "processor_config.json"
@@ -107,7 +108,7 @@ def _edge(size: Any) -> int:
 
 def _check(spec: ImageSpec, processor: Any, name: str) -> None:
     """See on one picture that the processor does what the spec says, and nothing else."""
-    height_px, width_px = spec.crop_height_px * 3 // 2, spec.crop_width_px * 2
+    height_px, width_px = spec.crop_height_px * 9 // 8, spec.crop_width_px * 5 // 4
     y_H1, x_1W = np.arange(height_px)[:, None], np.arange(width_px)[None]
     planes = [(y_H1 * 3 + x_1W) % 256, (x_1W * 2 + y_H1 // 2) % 256, (y_H1 + 5 * x_1W) % 199]
     picture_HW3 = np.stack(planes, axis=-1).astype(np.uint8)
@@ -115,6 +116,7 @@ def _check(spec: ImageSpec, processor: Any, name: str) -> None:
         theirs = processor([picture_HW3], return_tensors="pt")["pixel_values"].flatten()
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise EncoderError(f"{name} takes no single picture ({library.first_line(error)})") from error
-    ours = normalise(resize_and_crop(picture_HW3[None], spec), spec, torch.device("cpu")).flatten()
+    with computing_alone():
+        ours = normalise(resize_and_crop(picture_HW3[None], spec), spec, torch.device("cpu")).flatten()
     if theirs.shape != ours.shape or float((theirs - ours).abs().mean()) > TOLERANCE:
         raise EncoderError(f"{name} does more to a picture than to resize, crop, rescale and normalise it")
