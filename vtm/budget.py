@@ -66,7 +66,13 @@ class Budget:
         return stride if abs(1 / self.keep - stride) < ROUNDING else None
 
     def targets(self, total: int) -> int:
-        """How many of `total` tokens are targets.
+        """How many of `total` tokens are targets (equations 1 and 2).
+
+        Args:
+            total: N, at least 1.
+
+        Returns:
+            M, from 1 to N.
 
         Raises:
             MergeError: so small a share of the sources merges that more tokens are left than asked for.
@@ -80,12 +86,25 @@ class Budget:
 
 
 def num_merged(num_sources: int, merge_share: float) -> int:
-    """R of equation 5: floor(merge_share · |S|)."""
+    """R of equation 5: floor(merge_share · |S|).
+
+    Args:
+        num_sources: |S|.
+        merge_share: from 0 to 1, read as the decimal that it stands for.
+    """
     return math.floor(num_sources * merge_share + ROUNDING)
 
 
 def targets_that_leave(left: int, total: int, merge_share: float) -> int:
-    """The fewest targets that leave `left` of `total` tokens when R of the sources merge.
+    """The fewest targets that leave `left` of `total` tokens when R of the sources merge (equation 5).
+
+    Args:
+        left: from 1 to `total`.
+        total: N.
+        merge_share: R as a share of the sources, from 0 to 1.
+
+    Returns:
+        M, from 1 to `left`.
 
     Raises:
         MergeError: no number of targets does: too few sources merge.

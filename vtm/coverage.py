@@ -48,7 +48,7 @@ def coverage_plan(
         merge_share: R as a share of the sources (equation 5).
 
     Returns:
-        A plan whose targets are the members nearest to their group's direction.
+        A plan of M + |S| - R groups, none empty, whose targets are the members nearest to their group's direction.
     """
     x_BNC = x_BNC.to(torch.promote_types(x_BNC.dtype, torch.float32))
     total = x_BNC.shape[1]

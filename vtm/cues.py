@@ -33,7 +33,12 @@ class Cues:
     """(B, N) int64 low-discrepancy ranks, for `coverage`."""
 
     def of(self, run: WindowRun, patches: int) -> Cues:
-        """The same of the windows of a run, (B·W, n, …), of frames of that many patches."""
+        """The same of the windows of a run: (B·W, n, …) instead of (B, N, …).
+
+        Args:
+            run: consecutive windows of equal shape.
+            patches: H·W, tokens of a frame.
+        """
         return Cues(
             keys=run.cut(self.keys, patches),
             features=run.cut(self.features, patches),

@@ -40,5 +40,14 @@ def token_cosines(x_BNC: Tensor, plan: MergePlan, merged_BMC: Tensor | None = No
 
 
 def fidelity(x_BNC: Tensor, plan: MergePlan, merged_BMC: Tensor | None = None) -> Tensor:
-    """Mean over a clip of `token_cosines`. Returns (B,) float32."""
+    """Mean over a clip of `token_cosines`, the cosines between tokens and what stands for them.
+
+    Args:
+        x_BNC: (B, N, C) tokens before the merge, any float dtype.
+        plan: the merge.
+        merged_BMC: (B, M, C) tokens after it; their plain mean by default.
+
+    Returns:
+        (B,) float32 in [-1, 1].
+    """
     return token_cosines(x_BNC, plan, merged_BMC).mean(dim=1, dtype=torch.float64).float()

@@ -61,7 +61,15 @@ def nearest_directions(
 
 
 def take_tokens(x_BNC: Tensor, index_BM: Tensor) -> Tensor:
-    """The tokens at given positions, (B, M, C)."""
+    """The tokens at given positions.
+
+    Args:
+        x_BNC: (B, N, C), any dtype; gradients flow through.
+        index_BM: (B, M) int64 in [0, N).
+
+    Returns:
+        (B, M, C) in the dtype of x.
+    """
     offset_B1 = torch.arange(len(x_BNC), device=x_BNC.device)[:, None] * x_BNC.shape[1]
     rows = x_BNC.flatten(0, 1).index_select(0, (index_BM + offset_B1).flatten())
     return rows.view(*index_BM.shape, x_BNC.shape[2])

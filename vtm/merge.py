@@ -23,7 +23,7 @@ def plan_from_targets(keys_BND: Tensor, target_BM: Tensor, merge_share: float = 
         merge_share: R as a share of the sources; the others stay as they are.
 
     Returns:
-        A plan of M + |S| - R groups.
+        A plan of M + |S| - R groups, ordered by the position of their target.
     """
     source_BS = complement(target_BM, keys_BND.shape[1])
     nearest_BS, cosine_BS = nearest_targets(keys_BND, source_BS, target_BM)

@@ -18,12 +18,30 @@ Area = Literal["center", "boundary"]
 
 
 def strided_targets(total: int, partition_factor: int, device: torch.device | str = "cpu") -> Tensor:
-    """Every γ-th token, starting with the first (the paper's equations 1 and 2). Returns (ceil(N / γ),) int64."""
+    """Every γ-th token, starting with the first (the paper's equations 1 and 2).
+
+    Args:
+        total: N.
+        partition_factor: γ.
+        device: where the targets are to be.
+
+    Returns:
+        (ceil(N / γ),) int64.
+    """
     return torch.arange(0, total, partition_factor, device=device)
 
 
 def even_targets(total: int, num_targets: int, device: torch.device | str = "cpu") -> Tensor:
-    """M targets spread evenly: floor(m · N / M). Returns (M,) int64; equal to the stride γ where N = γ · M."""
+    """M targets spread evenly, floor(m · N / M): equation 1 for a share that is no 1 / γ.
+
+    Args:
+        total: N.
+        num_targets: M, at most N.
+        device: where the targets are to be.
+
+    Returns:
+        (M,) int64; equal to the stride γ where N = γ · M.
+    """
     return torch.arange(num_targets, device=device) * total // max(1, num_targets)
 
 
@@ -82,7 +100,15 @@ def area_targets(
 
 
 def complement(target_BM: Tensor, total: int) -> Tensor:
-    """The sources: all tokens that are no target. Returns (B, N - M) int64, increasing."""
+    """The sources S: all tokens that are no target (equation 2).
+
+    Args:
+        target_BM: (B, M) int64, different in each row.
+        total: N.
+
+    Returns:
+        (B, N - M) int64, increasing.
+    """
     is_target_BN = torch.zeros(target_BM.shape[0], total, dtype=torch.uint8, device=target_BM.device)
     is_target_BN.scatter_(1, target_BM, 1)
     # A stable sort puts the sources first and in order, with a size known beforehand: no wait for the device.

@@ -51,6 +51,9 @@ class MergePlan:
 
         Returns:
             (B, M, C) in float32, or in float64 where x is: a bfloat16 sum would stop growing at 256 terms.
+
+        Raises:
+            MergeError: x has not one row a token.
         """
         self._check_tokens(x_BNC)
         return segment_sum(x_BNC, self.group, self.num_groups)
@@ -63,6 +66,9 @@ class MergePlan:
 
         Returns:
             (B, M, C) in the dtype of x, accumulated in float32 at least.
+
+        Raises:
+            MergeError: x has not one row a token.
         """
         total_BMC = self.sum(x_BNC)
         return (total_BMC / self.sizes[..., None].to(total_BMC.dtype)).to(x_BNC.dtype)
@@ -76,6 +82,9 @@ class MergePlan:
 
         Returns:
             (B, M, C) in the dtype of x, accumulated in float32 at least.
+
+        Raises:
+            MergeError: x has not one row a token.
         """
         self._check_tokens(x_BNC)
         weight_BN1 = sizes_BN[..., None].to(torch.promote_types(x_BNC.dtype, torch.float32))
@@ -101,7 +110,13 @@ class MergePlan:
         return y_BMC.flatten(0, 1).index_select(0, rows_BN.flatten()).view(*self.group.shape, y_BMC.shape[2])
 
     def then(self, later: MergePlan) -> MergePlan:
-        """Compose with a plan over this plan's groups: one plan from the N tokens to the later plan's groups.
+        """Compose with a plan over this plan's groups.
+
+        Args:
+            later: of M tokens, this plan's groups.
+
+        Returns:
+            One plan from the N tokens to the later plan's groups.
 
         Raises:
             MergeError: the later plan is not over this plan's M groups.
@@ -123,6 +138,9 @@ class MergePlan:
 
         Returns:
             (B, M, 3) float32: t, y, x in patch units, equal on every device (whole numbers are added up).
+
+        Raises:
+            MergeError: the grid does not hold N tokens.
         """
         position_N3 = token_positions(grid, self.group.device)
         if len(position_N3) != self.group.shape[1]:
@@ -133,7 +151,14 @@ class MergePlan:
         return (total_BM3.double() / self.sizes[..., None]).float()
 
     def ordered_by_center(self, grid: Grid) -> MergePlan:
-        """The same merge with its groups ordered by centre time, then y, then x; ties keep their order."""
+        """The same merge with its groups ordered by centre time, then y, then x; ties keep their order.
+
+        Args:
+            grid: T, H, W with T·H·W = N.
+
+        Raises:
+            MergeError: the grid does not hold N tokens.
+        """
         centers_BM3 = self.centers(grid)
         order_BM = torch.arange(self.num_groups, device=self.group.device).expand_as(self.targets)
         for axis in (2, 1, 0):
@@ -171,13 +196,27 @@ class MergePlan:
 
 
 def identity_plan(batch: int, tokens: int, device: torch.device | str = "cpu") -> MergePlan:
-    """The plan that merges nothing: N groups of one token."""
+    """The plan that merges nothing: N groups of one token.
+
+    Args:
+        batch: B.
+        tokens: N.
+        device: where the plan is to be.
+    """
     group_BN = torch.arange(tokens, device=device).repeat(batch, 1)
     return MergePlan(group=group_BN, num_groups=tokens, targets=group_BN)
 
 
 def token_positions(grid: Grid, device: torch.device | str = "cpu") -> Tensor:
-    """(N, 3) int64: t, y, x of each token of a grid."""
+    """Where each token of a grid is.
+
+    Args:
+        grid: T, H, W.
+        device: where the positions are to be.
+
+    Returns:
+        (T·H·W, 3) int64: t, y, x.
+    """
     frames, rows, columns = grid
     index_N = torch.arange(frames * rows * columns, device=device)
     return torch.stack((index_N // (rows * columns), index_N // columns % rows, index_N % columns), dim=1)

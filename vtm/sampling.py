@@ -30,6 +30,9 @@ def gumbel_noise(seeds: Sequence[int], num_tokens: int, device: torch.device | s
 
     Returns:
         (B, N) float32.
+
+    Raises:
+        MergeError: a seed is negative or 2^64 or more.
     """
     draws = [torch.rand(num_tokens, generator=_generator(seed), dtype=torch.float64) for seed in seeds]
     uniform_BN = torch.stack(draws).clamp_min(torch.finfo(torch.float64).tiny)
@@ -51,7 +54,15 @@ def sampled_targets(scores_BN: Tensor, num_targets: int, noise_BN: Tensor) -> Te
 
 
 def highest(ranking_BN: Tensor, count: int) -> Tensor:
-    """Positions of the highest values, the first of equals, in increasing order. Returns (B, count) int64."""
+    """Positions of the highest values, the first of equals.
+
+    Args:
+        ranking_BN: (B, N), any dtype with an order.
+        count: at most N.
+
+    Returns:
+        (B, count) int64, increasing.
+    """
     return ranking_BN.argsort(dim=1, descending=True, stable=True)[:, :count].sort(dim=1).values
 
 
@@ -68,6 +79,9 @@ def spread_ranking(grid: Grid, seeds: Sequence[int], device: torch.device | str 
 
     Returns:
         (B, T·H·W) int64 in [0, 2^32).
+
+    Raises:
+        MergeError: a seed is negative or 2^64 or more.
     """
     shifts = [torch.randint(1 << PHASE_BITS, (1,), generator=_generator(seed)) for seed in seeds]
     t_N, y_N, x_N = token_positions(grid, device).unbind(dim=1)

@@ -28,7 +28,15 @@ class WindowRun:
     """How far each window merges."""
 
     def cut(self, x_BN: Tensor, patches: int) -> Tensor:
-        """The run's windows of a clip's tokens: (B, N, …) to (B·W, n, …), n = frames · patches."""
+        """The run's windows of a clip's tokens.
+
+        Args:
+            x_BN: (B, N, …), any dtype.
+            patches: H·W, tokens of a frame.
+
+        Returns:
+            (B·W, n, …), n = frames · patches.
+        """
         start, tokens = self.start_frame * patches, self.frames * patches
         mine_BN = x_BN[:, start : start + self.windows * tokens]
         return mine_BN.reshape(len(x_BN) * self.windows, tokens, *x_BN.shape[2:])
@@ -68,7 +76,15 @@ def split_windows(grid: Grid, budget: Budget) -> list[WindowRun]:
 
 
 def join_windows(plans: Sequence[MergePlan], batch: int) -> MergePlan:
-    """One plan over the clip from the plans of its runs, each over B·W windows, in order of time."""
+    """One plan over the clip from the plans of its windows.
+
+    Args:
+        plans: one a run, each over the B·W windows that `WindowRun.cut` makes, in order of time.
+        batch: B.
+
+    Returns:
+        A plan over B rows of N tokens, its groups in the order of the windows.
+    """
     groups, targets = [], []
     group_start = token_start = 0
     for plan in plans:

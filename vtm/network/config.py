@@ -25,6 +25,9 @@ class NetworkConfig:
 
     The paper says neither how many heads there are nor what D of equation 7 is; the memory that it measured fits four
     heads and a D that does not grow with the width.
+
+    Raises:
+        NetworkError: a setting is out of range or does not go with another.
     """
 
     in_width: int

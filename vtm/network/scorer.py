@@ -20,7 +20,11 @@ Reads = Literal["patches", "keys"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScorerConfig:
-    """Widths of a scorer, and what of the encoder it reads."""
+    """Widths of a scorer, and what of the encoder it reads.
+
+    Raises:
+        NetworkError: a width below 1, or something else to read.
+    """
 
     in_width: int
     """C."""
@@ -75,7 +79,13 @@ class SaliencyScorer(nn.Module):
 
 
 def scorer_of_network(network: VideoTokenMerging) -> SaliencyScorer:
-    """The scorer inside a learnable network's first block, sharing its weights.
+    """The scorer inside a learnable network's first block (equation 9).
+
+    Args:
+        network: on the CPU or wherever the scorer is to be; norm and U_s are shared with it.
+
+    Returns:
+        A scorer of patches, in evaluation mode.
 
     Raises:
         NetworkError: the network's strategy is another one.

@@ -43,7 +43,14 @@ def save_model(folder: Path, model: VideoTokenMerging | SaliencyScorer) -> None:
 
 
 def load_network(folder: Path | str, device: Device = "cpu") -> VideoTokenMerging:
-    """Read a trained network, ready for inference.
+    """Read a trained network.
+
+    Args:
+        folder: what `save_model` or `vtm train` wrote.
+        device: where the network is to be.
+
+    Returns:
+        The network in evaluation mode, in the dtype of its weights.
 
     Raises:
         NetworkError: the folder holds none, or one that this version cannot read.
@@ -55,7 +62,11 @@ def load_network(folder: Path | str, device: Device = "cpu") -> VideoTokenMergin
 
 
 def load_scorer(folder: Path | str, device: Device = "cpu") -> SaliencyScorer:
-    """Read a trained scorer, or the scorer of a trained network's first block, ready for inference.
+    """Read a trained scorer, or the scorer of a trained network's first block, in evaluation mode.
+
+    Args:
+        folder: what `save_model` or `vtm train` wrote.
+        device: where the scorer is to be.
 
     Returns:
         A callable, (patches or keys (B, N, C), grid) -> saliency (B, N); its `reads` says which of the two.

@@ -40,7 +40,14 @@ class WindowLayout:
         return parts
 
     def join(self, parts: Sequence[Tensor]) -> Tensor:
-        """Put windows back in order: the inverse of `split`, whatever number of tokens each part has now."""
+        """Put windows back in order: the inverse of `split`, whatever number of tokens each part has now.
+
+        Args:
+            parts: (B·G, m, …) and (B, s, …), those that `split` returned.
+
+        Returns:
+            (B, G·m + s, …).
+        """
         rest = parts[-1] if self.rest else None
         if not self.full:
             return parts[-1]
@@ -48,7 +55,11 @@ class WindowLayout:
         return full if rest is None else torch.cat((full, rest), dim=1)
 
     def join_plans(self, plans: Sequence[MergePlan]) -> MergePlan:
-        """One plan over the clip's N tokens from the plans of its windows, in the order of `split`."""
+        """One plan over the clip's N tokens from the plans of its windows.
+
+        Args:
+            plans: one for each part that `split` returns.
+        """
         groups, targets = [], []
         first_group = first_token = 0
         for plan, windows in zip(plans, self._windows_of_parts(), strict=True):
@@ -79,7 +90,12 @@ class WindowLayout:
 
 
 def first_layout(grid: Grid, window_frames: int) -> WindowLayout:
-    """The layout of a clip of unmerged tokens under windows of L_1 frames."""
+    """The layout of a clip of unmerged tokens.
+
+    Args:
+        grid: T, H, W.
+        window_frames: L_1.
+    """
     frames, rows, columns = grid
     patches = rows * columns
     return WindowLayout(frames // window_frames, window_frames * patches, frames % window_frames * patches)

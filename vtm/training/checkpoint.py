@@ -35,7 +35,14 @@ class Progress:
 
 
 def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.AdamW, progress: Progress) -> None:
-    """Replace the folder's checkpoint in one step."""
+    """Replace the folder's checkpoint in one step.
+
+    Args:
+        folder: of the run, which exists.
+        model: on any device.
+        optimizer: over the model's parameters.
+        progress: at the end of an epoch.
+    """
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     for name, parameter in model.named_parameters():
         for moment in MOMENTS:

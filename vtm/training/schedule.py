@@ -13,6 +13,9 @@ def learning_rate(step: int, *, peak: float, warmup_steps: int, total_steps: int
         peak: reached at the end of the warm-up.
         warmup_steps: steps of linear growth, the first at peak / warmup_steps.
         total_steps: the cosine ends there, at 0.
+
+    Returns:
+        From 0 to `peak`.
     """
     if step < warmup_steps:
         return peak * (step + 1) / warmup_steps

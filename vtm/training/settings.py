@@ -13,7 +13,11 @@ class TrainingError(MergeError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingSettings:
-    """AdamW with a warm-up and a cosine, and when to stop."""
+    """AdamW with a warm-up and a cosine, and when to stop.
+
+    Raises:
+        TrainingError: a setting is out of range.
+    """
 
     epochs: int = 70
     warmup_epochs: int = 10

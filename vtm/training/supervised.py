@@ -19,7 +19,16 @@ from vtm.training.settings import TrainingError
 
 
 def prediction_loss(task: Task, prediction_BK: Tensor, target_B: Tensor) -> Tensor:
-    """Cross-entropy of classes, or the mean squared error of values; a scalar."""
+    """Cross-entropy of classes, or the mean squared error of values.
+
+    Args:
+        task: of the network.
+        prediction_BK: (B, K) logits, or (B, 1) values.
+        target_B: (B,) int64 classes, or (B,) values of any dtype.
+
+    Returns:
+        A scalar, the mean over the batch.
+    """
     if task == "classification":
         return F.cross_entropy(prediction_BK, target_B)
     return F.mse_loss(prediction_BK.squeeze(1), target_B.to(prediction_BK.dtype))
@@ -33,6 +42,9 @@ def network_loss(output: NetworkOutput, target_B: Tensor, task: Task, auxiliary_
         target_B: (B,) int64 classes, or (B,) float values.
         task: of the network.
         auxiliary_weight: what the auxiliary loss counts; the paper gives none.
+
+    Returns:
+        A scalar.
     """
     loss = prediction_loss(task, output.prediction, target_B)
     if output.auxiliary is None:
@@ -41,7 +53,14 @@ def network_loss(output: NetworkOutput, target_B: Tensor, task: Task, auxiliary_
 
 
 def labelled_objective(auxiliary_weight: float = 1.0) -> Callable[[VideoTokenMerging, ClipBatch], Tensor]:
-    """The objective of a training run with labels."""
+    """The objective of a training run with labels: `network_loss`.
+
+    Args:
+        auxiliary_weight: what the auxiliary loss counts.
+
+    Returns:
+        A function of network and batch, which raises a TrainingError for a batch without labels.
+    """
 
     def objective(network: VideoTokenMerging, batch: ClipBatch) -> Tensor:
         if batch.target is None:
@@ -71,6 +90,9 @@ def predict_videos(network: VideoTokenMerging, batches: Iterable[ClipBatch]) -> 
         network: in evaluation mode.
         batches: labelled; a video's clips may be in any of them.
 
+    Returns:
+        One prediction a video, in the order in which videos came.
+
     Raises:
         TrainingError: no clip at all.
     """
@@ -97,7 +119,15 @@ def predict_videos(network: VideoTokenMerging, batches: Iterable[ClipBatch]) -> 
 
 
 def figures(task: Task, predictions: VideoPredictions) -> Mapping[str, float]:
-    """Accuracy in [0, 1] and log loss, or the mean squared error, over videos."""
+    """How good predictions are, over videos.
+
+    Args:
+        task: of the network.
+        predictions: of videos, with their targets.
+
+    Returns:
+        `accuracy` in [0, 1] and `log_loss` of a classification, `mse` of a regression.
+    """
     if task == "classification":
         target_V = predictions.target.long()
         right_V = predictions.prediction.argmax(dim=1) == target_V

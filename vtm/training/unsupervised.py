@@ -38,6 +38,9 @@ def credit_objective(partition_factor: int) -> Callable[[SaliencyScorer, ClipBat
 
     Args:
         partition_factor: γ, one target in γ tokens.
+
+    Returns:
+        A function of scorer and batch.
     """
 
     def objective(scorer: SaliencyScorer, batch: ClipBatch) -> Tensor:
@@ -53,7 +56,16 @@ def credit_objective(partition_factor: int) -> Callable[[SaliencyScorer, ClipBat
 
 
 def draw_targets(saliency_BN: Tensor, seeds: tuple[int, ...], partition_factor: int) -> Tensor:
-    """ceil(N / γ) targets a clip, drawn with probability softmax(saliency); (B, M) int64, increasing."""
+    """Draw the targets of each clip with probability softmax(saliency) (section 3.4).
+
+    Args:
+        saliency_BN: (B, N); no gradient passes.
+        seeds: one a clip.
+        partition_factor: γ.
+
+    Returns:
+        (B, ceil(N / γ)) int64, increasing.
+    """
     tokens = saliency_BN.shape[1]
     noise_BN = gumbel_noise(seeds, tokens, saliency_BN.device)
     return sampled_targets(saliency_BN, -(-tokens // partition_factor), noise_BN)
