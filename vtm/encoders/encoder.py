@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from typing import cast
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from vtm.encoders.image import ImageSpec, normalise, resize_and_crop
 from vtm.encoders.output import EncoderOutput
 from vtm.encoders.saliency import attention_saliency
 from vtm.encoders.threads import map_on_threads
-from vtm.encoders.vit import VisionTransformer
+from vtm.encoders.vit import Block, VisionTransformer
 from vtm.tome import removal_schedule
 
 CPU_ROWS = 520
@@ -39,6 +40,7 @@ class Encoder(nn.Module):
         num_blocks: int,
         final_norm: bool,
         encoder_keep: float = 1.0,
+        pooled: bool = False,
         name: str = "",
     ) -> None:
         super().__init__()
@@ -49,7 +51,8 @@ class Encoder(nn.Module):
         self.final_norm = final_norm
         self.encoder_keep = encoder_keep
         self.vit = VisionTransformer(config, num_blocks=num_blocks, grid_hw=image.grid_hw)
-        self.head = make_head(config) if num_blocks == config.num_blocks else None
+        self.later = nn.ModuleList(Block(config) for _ in range(config.num_blocks - num_blocks) if pooled)
+        self.head = make_head(config) if pooled or num_blocks == config.num_blocks else None
         self.norm = nn.LayerNorm(config.dim, eps=config.norm_eps) if final_norm or self.head is not None else None
 
     @property
@@ -112,21 +115,28 @@ class Encoder(nn.Module):
         removals = self.removals(self.vit.grid_of(pixels_B3HW))
         merged = encode_merging(self.vit, pixels_B3HW, removals) if any(removals) else None
         x_BSD, attention = (merged.tokens, merged.attention) if merged else self.vit(pixels_B3HW)
-        normed_BSD = x_BSD if self.norm is None else self.norm(x_BSD)
-        tokens_BSD = normed_BSD if self.final_norm else x_BSD
+        tokens_BSD = self.norm(x_BSD) if self.final_norm and self.norm is not None else x_BSD
         num_tokens = x_BSD.shape[1] - num_prefix
         return EncoderOutput(
             patches=tokens_BSD[:, num_prefix:],
             keys=attention.plain_keys[:, num_prefix:],
             cls=tokens_BSD[:, 0] if config.has_cls else None,
             registers=tokens_BSD[:, int(config.has_cls) : num_prefix] if config.num_registers else None,
-            pooled=self.head(normed_BSD) if self.head is not None else None,
+            pooled=self._pooled(x_BSD, self.vit.grid_of(pixels_B3HW)),
             saliency=attention_saliency(attention.queries, attention.keys, num_tokens, has_cls=config.has_cls)
             if saliency
             else None,
             plan=merged.plan if merged else None,
             sizes=merged.sizes if merged else None,
         )
+
+    def _pooled(self, x_BSD: Tensor, grid_hw: tuple[int, int]) -> Tensor | None:
+        """The image embedding, by way of the blocks after the output block."""
+        if self.head is None or self.norm is None:
+            return None
+        for block in self.later:
+            x_BSD = block(x_BSD, self.vit.rotary(grid_hw))
+        return cast(Tensor, self.head(self.norm(x_BSD)))
 
     def removals(self, grid_hw: tuple[int, int]) -> tuple[int, ...]:
         """How many of a frame's tokens each block but the last removes, for `encode_merging`.

@@ -12,6 +12,7 @@ from vtm.encoders.encoder import Encoder
 from vtm.encoders.errors import EncoderError
 from vtm.encoders.families import vit_config
 from vtm.encoders.image import image_spec
+from vtm.encoders.keys import block_of
 from vtm.encoders.linear import pack_linear_maps
 from vtm.encoders.state import State, own_keys, present_config, read_state
 from vtm.plan import MergeError
@@ -26,6 +27,7 @@ def load_encoder(
     device: str | torch.device = "cpu",
     final_norm: bool | None = None,
     encoder_keep: float = 1.0,
+    pooled: bool = False,
 ) -> Encoder:
     """Load a vision transformer from a folder in the Hugging Face format, or from the hub.
 
@@ -34,7 +36,7 @@ def load_encoder(
             preprocessor_config.json, or a hub id `owner/name`.
         layer: the block whose output is taken, as `hidden_states` of `transformers` is indexed: 9 is the output of the
             ninth block, counted from 1; -1 that of the last, -2 that of the last but one. Later blocks are neither read
-            nor built.
+            nor built, unless `pooled` needs them.
         revision: branch, tag or commit of a hub id.
         dtype: of the weights and the arithmetic.
         device: where the encoder lives.
@@ -42,13 +44,15 @@ def load_encoder(
             for the last block (all but CLIP apply it), and not for earlier blocks, as `hidden_states` has them.
         encoder_keep: share of each frame's patch tokens that are left when the output block begins; the blocks before
             it merge the others (ToMe).
+        pooled: whether the image embedding is wanted beside the tokens of an earlier block: the blocks after it run for
+            it. Where the last block is the output block it is there anyway.
 
     Returns:
         The encoder in evaluation mode; no parameter requires a gradient.
 
     Raises:
         EncoderError: the checkpoint cannot be found, is of no known family, or has missing or odd tensors; or it has no
-            such block.
+            such block, or no image embedding.
     """
     checkpoint = open_checkpoint(folder_or_id, revision=revision)
     config = vit_config(checkpoint.config())
@@ -60,10 +64,17 @@ def load_encoder(
         final_norm = config.norm_tokens and num_blocks == config.num_blocks
     with torch.device("meta"):
         encoder = Encoder(
-            config, image, num_blocks=num_blocks, final_norm=final_norm, encoder_keep=encoder_keep, name=checkpoint.name
+            config,
+            image,
+            num_blocks=num_blocks,
+            final_norm=final_norm,
+            encoder_keep=encoder_keep,
+            pooled=pooled,
+            name=checkpoint.name,
         )
     _check_schedule(encoder)
-    state = read_state(checkpoint, keys, config, num_blocks=num_blocks, grid_hw=image.grid_hw)
+    _check_pooled(encoder, pooled)
+    state = read_state(checkpoint, keys, config, num_blocks=num_blocks + len(encoder.later), grid_hw=image.grid_hw)
     _place(encoder, state, dtype)
     encoder.weights_sha256 = checkpoint.weights_sha256()
     encoder = encoder.requires_grad_(False).eval().to(device)
@@ -91,13 +102,23 @@ def _check_schedule(encoder: Encoder) -> None:
         raise EncoderError(f"encoder_keep {encoder.encoder_keep}: {error}") from error
 
 
+def _check_pooled(encoder: Encoder, pooled: bool) -> None:
+    if pooled and encoder.head is None:
+        raise EncoderError(f"{encoder.name} ({encoder.config.family}) has no image embedding: leave out pooled")
+    if len(encoder.later) and encoder.encoder_keep != 1:
+        raise EncoderError(
+            f"encoder_keep {encoder.encoder_keep} ends at the output block, but pooled needs the blocks after it: "
+            "leave one of them out, or take the last block"
+        )
+
+
 def _place(encoder: Encoder, state: State, dtype: torch.dtype) -> None:
     """Put each tensor where it belongs, rounded once, and see that none is left over on either side."""
     expected = encoder.state_dict()
     placed: State = {}
     for name, tensor in state.items():
         outside = name.startswith(("norm.", "head."))
-        key = name if outside else f"vit.{name}"
+        key = name if outside else _key(name, len(encoder.vit.blocks))
         if key in expected:
             if tensor.shape != expected[key].shape:
                 sizes = f"{tuple(tensor.shape)}, config.json makes it {tuple(expected[key].shape)}"
@@ -111,3 +132,11 @@ def _place(encoder: Encoder, state: State, dtype: torch.dtype) -> None:
             f"{encoder.name}: the weights lack {key.removeprefix('vit.')}, which config.json's family has"
         )
     encoder.load_state_dict(placed, assign=True)
+
+
+def _key(name: str, num_blocks: int) -> str:
+    """Where a tensor of the transformer belongs: in it, or among the blocks that run after it."""
+    block = block_of(name)
+    if block is None or block < num_blocks:
+        return f"vit.{name}"
+    return f"later.{block - num_blocks}.{name.split('.', 2)[2]}"

@@ -26,7 +26,7 @@ class EncoderOutput:
     registers: Tensor | None = None
     """(B, R, D), where the family has registers or a distillation token."""
     pooled: Tensor | None = None
-    """(B, E) the family's image embedding, where it has one and the chosen block is the last."""
+    """(B, E) the family's image embedding, where it has one and the chosen block is the last, or it was asked for."""
     saliency: Tensor | None = None
     """(B, N) or (B, M) float32, where asked for: attention of the chosen block from cls to each token; without a cls
     token the mean attention that each receives; averaged over heads."""

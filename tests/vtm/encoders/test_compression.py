@@ -64,3 +64,9 @@ def test_saliency_is_of_the_tokens_that_come_out(folder: Path) -> None:
 def test_impossible_shares_are_refused(folder: Path, keep: float) -> None:
     with pytest.raises(EncoderError, match=f"encoder_keep {keep}"):
         load_encoder(folder, encoder_keep=keep)
+
+
+def test_an_image_embedding_needs_the_blocks_after_whole(folder: Path) -> None:
+    assert load_encoder(folder, encoder_keep=0.5, pooled=True)(random_pixels().float()).pooled is not None
+    with pytest.raises(EncoderError, match=r"encoder_keep 0\.5 ends at the output block"):
+        load_encoder(folder, layer=2, encoder_keep=0.5, pooled=True)

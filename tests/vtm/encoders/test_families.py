@@ -8,7 +8,7 @@ import pytest
 import torch
 from random_checkpoints import BODY, FAMILIES, reference, write_checkpoint
 
-from vtm.encoders import load_encoder
+from vtm.encoders import EncoderError, load_encoder
 
 RELATIVE = {torch.float64: 1e-9, torch.float32: 1e-5}
 SIZES = {"own": (35, 35), "wider": (28, 49), "overhanging": (44, 31)}
@@ -79,6 +79,20 @@ def test_final_norm_can_be_asked_for(checkpoint: tuple[str, Path]) -> None:
     earlier = load_encoder(folder, layer=-2, dtype=torch.float64)(pixels)
     assert error(earlier.patches, expected.blocks[-2][:, prefix:]) < RELATIVE[torch.float64]
     assert earlier.pooled is None
+
+
+@pytest.mark.parametrize("size", ["own", "wider"])
+def test_image_embedding_beside_an_earlier_block(checkpoint: tuple[str, Path], size: str) -> None:
+    name, folder = checkpoint
+    pixels = random_pixels(torch.float64, size)
+    expected = reference(name, folder, pixels)
+    if expected.pooled is None:
+        with pytest.raises(EncoderError, match="has no image embedding"):
+            load_encoder(folder, layer=1, pooled=True)
+        return
+    out = load_encoder(folder, layer=1, dtype=torch.float64, pooled=True)(pixels)
+    assert error(out.patches, expected.blocks[0][:, FAMILIES[name].prefix :]) < RELATIVE[torch.float64]
+    assert error(out.pooled, expected.pooled) < RELATIVE[torch.float64]
 
 
 def test_keys_are_those_of_the_output_block(checkpoint: tuple[str, Path]) -> None:
