@@ -28,7 +28,7 @@ def run(options: argparse.Namespace) -> int:
     print(f"{options.out}: fingerprint {run_facts['fingerprint']}")
     print(
         f"encoder {run_facts['encoder']['name']} (weights {run_facts['encoder']['weights_sha256'][:12]}), "
-        f"block {settings['layer']}, {run_facts['encoder']['compute_dtype']}"
+        f"block {settings['layer']}, {run_facts['encoder']['compute_dtype']}{_architecture_text(run_facts['encoder'])}"
     )
     print(
         f"{settings['strategy']}, {_size_text(run_facts)}, {settings['fps']} fps, "
@@ -60,6 +60,13 @@ def run(options: argparse.Namespace) -> int:
         for warning in video["warnings"]:
             print(f"warning: {video['uri']}: {warning}")
     return 0
+
+
+def _architecture_text(encoder: dict[str, Any]) -> str:
+    """Who runs the encoder, where it is not our own."""
+    if encoder.get("architecture") is None:
+        return ""
+    return f", run by transformers ({encoder['architecture']}, {encoder['frames_per_token_row']} frames a token)"
 
 
 def _size_text(run_facts: dict[str, Any]) -> str:

@@ -43,6 +43,14 @@ def _swin() -> tuple[Any, dict[str, Any]]:
     return transformers.SwinModel(config), picture("ViTImageProcessor", 48, 80)
 
 
+def _chinese_clip() -> tuple[Any, dict[str, Any]]:
+    text = BODY | {"vocab_size": 11, "max_position_embeddings": 9}
+    config = transformers.ChineseCLIPConfig(
+        text_config=text, vision_config=BODY | {"image_size": 28, "patch_size": 7}, projection_dim=12
+    )
+    return transformers.ChineseCLIPModel(config), picture("ChineseCLIPImageProcessor", 28, 28)
+
+
 def _convnext() -> tuple[Any, dict[str, Any]]:
     config = transformers.ConvNextConfig(hidden_sizes=[8, 16, 24], depths=[1, 1, 1], num_stages=3, image_size=64)
     file = picture("ConvNextImageProcessor", 0, 0, size={"shortest_edge": 64}, crop_pct=0.875)
@@ -80,6 +88,7 @@ def _vivit() -> tuple[Any, dict[str, Any]]:
 
 MAKERS: dict[str, Callable[[], tuple[Any, dict[str, Any]]]] = {
     "beit": _beit,
+    "chinese_clip": _chinese_clip,
     "convnext": _convnext,
     "data2vec": _data2vec,
     "resnet": _resnet,

@@ -67,6 +67,7 @@ def frames_for(geometry: Geometry, count: int = FRAMES) -> NDArray[np.uint8]:
 def reference(folder: Path, geometry: Geometry, frames: NDArray[np.uint8], state: int | None = None) -> torch.Tensor:
     """(T', H*W, D) by a plain call of `transformers`, its tokens picked out by family."""
     model = transformers.AutoModel.from_pretrained(folder).eval()
+    model = getattr(model, "vision_model", model)
     pixels = normalise(frames, geometry.image, torch.device("cpu"))
     length = geometry.input.frames_per_pass
     rows = []
@@ -78,7 +79,7 @@ def reference(folder: Path, geometry: Geometry, frames: NDArray[np.uint8], state
         x = output.last_hidden_state if state is None else output.hidden_states[state]
         if x.ndim == 4:
             x = x.flatten(2).mT
-        if model.config.model_type in ("beit", "data2vec-vision", "timesformer", "vivit"):
+        if model.config.model_type in ("beit", "chinese_clip_vision_model", "data2vec-vision", "timesformer", "vivit"):
             x = x[:, 1:]
         places = geometry.layout.grid_hw[0] * geometry.layout.grid_hw[1]
         if model.config.model_type == "timesformer":
@@ -280,7 +281,7 @@ def test_the_run_says_who_runs_the_encoder(
     assert main(["extract", *arguments, "--strategy", "motion", "--out", str(out), "--engine", "inline"]) == 0
     assert "run by transformers (VideoMAEModel), merged after it" in capsys.readouterr().err
     assert main(["verify", str(out)]) == main(["inspect", str(out)]) == main(["report", str(out)]) == 0
-    capsys.readouterr()
+    assert "run by transformers (VideoMAEModel, 2 frames a token)" in capsys.readouterr().out
     assert main(["plan", *arguments, "--strategy", "none", "--json"]) == 0
     planned = json.loads(capsys.readouterr().out)[0]
     assert planned["tokens"] == sum(len(clip.group) for clip in TokenCache(out))
