@@ -78,6 +78,10 @@ def _refuse(recipe: Recipe, architecture: str) -> None:
             f"--reuse-levels {recipe.reuse_levels} encodes single patches with our own vision transformer; "
             f"{architecture} is run by transformers: leave it out"
         )
+    if recipe.compile:
+        raise EncoderError(
+            f"--compile is for our own vision transformer; {architecture} is run by transformers: leave it out"
+        )
     if recipe.strategy == "saliency":
         raise EncoderError(
             f"--strategy saliency reads the attention of our own vision transformer; {architecture} is run by "

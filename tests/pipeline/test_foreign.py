@@ -331,3 +331,15 @@ def test_ray_gives_the_same_bytes(checkpoints: dict[str, Path], videos: list[Pat
     run(videos, tmp_path / "ray", recipe, engine="ray", unit_clips=1)
     assert rows_of(tmp_path / "ray") == rows_of(tmp_path / "inline")
     assert verify(tmp_path / "ray").is_sound
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("family", ["beit", "vjepa2"])
+def test_a_gpu_gives_the_same_bytes_however_frames_are_grouped(
+    family: str, cuda: torch.device, checkpoints: dict[str, Path]
+) -> None:
+    geometry = geometry_of(checkpoints[family])
+    frames, length = frames_for(geometry, 13), geometry.input.frames_per_pass
+    encoder = foreign_features(Recipe(encoder=str(checkpoints[family]), batch_frames=12), torch.float32, str(cuda))
+    parts = [encoder(frames[i : i + length]).patches_1KD for i in range(0, len(frames), length)]
+    assert torch.equal(encoder(frames).patches_1KD, torch.cat(parts, dim=1))
