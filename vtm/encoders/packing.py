@@ -3,12 +3,12 @@
 Frames follow each other; of each frame its prefix tokens, then those of its patches that are encoded.
 
 Letters: T frames, N patches, P prefix tokens, S = P + N tokens of a frame, E encoded tokens of the clip, n of them in a
-group, B frames of a batch, Q queries of a frame.
+group, F frames that these are of, B frames of a batch, Q queries of a frame.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -38,11 +38,13 @@ class Batch:
 class Group:
     """Encoded tokens that are projected, and pass the MLP, together."""
 
+    first_row: int
+    """Of the clip's encoded tokens."""
     frame_n: Tensor
     place_n: Tensor
     """Which of its frame's S tokens it is."""
     batches: tuple[Batch, ...]
-    """Of all frames in the group, in order."""
+    """Of all its frames, in order."""
 
     def to(self, device: torch.device) -> Group:
         """The same, with what attention needs on a device; pixels are picked on the CPU."""
@@ -60,6 +62,12 @@ class Packing:
     batch_frames: int
     """Most frames of a batch."""
 
+    @property
+    def num_rows(self) -> int:
+        """E."""
+        last = self.groups[-1]
+        return last.first_row + len(last.place_n)
+
     def rows_in_batches(self) -> tuple[Tensor, ...]:
         """(B, S) of `row_TS` each."""
         return torch.split(self.row_TS, self.batch_frames)
@@ -75,44 +83,28 @@ def pack(source_TN: Tensor, num_prefix: int, *, group_rows: int, batch_frames: i
     Args:
         source_TN: the frame whose token stands for each patch, as `reuse_map` returns it.
         num_prefix: tokens of each frame before its patches; they are always encoded.
-        group_rows: most tokens in a group, which holds at least one frame.
+        group_rows: most tokens of a group, whichever frames they are of.
         batch_frames: frames whose attention is computed in one call.
     """
     own_TS = pad(is_encoded(source_TN), (num_prefix, 0), value=True)
-    frame_T1 = torch.arange(len(own_TS), device=own_TS.device)[:, None]
+    frame_T1 = torch.arange(len(own_TS))[:, None]
     source_TS = torch.cat((frame_T1.expand(-1, num_prefix), source_TN), dim=1)
-    own_row_TS = own_TS.flatten().cumsum(0).view_as(own_TS) - 1
-    row_TS = own_row_TS.gather(0, source_TS)
+    row_TS = (own_TS.flatten().cumsum(0).view_as(own_TS) - 1).gather(0, source_TS)
     frame_E, place_E = own_TS.nonzero(as_tuple=True)
-    counts = own_TS.sum(dim=1).tolist()
-    groups, start = [], 0
-    for frames in _grouped(counts, group_rows):
-        batches = []
-        for first in range(0, len(frames), batch_frames):
-            batches.append(_batch(frames[first : first + batch_frames], own_TS, row_TS))
-        stop = start + sum(counts[frame] for frame in frames)
-        groups.append(Group(frame_E[start:stop], place_E[start:stop], tuple(batches)))
-        start = stop
+    groups = []
+    for start in range(0, len(frame_E), group_rows):
+        frame_n, place_n = frame_E[start : start + group_rows], place_E[start : start + group_rows]
+        batches = tuple(_batches(frame_n, start, row_TS, batch_frames))
+        groups.append(Group(start, frame_n, place_n, batches))
     return Packing(row_TS, tuple(groups), batch_frames)
 
 
-def _grouped(counts: Sequence[int], group_rows: int) -> Iterator[list[int]]:
-    """Consecutive frames that have something to encode, as many at a time as `group_rows` allows."""
-    group: list[int] = []
-    held = 0
-    for frame, count in enumerate(counts):
-        if group and held + count > group_rows:
-            yield group
-            group, held = [], 0
-        if count:
-            group.append(frame)
-            held += count
-    yield group
-
-
-def _batch(frames: Sequence[int], own_TS: Tensor, row_TS: Tensor) -> Batch:
-    rows = [row_TS[frame][own_TS[frame]] for frame in frames]
-    most = max(len(row_q) for row_q in rows)
-    query_BQ = torch.stack([torch.cat((row_q, row_q[-1:].expand(most - len(row_q)))) for row_q in rows])
-    kept_BQ = torch.arange(most) < torch.tensor([len(row_q) for row_q in rows])[:, None]
-    return Batch(query_BQ, kept_BQ.flatten().nonzero()[:, 0], row_TS[list(frames)])
+def _batches(frame_n: Tensor, first_row: int, row_TS: Tensor, batch_frames: int) -> Iterator[Batch]:
+    frame_F, count_F = torch.unique_consecutive(frame_n, return_counts=True)
+    first_F = first_row + count_F.cumsum(0) - count_F
+    for start in range(0, len(frame_F), batch_frames):
+        now = slice(start, start + batch_frames)
+        count_B1 = count_F[now, None]
+        query_Q = torch.arange(int(count_B1.max()))
+        query_BQ = first_F[now, None] + torch.minimum(query_Q, count_B1 - 1)
+        yield Batch(query_BQ, (query_Q < count_B1).flatten().nonzero()[:, 0], row_TS[frame_F[now]])

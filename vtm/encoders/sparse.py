@@ -11,7 +11,7 @@ them in a group, B frames of a batch, Q queries of a frame, D channels, a heads,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -20,19 +20,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vtm.encoders.attention import Attention, gather_values
-from vtm.encoders.encoder import Encoder
+from vtm.encoders.attention import gather_values
+from vtm.encoders.encoder import CPU_ROWS, Encoder
 from vtm.encoders.errors import EncoderError
 from vtm.encoders.image import encoder_frames, standardise
 from vtm.encoders.output import EncoderOutput
 from vtm.encoders.packing import Batch, Group, Packing, pack
 from vtm.encoders.positions import Rotary
+from vtm.encoders.reuse import is_encoded
 from vtm.encoders.saliency import attention_saliency
 from vtm.encoders.threads import computing_alone, map_on_threads
 from vtm.encoders.vit import Block
 
-CPU_GROUP_ROWS = 128
-"""Tokens that pass a matrix product together on one thread: with fewer, it is the weights that are waited for."""
+CPU_LEAST_ROWS = 64
+"""Tokens that pass a matrix product together on one thread: with fewer, it waits for the weights."""
+CPU_GROUPS = 16
+"""Parts that a clip's encoded tokens are cut into where there are enough: work for so many threads."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,6 +48,26 @@ class _Step:
     """(n, d) each."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Asked:
+    """What all E tokens ask and answer in a block's attention; fields as in `Attention`. Each block writes it anew."""
+
+    queries_Ead: Tensor
+    keys_Ead: Tensor
+    values_Ead: Tensor
+    plain_keys_ED: Tensor
+
+    @classmethod
+    def of(cls, encoder: Encoder, num_rows: int) -> _Asked:
+        """Room for so many tokens."""
+        heads, head_dim = encoder.config.num_heads, encoder.config.head_dim
+        # Inference mode is a thread's own, and its tensors are not to be written to outside of it.
+        with torch.inference_mode(False):
+            room = torch.empty(4, num_rows, heads, head_dim, dtype=encoder.dtype, device=encoder.device)
+        queries, keys, values, plain_keys = room
+        return cls(queries, keys, values, plain_keys.flatten(1))
+
+
 def encode_changed(
     encoder: Encoder,
     frames: NDArray[np.uint8] | Tensor,
@@ -55,8 +78,8 @@ def encode_changed(
 ) -> EncoderOutput:
     """Encode a clip's frames, but of their patches only those that stand for themselves.
 
-    On a CPU a clip's bytes do not depend on the number of threads. Where nothing is reused, they are those of
-    `encoder(encoder.normalise(frames))`.
+    On a CPU a clip's bytes do not depend on the number of threads. Where nothing is reused, the outcome is that of
+    `encoder(encoder.normalise(frames))`, as far as kernels round alike for any number of rows.
 
     Args:
         encoder: one that merges nothing inside.
@@ -74,34 +97,43 @@ def encode_changed(
     frames_Thw3 = encoder_frames(frames, encoder.image).cpu()
     source_TN = _checked(encoder, len(frames_Thw3), source_TN.cpu())
     on_cpu, num_prefix = encoder.device.type == "cpu", encoder.config.num_prefix
-    at_once = 1 if on_cpu else batch_frames
-    rows = CPU_GROUP_ROWS if on_cpu else batch_frames * (num_prefix + source_TN.shape[1])
     with computing_alone() as threads:
-        packing = pack(source_TN, num_prefix, group_rows=rows, batch_frames=at_once).to(encoder.device)
-        return _swept(encoder, frames_Thw3, packing, threads if on_cpu else 1, saliency=saliency)
+        if on_cpu:
+            packing = pack(source_TN, num_prefix, group_rows=_cpu_rows(source_TN, num_prefix), batch_frames=1)
+            return sweep(encoder, frames_Thw3, packing, threads, saliency=saliency)
+        group_rows = batch_frames * (num_prefix + source_TN.shape[1])
+        packing = pack(source_TN, num_prefix, group_rows=group_rows, batch_frames=batch_frames)
+        return sweep(encoder, frames_Thw3, packing.to(encoder.device), 1, saliency=saliency)
 
 
-def _swept(
-    encoder: Encoder, frames_Thw3: Tensor, packing: Packing, num_threads: int, *, saliency: bool
+def _cpu_rows(source_TN: Tensor, num_prefix: int) -> int:
+    """Tokens of a group; of the plain path's whole frames where all are encoded, so that products round as there."""
+    tokens = num_prefix + source_TN.shape[1]
+    num_rows = int(is_encoded(source_TN).sum()) + len(source_TN) * num_prefix
+    return min(max(num_rows // CPU_GROUPS, CPU_LEAST_ROWS), max(1, CPU_ROWS // tokens) * tokens)
+
+
+def sweep(
+    encoder: Encoder, frames_Thw3: Tensor, packing: Packing, num_threads: int, *, saliency: bool = False
 ) -> EncoderOutput:
-    """The sweep: all groups through a block, then through the next."""
+    """All groups through a block, then through the next; `encode_changed` for a packing made already."""
     config = encoder.config
-    steps = map_on_threads(partial(_embedded, encoder, frames_Thw3), packing.groups, num_threads)
-    *earlier, last = encoder.vit.block_list()
-    for block in earlier:
-        attention = _projected(block, steps, num_threads)
-        steps = map_on_threads(partial(_transformed, block, attention), steps, num_threads)
-    attention = _projected(last, steps, num_threads)
-    steps = map_on_threads(partial(_transformed, last, attention), steps, num_threads)
-    x_1ED = torch.cat([step.x_1nD for step in steps], dim=1)
-    tokens_ED = (encoder.norm(x_1ED) if encoder.final_norm and encoder.norm is not None else x_1ED)[0]
-    looks = partial(_saliency, attention, num_prefix=config.num_prefix, has_cls=config.has_cls)
-    tokens_TSD = tokens_ED[packing.row_TS]
+    steps = map_on_threads(partial(_embedded, encoder, _cut(encoder, frames_Thw3)), packing.groups, num_threads)
+    asked = _Asked.of(encoder, packing.num_rows)
+    for block in encoder.vit.block_list():
+        map_on_threads(partial(_project, block, asked), steps, num_threads)
+        steps = map_on_threads(partial(_transformed, block, asked), steps, num_threads)
+    x_ED = torch.cat([step.x_1nD[0] for step in steps])
+    if encoder.final_norm and encoder.norm is not None:
+        x_ED = encoder.norm(x_ED)
+    first, every_row, patch_row = config.num_prefix, packing.row_TS.flatten(), packing.row_TS[:, config.num_prefix :]
+    tokens_TSD = x_ED.index_select(0, every_row).view(*packing.row_TS.shape, -1)
+    looks = partial(_saliency, asked, num_prefix=first, has_cls=config.has_cls)
     return EncoderOutput(
-        patches=tokens_TSD[:, config.num_prefix :],
-        keys=attention.plain_keys[0][packing.row_TS[:, config.num_prefix :]],
+        patches=tokens_TSD[:, first:],
+        keys=asked.plain_keys_ED.index_select(0, patch_row.flatten()).view(*patch_row.shape, -1),
         cls=tokens_TSD[:, 0] if config.has_cls else None,
-        registers=tokens_TSD[:, int(config.has_cls) : config.num_prefix] if config.num_registers else None,
+        registers=tokens_TSD[:, int(config.has_cls) : first] if config.num_registers else None,
         saliency=torch.cat(map_on_threads(looks, packing.rows_in_batches(), num_threads)) if saliency else None,
     )
 
@@ -122,19 +154,28 @@ def _checked(encoder: Encoder, num_frames: int, source_TN: Tensor) -> Tensor:
     return source_TN
 
 
-def _embedded(encoder: Encoder, frames_Thw3: Tensor, group: Group) -> _Step:
+def _cut(encoder: Encoder, frames_Thw3: Tensor) -> Tensor:
+    """(T * N, p, p, 3) levels of single patches."""
+    patch_px, (rows, columns) = encoder.config.patch_px, encoder.grid_hw
+    whole = frames_Thw3[:, : rows * patch_px, : columns * patch_px]
+    cut = whole.reshape(len(whole), rows, patch_px, columns, patch_px, 3).transpose(2, 3)
+    return cut.reshape(-1, patch_px, patch_px, 3)
+
+
+def _embedded(encoder: Encoder, patches_Fpp3: Tensor, group: Group) -> _Step:
     """The group's tokens as they enter the first block, and their rotation."""
-    vit, num_prefix = encoder.vit, encoder.config.num_prefix
+    vit, num_prefix, device = encoder.vit, encoder.config.num_prefix, encoder.device
     is_patch_n = group.place_n >= num_prefix
     patch_m = group.place_n[is_patch_n] - num_prefix
-    pixels_mppc = _patches(encoder, frames_Thw3, group.frame_n[is_patch_n], patch_m)
-    x_1mD: Tensor = vit.patch(pixels_mppc.permute(0, 3, 1, 2).flatten(1)[None])
-    place_n = group.place_n.to(encoder.device)
+    number_m = group.frame_n[is_patch_n] * math.prod(encoder.grid_hw) + patch_m
+    pixels_mpp3 = standardise(patches_Fpp3.index_select(0, number_m), encoder.image, device).to(encoder.dtype)
+    x_mD: Tensor = vit.patch(pixels_mpp3.permute(0, 3, 1, 2).flatten(1)[None])[0]
+    place_n = group.place_n.to(device)
     if vit.grid_positions is not None:
-        x_1mD = x_1mD + vit.grid_positions[patch_m.to(encoder.device)]
+        x_mD = x_mD + vit.grid_positions.index_select(0, patch_m.to(device))
     # Where each token lies among the prefix tokens followed by the group's patches.
-    order_n = torch.where(is_patch_n, num_prefix - 1 + is_patch_n.cumsum(0), group.place_n).to(encoder.device)
-    x_1nD = torch.cat((vit.prefix[None], x_1mD), dim=1)[:, order_n]
+    order_n = torch.where(is_patch_n, num_prefix - 1 + is_patch_n.cumsum(0), group.place_n).to(device)
+    x_1nD = torch.cat((vit.prefix, x_mD)).index_select(0, order_n)[None]
     if vit.pre_norm is not None:
         x_1nD = vit.pre_norm(x_1nD)
     if vit.grid_rotary is None:
@@ -143,54 +184,44 @@ def _embedded(encoder: Encoder, frames_Thw3: Tensor, group: Group) -> _Step:
     # Prefix tokens have no place: they turn by nothing.
     cos_Sd = torch.cat((cos_Nd.new_ones(num_prefix, cos_Nd.shape[1]), cos_Nd))
     sin_Sd = torch.cat((sin_Nd.new_zeros(num_prefix, sin_Nd.shape[1]), sin_Nd))
-    return _Step(group, x_1nD, (cos_Sd[place_n], sin_Sd[place_n]))
+    return _Step(group, x_1nD, (cos_Sd.index_select(0, place_n), sin_Sd.index_select(0, place_n)))
 
 
-def _patches(encoder: Encoder, frames_Thw3: Tensor, frame_m: Tensor, patch_m: Tensor) -> Tensor:
-    """(m, p, p, 3) normalised pixels of single patches, in the encoder's dtype."""
-    patch_px, (rows, columns) = encoder.config.patch_px, encoder.grid_hw
-    whole = frames_Thw3[:, : rows * patch_px, : columns * patch_px]
-    cut = whole.reshape(len(whole), rows, patch_px, columns, patch_px, 3).transpose(2, 3)
-    levels_mppc = cut[frame_m, patch_m // columns, patch_m % columns]
-    return standardise(levels_mppc, encoder.image, encoder.device).to(encoder.dtype)
+def _project(block: Block, asked: _Asked, step: _Step) -> None:
+    """Write down what the group's tokens ask and answer."""
+    part = block.project(step.x_1nD, step.rotary)
+    rows = slice(step.group.first_row, step.group.first_row + step.x_1nD.shape[1])
+    asked.queries_Ead[rows] = part.queries[0].transpose(0, 1)
+    asked.keys_Ead[rows] = part.keys[0].transpose(0, 1)
+    asked.values_Ead[rows] = part.values[0].transpose(0, 1)
+    asked.plain_keys_ED[rows] = part.plain_keys[0]
 
 
-def _projected(block: Block, steps: Sequence[_Step], num_threads: int) -> Attention:
-    """Queries, keys and values of all E tokens, a batch of one."""
-    parts = map_on_threads(lambda step: block.project(step.x_1nD, step.rotary), steps, num_threads)
-    return Attention(
-        queries=torch.cat([part.queries for part in parts], dim=2),
-        keys=torch.cat([part.keys for part in parts], dim=2),
-        values=torch.cat([part.values for part in parts], dim=2),
-        plain_keys=torch.cat([part.plain_keys for part in parts], dim=1),
-    )
-
-
-def _transformed(block: Block, attention: Attention, step: _Step) -> _Step:
+def _transformed(block: Block, asked: _Asked, step: _Step) -> _Step:
     """The group after the block."""
-    gathered_nD = torch.cat([_gathered(attention, batch) for batch in step.group.batches])
+    gathered_nD = torch.cat([_gathered(asked, batch) for batch in step.group.batches])
     return replace(step, x_1nD=block.transform(block.add(step.x_1nD, gathered_nD[None])))
 
 
-def _gathered(attention: Attention, batch: Batch) -> Tensor:
+def _gathered(asked: _Asked, batch: Batch) -> Tensor:
     """What the batch's encoded tokens gather from all tokens of their frames, (tokens, D)."""
     mixed_BQD = gather_values(
-        _rows(attention.queries, batch.query_BQ),
-        _rows(attention.keys, batch.row_BS),
-        _rows(attention.values, batch.row_BS),
+        _rows(asked.queries_Ead, batch.query_BQ),
+        _rows(asked.keys_Ead, batch.row_BS),
+        _rows(asked.values_Ead, batch.row_BS),
     )
-    return mixed_BQD.flatten(0, 1)[batch.kept_n]
+    padded_nD = mixed_BQD.flatten(0, 1)
+    return padded_nD if len(batch.kept_n) == len(padded_nD) else padded_nD.index_select(0, batch.kept_n)
 
 
-def _saliency(attention: Attention, row_BS: Tensor, *, num_prefix: int, has_cls: bool) -> Tensor:
+def _saliency(asked: _Asked, row_BS: Tensor, *, num_prefix: int, has_cls: bool) -> Tensor:
     """(B, N); a stand-in looks at what the patch it stands for would look at."""
-    queries_BaQd = _rows(attention.queries, row_BS[:, :1] if has_cls else row_BS)
-    keys_BaSd = _rows(attention.keys, row_BS)
+    queries_BaQd = _rows(asked.queries_Ead, row_BS[:, :1] if has_cls else row_BS)
+    keys_BaSd = _rows(asked.keys_Ead, row_BS)
     return attention_saliency(queries_BaQd, keys_BaSd, row_BS.shape[1] - num_prefix, has_cls=has_cls)
 
 
-def _rows(packed_1aEd: Tensor, row_BS: Tensor) -> Tensor:
+def _rows(packed_Ead: Tensor, row_BS: Tensor) -> Tensor:
     """Rows of the E tokens, (B, a, S, d)."""
-    heads, width = packed_1aEd.shape[1], packed_1aEd.shape[3]
-    picked = packed_1aEd[0].index_select(1, row_BS.flatten())
-    return picked.view(heads, *row_BS.shape, width).transpose(0, 1)
+    picked = packed_Ead.index_select(0, row_BS.flatten())
+    return picked.view(*row_BS.shape, *packed_Ead.shape[1:]).transpose(1, 2)
