@@ -36,6 +36,7 @@ def add_recipe_options(parser: argparse.ArgumentParser) -> None:
     add("--dtype", help="of the tokens: float16 (default), bfloat16, float32, int8")
     add("--compute-dtype", help="of the arithmetic: auto (default), float32, bfloat16, float16")
     add("--batch-frames", type=int, metavar="B", help="frames the encoder takes at once (20)")
+    add("--compile", action="store_true", default=None, help="run the encoder through torch's compiler, on a GPU")
 
 
 def add_execution_options(parser: argparse.ArgumentParser) -> None:

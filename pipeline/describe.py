@@ -26,6 +26,8 @@ def describe_encoder(recipe: Recipe, device: str) -> tuple[EncoderDescription, P
     Raises:
         SettingsError: the encoder cannot be had, or lacks something.
     """
+    if recipe.compile and not device.startswith("cuda"):
+        raise SettingsError("--compile gains on GPUs alone, and this run encodes on the CPU: leave it out")
     try:
         known = _find_encoder(recipe)
     except EncoderError as error:

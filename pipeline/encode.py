@@ -7,6 +7,7 @@ nothing inside), M merged tokens, D channels.
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 from dataclasses import dataclass
 from typing import cast
@@ -27,7 +28,10 @@ from pipeline.values import DecodedClip, TokenSet
 from vtm import Grid, MergeError, MergePlan, Strategy, fidelity, identity_plan, merge_plan, token_motion
 from vtm.budget import Budget
 from vtm.encoders import EncoderError, load_encoder
+from vtm.encoders.compiling import compile_blocks
 from vtm.network import NetworkError, SaliencyScorer, VideoTokenMerging, load_network, load_scorer, stored_kind
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -168,6 +172,8 @@ def _load_features(
     )
     if recipe.reuse_levels is not None:
         return ReusingFeatures(encoder, recipe.batch_frames, recipe.reuse_levels)
+    if recipe.compile and (complaint := compile_blocks(encoder, recipe.batch_frames)) is not None:
+        log.warning(complaint)
     return VitFeatures(encoder, recipe.batch_frames)
 
 

@@ -77,6 +77,8 @@ class Recipe:
     """Of the encoder's arithmetic; `auto` follows the device."""
     batch_frames: int = 20
     """Frames the encoder takes at once. Kernels round differently for other shapes, so it is part of the recipe."""
+    compile: bool = False
+    """Whether a GPU runs the encoder's blocks through torch's compiler. It rounds differently, so it is part of it."""
 
     def __post_init__(self) -> None:
         _choice("strategy", self.strategy, STRATEGIES)
@@ -122,6 +124,11 @@ class Recipe:
             levels is None or self.encoder_keep == 1,
             f"--reuse-levels {levels} lets single patches stand for later ones, "
             f"which --encoder-keep {self.encoder_keep} dissolves: leave one of them out",
+        )
+
+        _require(
+            not self.compile or (levels is None and self.encoder_keep == 1),
+            "--compile compiles whole blocks, which --encoder-keep and --reuse-levels take apart: leave one out",
         )
 
     @property
@@ -211,8 +218,10 @@ class RunDescription:
     def deciding(self) -> dict[str, Any]:
         """Every setting that decides bytes. Paths and names do not: the hash of the weights stands for them."""
         recipe = recipe_json(self.recipe)
-        for name in ("encoder", "revision", "vtm", "compute_dtype", "keep", "reuse_levels"):
+        for name in ("encoder", "revision", "vtm", "compute_dtype", "keep", "reuse_levels", "compile"):
             recipe.pop(name)
+        if self.recipe.compile:
+            recipe["compile"] = True
         if self.recipe.reuse_levels is not None:
             recipe["reuse_levels"] = float(self.recipe.reuse_levels)
         if self.encoder.architecture is not None:

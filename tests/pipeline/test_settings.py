@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.describe import describe_encoder
 from pipeline.errors import SettingsError
 from pipeline.settings import EncoderDescription, Execution, Recipe, RunDescription, build, load_toml, parse_fps
 
@@ -27,6 +28,8 @@ def described(recipe: Recipe, **changes: Any) -> RunDescription:
         ({"tokens_per_clip": 0}, r"--tokens-per-clip 0 must be 1 or more"),
         ({"partition_factor": 1}, r"--partition-factor 1 must be 2 or more"),
         ({"encoder_keep": 0.5, "strategy": "motion"}, r"which --encoder-keep 0\.5 dissolves"),
+        ({"compile": True, "encoder_keep": 0.5}, r"--compile compiles whole blocks"),
+        ({"compile": True, "reuse_levels": 2.0}, r"--compile compiles whole blocks"),
         ({"merge_share": 0.0}, r"--merge-share"),
         ({"fps": Fraction(0)}, r"--fps 0 must be above 0"),
         ({"layer": 0}, r"--layer 0"),
@@ -70,10 +73,18 @@ def test_the_fingerprint_covers_what_decides_bytes_and_nothing_else() -> None:
         described(Recipe(keep=0.2)),
         described(Recipe(fps=Fraction(2))),
         described(Recipe(batch_frames=7)),
+        described(Recipe(compile=True)),
         described(Recipe(), weights_sha256="b"),
         described(Recipe(), compute_dtype="bfloat16"),
     ]
-    assert len({run.fingerprint() for run in [plain, *different]}) == 6
+    assert len({run.fingerprint() for run in [plain, *different]}) == 7
+
+
+def test_compiling_is_for_gpus(tiny_encoder: Path) -> None:
+    with pytest.raises(SettingsError, match="--compile gains on GPUs alone"):
+        describe_encoder(Recipe(encoder=str(tiny_encoder), compile=True), "cpu")
+    description, _ = describe_encoder(Recipe(encoder=str(tiny_encoder), compile=True, compute_dtype="float32"), "cuda")
+    assert description.dim == 24
 
 
 def test_toml(tmp_path: Path) -> None:
