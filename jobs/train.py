@@ -16,7 +16,7 @@ from torch import nn
 from jobs.clip_batches import ClipSource, labelled_clips, open_caches, unlabelled_clips
 from jobs.labels import load_labels
 from jobs.training_log import TrainingLog
-from pipeline.errors import InputError
+from pipeline.errors import InputError, SettingsError
 from vtm.network import (
     NetworkConfig,
     NetworkStrategy,
@@ -98,6 +98,8 @@ def network_config(options: argparse.Namespace, in_width: int, outputs: int, tas
 
 
 def _train_scorer(options: argparse.Namespace, caches: Any, in_width: int) -> int:
+    if options.strategy != "learnable":
+        raise SettingsError(f"--strategy {options.strategy} has nothing to learn without --labels: give them too")
     held_out = unlabelled_clips(caches, held_out=True)
     learnt_from = unlabelled_clips(caches, held_out=False)
     if not held_out.entries or not learnt_from.entries:

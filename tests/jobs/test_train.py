@@ -121,6 +121,11 @@ def test_scorer_learns_without_labels(cache: Path, tmp_path: Path, capsys: pytes
     assert facts["rows"][0]["learnable"] < facts["rows"][1]["learnable"] <= 1
 
 
+def test_without_labels_only_a_scorer_learns(cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_training(cache, tmp_path / "net", "--strategy", "motion") == 2
+    assert "--strategy motion has nothing to learn without --labels" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [("video_id,label,split\nelsewhere,a,train\nother,b,val\n", "no cached clip for training")],
