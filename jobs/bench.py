@@ -8,6 +8,7 @@ import importlib
 BENCHES = {
     "decode": "frames a second of sparse exact decoding, beside ffmpeg and other decoders",
     "encoder": "frames a second and share of the machine's matrix-product rate, beside transformers",
+    "reuse": "what not encoding unchanged patches again gains, and how far its tokens are from encoding everything",
     "merge": "time and memory of merging, beside ToMe's rounds and a dense similarity matrix",
     "fidelity": "how well merged tokens stand for their sources, by strategy and share kept",
     "network": "the paper's network with and without merging",
