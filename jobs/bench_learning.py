@@ -63,6 +63,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="ablation: learnable with all scores 0, so that targets are drawn evenly",
     )
+    parser.add_argument(
+        "--planted-cue",
+        type=float,
+        metavar="FACTOR",
+        help="ablation: motion goes by the planted region times FACTOR, as perfect scores would (a scorer's reach is 2)",
+    )
     parser.add_argument("--train-per-class", type=int, default=100)
     parser.add_argument("--test-per-class", type=int, default=60)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -72,6 +78,8 @@ def run(args: argparse.Namespace) -> int:
     """Train every strategy with every seed and print what came of it; returns the exit code."""
     layout = PlantedLayout()
     clips = _clips(args, layout)
+    if args.planted_cue is not None:
+        clips = {split: replace(made, motion=made.planted.float() * args.planted_cue) for split, made in clips.items()}
     rows = []
     runs = [(strategy, seed) for strategy in args.strategies for seed in range(args.seeds)]
     for strategy, seed in tqdm(runs, unit="run", disable=args.json):
