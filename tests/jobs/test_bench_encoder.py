@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from jobs import bench_encoder
+from jobs.bench_encoder import Work
+from jobs.encoder_contenders import Contender
 from vtm.encoders.families import vit_config
 
 
@@ -21,10 +23,28 @@ def test_flop_of_a_frame_by_hand() -> None:
 
 
 def test_rows_hold_the_promised_figures(tiny_encoder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["--encoder", str(tiny_encoder), "--batch", "2", "--rounds", "1", "--encoder-keep", "--json"]
-    assert bench_encoder.main([*arguments, "--dtype", "float32"]) == 0
+    arguments = ["--encoder", str(tiny_encoder), "--batch", "2", "--rounds", "2", "--encoder-keep", "0.5", "--json"]
+    assert bench_encoder.main([*arguments, "--other-dtypes", "float32", "int8", "--dtype", "bfloat16"]) == 0
     report = json.loads(capsys.readouterr().out)
-    names = [row["name"] for row in report["rows"]]
-    assert names[0] == "vtm"
-    assert {"frames_per_s", "ceiling_share", "peak_bytes", "encoder_keep", "fidelity"} <= set(report["rows"][0])
-    assert all(row["frames_per_s"] > 0 for row in report["rows"])
+    rows = {row["name"]: row for row in report["rows"]}
+    assert list(rows)[:4] == ["vtm", "vtm, keep 0.5", "vtm, float32", "vtm, int8 linear maps"]
+    figures = {"frames_per_s", "ceiling_share", "best_ceiling_share", "times_transformers", "peak_bytes"}
+    assert figures <= set(rows["vtm"])
+    assert rows["vtm"]["times_uncompressed"] == 1
+    assert rows["vtm, keep 0.5"]["encoder_keep"] == 0.5
+    assert all(row["frames_per_s"] > 0 for row in rows.values())
+    assert rows["vtm, float32"]["fidelity"] == pytest.approx(1)
+    assert rows["vtm, keep 0.5"]["fidelity"] < rows["vtm"]["fidelity"] < 1
+    assert 0.9 < rows["vtm, int8 linear maps"]["fidelity"] < 1
+
+
+def test_a_share_is_of_the_faster_product_beside_it() -> None:
+    """Half the arithmetic in twice the seconds is a quarter of the rate; a disturbed round counts less."""
+    rounds = [bench_encoder.Round(2.0, 1.0), bench_encoder.Round(2.0, 1.0), bench_encoder.Round(9.0, 1.0)]
+    peer = [bench_encoder.Round(3.0, 1.0), bench_encoder.Round(6.0, 2.0), bench_encoder.Round(3.0, 1.0)]
+    taken = {"vtm": rounds, "transformers, sdpa": peer}
+    row = bench_encoder.row_of(Contender("vtm", print), taken, 7, Work(frames=10, flop=50, product_flop=100))
+    assert (row["ceiling_share"], row["best_ceiling_share"]) == (0.25, 0.25)
+    assert row["frames_per_s"] == 5
+    assert row["times_transformers"] == 1.5
+    assert row["times_uncompressed"] == 1
