@@ -1,8 +1,8 @@
 """`vtm bench encoder`: frames a second of the encoder and of `transformers`, beside a large matrix product.
 
-All contenders take turns in one process, one batch each a round, each between two square matrix products of the same
-dtype on the same threads. Shares and ratios are of neighbours in time, and their median over the rounds counts: what
-else the machine does bears on both alike. Of two products the faster counts, so that a disturbed one flatters nobody.
+All contenders take turns in one process, one batch each a round, each between two stretches of square matrix products
+of the same dtype on the same threads, about as long as the batch. Shares and ratios are of neighbours in time; their
+median over the rounds counts: what else the machine does bears on both alike.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Round:
 
     encode_s: float
     product_s: float
-    """The faster of the matrix products before and after it."""
+    """A matrix product, on average over those before and after it."""
 
 
 @dataclass(frozen=True)
@@ -116,15 +116,16 @@ def _line(row: dict[str, Any]) -> str:
 def _measure(contenders: Sequence[Contender], pixels: Tensor, encoder: Encoder, rounds: int) -> list[dict[str, Any]]:
     side = CEILING_SIDE[pixels.device.type]
     square = torch.randn(side, side, device=pixels.device, dtype=pixels.dtype)
-    product = partial(torch.matmul, square, square)
     peaks = {contender.name: _peak_bytes(contender, pixels) for contender in contenders}
     taken: dict[str, list[Round]] = {contender.name: [] for contender in contenders}
-    before_s = min(_seconds(product, pixels.device) for _ in range(2))
+    batch_s = _seconds(partial(encoder, pixels), pixels.device)
+    repeats = max(1, round(batch_s / min(_products_s(square, 1) for _ in range(3))))
+    before_s = _products_s(square, repeats)
     for _ in range(rounds):
         for contender in contenders:
             encode_s = _seconds(partial(contender.encode, pixels), pixels.device)
-            after_s = _seconds(product, pixels.device)
-            taken[contender.name].append(Round(encode_s, min(before_s, after_s)))
+            after_s = _products_s(square, repeats)
+            taken[contender.name].append(Round(encode_s, (before_s + after_s) / 2))
             before_s = after_s
     flop = len(pixels) * frame_flop(encoder.config, len(encoder.vit.blocks), encoder.grid_hw)
     work = Work(frames=len(pixels), flop=flop, product_flop=2 * side**3)
@@ -166,6 +167,16 @@ def frame_flop(config: VitConfig, num_blocks: int, grid_hw: tuple[int, int]) -> 
     mlp = (3 if config.gated_mlp else 2) * config.mlp_dim
     block = tokens * dim * (4 * dim + mlp) + 2 * tokens * tokens * dim
     return 2 * (patches * 3 * config.patch_px**2 * dim + num_blocks * block)
+
+
+def _products_s(square: Tensor, repeats: int) -> float:
+    """Seconds of one matrix product, on average over some in a row."""
+
+    def products() -> None:
+        for _ in range(repeats):
+            torch.matmul(square, square)
+
+    return _seconds(products, square.device) / repeats
 
 
 def _seconds(work: Callable[[], Any], device: torch.device) -> float:
