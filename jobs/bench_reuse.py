@@ -1,6 +1,6 @@
 """`vtm bench reuse`: what it gains and costs not to encode patches again that did not change.
 
-Each clip is decoded once a round, then encoded whole and with each threshold, in turns. Encoding is the whole path from
+Each clip is decoded once a round, then encoded whole and with each threshold; who begins changes from clip to clip. Encoding is the whole path from
 frames to tokens, finding what changed included; end to end adds the decoding. On a CPU the times are CPU seconds, which
 decoding and encoding share; on a GPU wall seconds. Sums over the clips, medians over the rounds. The cosine is that of
 each token to the one that encoding everything gives.
@@ -89,18 +89,18 @@ def _measure(encoder: Encoder, video: str, args: argparse.Namespace) -> list[dic
     clock = time.process_time if encoder.device.type == "cpu" else time.perf_counter
     whole = _Contender(VitFeatures(encoder, BATCH_FRAMES))
     reusing = [_Contender(ReusingFeatures(encoder, BATCH_FRAMES, levels)) for levels in args.levels]
-    decode_rounds_s: list[float] = []
+    contenders, decode_rounds_s = [whole, *reusing], []
     for number in range(args.rounds):
-        for contender in (whole, *reusing):
+        for contender in contenders:
             contender.rounds_s.append(0.0)
         decode_rounds_s.append(0.0)
-        for frames, decode_s in _clips(video, encoder, args, clock):
+        for index, (frames, decode_s) in enumerate(_clips(video, encoder, args, clock)):
             decode_rounds_s[-1] += decode_s
-            tokens = _encode(whole, frames, clock).patches_1KD
-            for contender in reusing:
-                features = _encode(contender, frames, clock)
-                if number == 0:
-                    _compare(contender, features, tokens)
+            first = (index + number) % len(contenders)
+            order = contenders[first:] + contenders[:first]
+            features = {id(contender): _encode(contender, frames, clock) for contender in order}
+            for contender in reusing if number == 0 else ():
+                _compare(contender, features[id(contender)], features[id(whole)].patches_1KD)
     if not whole.rounds_s[-1]:
         raise SystemExit(f"{video}: no clip")
     return [_row(levels, c, whole, decode_rounds_s) for levels, c in zip(args.levels, reusing, strict=True)]

@@ -16,8 +16,14 @@ from torch import Tensor
 from vtm.encoders.errors import EncoderError
 from vtm.encoders.image import as_frames
 
+WHOLE_ABOVE = 1 / 3
+"""Share of a frame's patches that have changed above which all are encoded: after a cut or with a new slide, those that
+look the same no longer mean the same."""
 
-def reuse_map(frames: NDArray[np.uint8] | Tensor, patch_px: int, levels: float) -> Tensor:
+
+def reuse_map(
+    frames: NDArray[np.uint8] | Tensor, patch_px: int, levels: float, *, whole_above: float = WHOLE_ABOVE
+) -> Tensor:
     """For each patch of each frame, the frame whose token stands for it.
 
     A patch is compared with its own pixels when it was last encoded, not with those of the frame before: slow changes
@@ -28,6 +34,7 @@ def reuse_map(frames: NDArray[np.uint8] | Tensor, patch_px: int, levels: float) 
         patch_px: side of a patch.
         levels: a patch is encoded again when the mean absolute difference of its values is above this; 0 spares
             those alone that are the same in every value.
+        whole_above: a frame is encoded whole when the share of its patches that have to be is above this.
 
     Returns:
         (T, N) int64 on the CPU: the frame's own number where the patch is encoded, else an earlier one.
@@ -45,6 +52,7 @@ def reuse_map(frames: NDArray[np.uint8] | Tensor, patch_px: int, levels: float) 
     for number in range(1, len(frames_Thw3)):
         patches_HpWc = _cut(frames_Thw3[number], patch_px)
         changed_HW = _difference(patches_HpWc, reference_HpWc) > most
+        changed_HW |= changed_HW.mean() > whole_above
         np.copyto(reference_HpWc, patches_HpWc, where=changed_HW[:, None, :, None])
         source_THW[number] = np.where(changed_HW, number, source_THW[number - 1])
     return torch.from_numpy(source_THW).flatten(1)

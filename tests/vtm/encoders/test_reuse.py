@@ -27,18 +27,19 @@ ROUNDING = {torch.float32: 1e-5, torch.bfloat16: 0.02}
 FRAMES, PATCHES = 7, 25
 
 
-def literal_map(frames: np.ndarray, patch_px: int, levels: float) -> list[list[int]]:
+def literal_map(frames: np.ndarray, patch_px: int, levels: float, whole_above: float) -> list[list[int]]:
     rows, columns = frames.shape[1] // patch_px, frames.shape[2] // patch_px
-    sources = [[0] * (rows * columns) for _ in frames]
-    for row in range(rows):
-        for column in range(columns):
-            here = (slice(row * patch_px, (row + 1) * patch_px), slice(column * patch_px, (column + 1) * patch_px))
-            encoded = 0
-            for number, frame in enumerate(frames):
-                difference = np.abs(frame[here].astype(float) - frames[encoded][here].astype(float))
-                if difference.mean() > levels:
-                    encoded = number
-                sources[number][row * columns + column] = encoded
+    sources = [[0] * (rows * columns)]
+    for number in range(1, len(frames)):
+        now = list(sources[-1])
+        for patch in range(rows * columns):
+            y, x = patch // columns * patch_px, patch % columns * patch_px
+            here = (slice(y, y + patch_px), slice(x, x + patch_px))
+            difference = np.abs(frames[number][here].astype(float) - frames[now[patch]][here].astype(float))
+            if difference.mean() > levels:
+                now[patch] = number
+        whole = now.count(number) > whole_above * len(now)
+        sources.append([number] * len(now) if whole else now)
     return sources
 
 
@@ -48,9 +49,20 @@ def literal_map(frames: np.ndarray, patch_px: int, levels: float) -> list[list[i
     ),
     patch_px=st.integers(1, 3),
     levels=st.sampled_from([0, 0.5, 1, 3.25, 100.0]),
+    whole_above=st.sampled_from([0.0, 0.25, 0.5, 1.0]),
 )
-def test_the_map_is_the_literal_one(frames: np.ndarray, patch_px: int, levels: float) -> None:
-    assert reuse_map(frames, patch_px, levels).tolist() == literal_map(frames, patch_px, levels)
+def test_the_map_is_the_literal_one(frames: np.ndarray, patch_px: int, levels: float, whole_above: float) -> None:
+    got = reuse_map(frames, patch_px, levels, whole_above=whole_above)
+    assert got.tolist() == literal_map(frames, patch_px, levels, whole_above)
+
+
+def test_a_frame_that_changed_by_more_than_a_third_is_encoded_whole() -> None:
+    frames = np.zeros((3, 3, 3, 3), np.uint8)
+    frames[1:, 0] = 9
+    frames[2, 1, 1] = 9
+    assert is_encoded(reuse_map(frames, 1, 2)).sum(dim=1).tolist() == [9, 3, 1]
+    frames[1:, 1, 0] = 9
+    assert is_encoded(reuse_map(frames, 1, 2)).sum(dim=1).tolist() == [9, 9, 1]
 
 
 def test_slow_changes_add_up() -> None:
