@@ -1,6 +1,6 @@
 """Queries, keys and values -> what each token gathers.
 
-Letters: B frames, S tokens, Q tokens that ask, D channels, h heads, d channels of a head.
+Letters: B frames, S tokens, Q tokens that ask, D channels, h heads, n heads of all frames, d channels of a head.
 """
 
 from __future__ import annotations
@@ -63,15 +63,16 @@ def _matrix_products(queries_BhQd: Tensor, keys_BhSd: Tensor, values_BhSd: Tenso
     """
     batch, heads, asking, head_dim = queries_BhQd.shape
     queries, keys, values = (x.flatten(0, 1) for x in (queries_BhQd, keys_BhSd.contiguous(), values_BhSd))
-    keys = keys - keys.mean(dim=1, keepdim=True)
+    scale = head_dim**-0.5 * _LOG2_E
+    keys_ndS = torch.add(keys.mean(dim=1, keepdim=True) * -scale, keys, alpha=scale).transpose(1, 2)
     if bias_B11S is None:
-        bias, beta = queries.new_zeros(1, 1, 1), 0.0
+        scores = torch.bmm(queries, keys_ndS)
     else:
-        bias, beta = bias_B11S.to(queries.dtype).expand(batch, heads, -1, -1).flatten(0, 1), _LOG2_E
-    scores = torch.baddbmm(bias, queries, keys.transpose(1, 2), beta=beta, alpha=head_dim**-0.5 * _LOG2_E)
+        bias = bias_B11S.to(queries.dtype).expand(batch, heads, -1, -1).flatten(0, 1)
+        scores = torch.baddbmm(bias, queries, keys_ndS, beta=_LOG2_E)
     low, high = scores.aminmax()
     if not (low > -EXPONENT_LIMIT[scores.dtype] and high < EXPONENT_LIMIT[scores.dtype]):
         scores -= scores.amax(dim=2, keepdim=True)
     weights = scores.exp2_()
-    mixed = torch.bmm(weights, values) / weights.sum(dim=2, keepdim=True, dtype=torch.float32)
-    return mixed.to(values.dtype).view(batch, heads, asking, head_dim)
+    mixed = torch.bmm(weights, values).div_(weights.sum(dim=2, keepdim=True))
+    return mixed.view(batch, heads, asking, head_dim)
