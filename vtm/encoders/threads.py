@@ -2,7 +2,7 @@
 
 Kernels that split one product over threads wait for the slowest at every product: with decoding on the same cores, most
 of the time. And a result may come to depend on how the work was split. Here a frame is one thread's work from pixels to
-tokens, so its bytes depend neither on the number of threads, nor on the batch, nor on its place in it.
+tokens, alone or with a few others, so its bytes do not depend on the number of threads.
 """
 
 from __future__ import annotations
