@@ -8,6 +8,7 @@ median over the rounds counts: what else the machine does bears on both alike.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import statistics
 import tempfile
@@ -24,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from jobs.encoder_contenders import Contender, Setup, own_contenders, peer_contenders
+from jobs.encoder_contenders import Contender, Setup, own_contenders
 from jobs.row_process import machine_name, peak_bytes, wait_for
 from pipeline.clips import plan_clips
 from pipeline.decode import open_video, scan_video, timing_of
@@ -87,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
         encoder = setup.load()
         pixels = encoder.normalise(_frames(encoder, args.video, args.batch))
         contenders = own_contenders(setup, encoder, pixels, args.encoder_keep, args.other_dtypes)
-        contenders += peer_contenders(setup, len(encoder.vit.blocks))
+        contenders += _peers(setup, len(encoder.vit.blocks))
         rows = _measure(contenders, pixels, encoder, args.rounds)
     machine = f"{machine_name(args.device, args.threads)}, {dtype}"
     if args.json:
@@ -111,6 +112,25 @@ def _line(row: dict[str, Any]) -> str:
     if "fidelity" in row:
         parts.append(f"keep {row['encoder_keep']:g}, fidelity {row['fidelity']:.4f}")
     return "  ".join(parts)
+
+
+def _peers(setup: Setup, num_blocks: int) -> list[Contender]:
+    """The same network in `transformers`, cut off after the same block, where it is installed."""
+    if importlib.util.find_spec("transformers") is None:
+        return []
+    from transformers import AutoModel
+
+    contenders = []
+    for attention in ("eager", "sdpa"):
+        model = AutoModel.from_pretrained(setup.folder, dtype=setup.dtype, attn_implementation=attention)
+        model = model.to(setup.device).eval()
+        tower = getattr(model, "vision_model", model)
+        blocks = next(module for module in tower.modules() if isinstance(module, torch.nn.ModuleList))
+        del blocks[num_blocks:]
+        contenders.append(Contender(f"transformers, {attention}", tower))
+        if setup.compiled and attention == "sdpa":
+            contenders.append(Contender("transformers, compiled", torch.compile(tower)))
+    return contenders
 
 
 def _measure(contenders: Sequence[Contender], pixels: Tensor, encoder: Encoder, rounds: int) -> list[dict[str, Any]]:

@@ -1,8 +1,7 @@
-"""What `vtm bench encoder` measures: the encoder in several forms, and the same network in `transformers`."""
+"""What `vtm bench encoder` measures: the encoder in several forms, those that are not offered too."""
 
 from __future__ import annotations
 
-import importlib.util
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -74,25 +73,6 @@ def own_contenders(
         compiled = setup.load_unpacked()
         complaint = compile_blocks(compiled, len(pixels))
         contenders.append(contender("vtm, compiled" if complaint is None else f"vtm ({complaint})", compiled))
-    return contenders
-
-
-def peer_contenders(setup: Setup, num_blocks: int) -> list[Contender]:
-    """The same network in `transformers`, cut off after the same block, where it is installed."""
-    if importlib.util.find_spec("transformers") is None:
-        return []
-    from transformers import AutoModel
-
-    contenders = []
-    for attention in ("eager", "sdpa"):
-        model = AutoModel.from_pretrained(setup.folder, dtype=setup.dtype, attn_implementation=attention)
-        model = model.to(setup.device).eval()
-        tower = getattr(model, "vision_model", model)
-        blocks = next(module for module in tower.modules() if isinstance(module, torch.nn.ModuleList))
-        del blocks[num_blocks:]
-        contenders.append(Contender(f"transformers, {attention}", tower))
-        if setup.compiled and attention == "sdpa":
-            contenders.append(Contender("transformers, compiled", torch.compile(tower)))
     return contenders
 
 
