@@ -52,7 +52,7 @@ class Recipe:
     """Share of a frame's patches left by merging inside the encoder; 1 merges none."""
     reuse_levels: float | None = None
     """A patch is not encoded again while the mean difference of its uint8 values to those last encoded is at most this;
-    every patch is where nothing is said."""
+    a frame that changed by more than a third is encoded whole, and every frame is where nothing is said."""
     strategy: str = "coverage"
     """How the merge picks its targets."""
     keep: float | None = None

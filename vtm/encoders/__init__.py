@@ -6,6 +6,8 @@ from vtm.encoders.errors import EncoderError
 from vtm.encoders.image import ImageSpec, read_image_spec
 from vtm.encoders.load import load_encoder
 from vtm.encoders.output import EncoderOutput
+from vtm.encoders.reuse import reuse_map
+from vtm.encoders.sparse import encode_changed
 from vtm.encoders.text import TextEncoder, load_text_encoder
 
 __all__ = [
@@ -16,7 +18,9 @@ __all__ = [
     "ImageSpec",
     "TextEncoder",
     "describe_encoder",
+    "encode_changed",
     "load_encoder",
     "load_text_encoder",
     "read_image_spec",
+    "reuse_map",
 ]
