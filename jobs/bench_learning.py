@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -25,7 +25,7 @@ from jobs.planted import Encode, Frames, PlantedClips, PlantedLayout, plant, rea
 from pipeline.errors import InputError
 from vtm import Encoder, load_encoder
 from vtm.encoders.image import normalise
-from vtm.network import NetworkConfig, NetworkStrategy, VideoTokenMerging
+from vtm.network import Auxiliary, NetworkConfig, NetworkStrategy, VideoTokenMerging
 from vtm.network.network import SEED_STRIDE
 from vtm.network.targets import area_cue, choose_targets
 from vtm.network.windows import first_layout
@@ -59,6 +59,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--merge-share", type=float, default=1.0)
     parser.add_argument(
         "--auxiliary-scale", type=float, help="factor on equation 10's logits (default: the paper's 1/√C)"
+    )
+    parser.add_argument(
+        "--auxiliary", choices=get_args(Auxiliary), default="pooling", help="what trains the scores of learnable"
+    )
+    parser.add_argument(
+        "--draw-sharpness", type=float, default=1.0, help="factor on the scores that targets are drawn by (0: evenly)"
     )
     parser.add_argument(
         "--unscored",
@@ -120,6 +126,8 @@ def train_one(
         heads=2,
         head_width=32,
         dropout=0.2,
+        draw_sharpness=args.draw_sharpness,
+        auxiliary=args.auxiliary,
         auxiliary_scale=args.auxiliary_scale,
     )
     network = VideoTokenMerging(config)
@@ -170,7 +178,7 @@ def _target_places(network: VideoTokenMerging, test: Sequence[ClipBatch], plante
         elif batch.motion is not None:
             score_BN = batch.motion
         elif config.strategy == "learnable":
-            score_BN = network.saliency(batch.patches)
+            score_BN = config.draw_sharpness * network.saliency(batch.patches)
         noise_BN = gumbel_noise([seed * SEED_STRIDE for seed in batch.seeds], batch.patches.shape[1])
         windows = first_layout(batch.grid, config.windows_frames[0])
         (score,), (noise,), (planted,) = (windows.split(x) for x in (score_BN, noise_BN, planted_BN))

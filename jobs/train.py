@@ -18,6 +18,7 @@ from jobs.labels import load_labels
 from jobs.training_log import TrainingLog
 from pipeline.errors import InputError, SettingsError
 from vtm.network import (
+    Auxiliary,
     NetworkConfig,
     NetworkStrategy,
     SaliencyScorer,
@@ -32,7 +33,7 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options; the defaults are the paper's."""
+    """Declare the options; the defaults are the paper's, but for what trains the scores."""
     network, settings = NetworkConfig(in_width=1, outputs=1), TrainingSettings()
     add = parser.add_argument
     add("caches", metavar="CACHE", type=Path, nargs="+", help="run folders of `vtm extract --strategy none`")
@@ -47,7 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--heads", type=int, default=network.heads)
     add("--head-width", type=int, default=network.head_width)
     add("--dropout", type=float, default=network.dropout)
-    add("--auxiliary-weight", type=float, default=1.0, help="what the auxiliary path's loss counts")
+    auxiliary_help = "what trains the scores: attention is the paper's path, pooling ours (docs/learnable.md)"
+    add("--auxiliary", choices=get_args(Auxiliary), default="pooling", help=auxiliary_help)
+    add("--auxiliary-weight", type=float, default=1.0, help="what each auxiliary loss counts")
     add("--batch", type=int, default=16, help="clips a step")
     add("--epochs", type=int, default=settings.epochs)
     add("--warmup-epochs", type=int, default=settings.warmup_epochs)
@@ -94,6 +97,7 @@ def network_config(options: argparse.Namespace, in_width: int, outputs: int, tas
         heads=options.heads,
         head_width=options.head_width,
         dropout=options.dropout,
+        auxiliary=options.auxiliary,
     )
 
 

@@ -18,6 +18,9 @@ from vtm.network.config import NetworkConfig
 from vtm.network.targets import choose_targets
 from vtm.plan import MergePlan
 
+POOLING_SHARPNESS = 10.0
+"""Scores lie in (-1, 1): this lets one token outweigh all others of a clip when scores pool them."""
+
 
 @dataclass(frozen=True, eq=False)
 class Windows:
@@ -56,7 +59,10 @@ class VideoBlock(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.to_out = nn.Linear(config.attention_width, width_out)
         self.auxiliary_scale = config.auxiliary_factor(width_in)
-        self.to_saliency = nn.Linear(config.attention_width, 1, bias=False) if config.strategy == "learnable" else None
+        learnable = config.strategy == "learnable"
+        self.to_saliency = nn.Linear(config.attention_width, 1, bias=False) if learnable else None
+        pools = learnable and config.auxiliary == "pooling"
+        self.pooled_head = nn.Linear(width_in, config.outputs) if pools else None
 
     def forward(self, windows: Windows, with_auxiliary: bool = False) -> BlockOutput:
         """Attend within each window, merge, and change the width.
@@ -97,6 +103,23 @@ class VideoBlock(nn.Module):
         keys_BND = F.linear(self.norm(x_BNC), self.to_qkv.weight[width : 2 * width])
         return torch.tanh(self.to_saliency(keys_BND).squeeze(2))
 
+    def pooled_prediction(self, x_BNC: Tensor) -> Tensor:
+        """What the scores make of the block's input: its tokens, weighted by softmax(10 s), through a linear head.
+
+        Equation 10 adds s / √C to the logits, a twentieth at C = 384, so that hardly any gradient reaches the scores.
+        Here a token counts by its score alone, and its loss tells U_s directly which tokens tell the classes apart.
+
+        Args:
+            x_BNC: (B, N, C) the block's input, whole clips.
+
+        Returns:
+            (B, outputs).
+        """
+        assert self.pooled_head is not None, "only a learnable block with auxiliary `pooling` has this head"
+        weight_BN1 = (POOLING_SHARPNESS * self.saliency(x_BNC)).softmax(dim=1).unsqueeze(2)
+        prediction: Tensor = self.pooled_head((weight_BN1 * self.norm(x_BNC)).sum(dim=1))
+        return prediction
+
     def _project(self, x_BNC: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         q_BND, k_BND, v_BND = self.to_qkv(self.norm(x_BNC)).chunk(3, dim=2)
         q_BhNd, k_BhNd, v_BhNd = (
@@ -119,8 +142,8 @@ class VideoBlock(nn.Module):
     @torch.no_grad()
     def _decide(self, windows: Windows, keys_BND: Tensor, saliency_BN: Tensor | None) -> MergePlan:
         shape = (keys_BND.shape[0], keys_BND.shape[1])
-        score_BN = windows.cue if saliency_BN is None else saliency_BN
         config = self.config
+        score_BN = windows.cue if saliency_BN is None else config.draw_sharpness * saliency_BN
         target_BM = choose_targets(config.strategy, shape, config.partition_factor, score_BN, windows.noise)
         return plan_from_targets(keys_BND, target_BM, config.merge_share)
 

@@ -13,10 +13,14 @@ NetworkStrategy = Literal["none", "naive", "center", "boundary", "motion", "lear
 
 Task = Literal["classification", "regression"]
 Attention = Literal["plain", "fused"]
+Auxiliary = Literal["attention", "pooling"]
 
 
 class NetworkError(MergeError):
     """A network that cannot be built, or an input that it cannot take; its text is one line that a user can act on."""
+
+
+_CHOICES = (("task", Task), ("strategy", NetworkStrategy), ("attention", Attention), ("auxiliary", Auxiliary))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,13 +53,19 @@ class NetworkConfig:
     """D of equations 7 to 9 is heads · head_width, and the root of equation 8 is that of head_width."""
     dropout: float = 0.1
     """Share of attention outputs zeroed in training; the paper names a dropout and no rate."""
+    draw_sharpness: float = 1.0
+    """Factor on the scores that `learnable` draws targets by. 1 is the paper's: the most salient token is at most e²
+    times likelier than the least; 0 draws evenly."""
+    auxiliary: Auxiliary = "attention"
+    """What trains the scores of a learnable network, in training only: the paper's auxiliary path (equation 10), or
+    `pooling`, ours: each block's scores pool the block's input for a prediction of its own."""
     auxiliary_scale: float | None = None
     """Factor on the logits of equation 10; None stands for the paper's 1/√C, C the width of the block's input."""
     attention: Attention = "fused"
     """`plain` holds the softmax matrix in memory, as the paper's figures do; `fused` never does. Equal to rounding."""
 
     def __post_init__(self) -> None:
-        for name, choices in (("task", Task), ("strategy", NetworkStrategy), ("attention", Attention)):
+        for name, choices in _CHOICES:
             value = getattr(self, name)
             if value not in get_args(choices):
                 raise NetworkError(f"{name} is one of {', '.join(get_args(choices))}, got {value!r}")
@@ -74,6 +84,8 @@ class NetworkConfig:
                     f"each window is a multiple of the one before, got {self.windows_frames}: "
                     f"{longer} is no multiple of {shorter}"
                 )
+        if self.draw_sharpness < 0:
+            raise NetworkError(f"draw_sharpness is at least 0, got {self.draw_sharpness}")
         if not 0 <= self.merge_share <= 1 or not 0 <= self.dropout < 1:
             raise NetworkError(
                 f"merge_share is in [0, 1] and dropout in [0, 1), got {self.merge_share} and {self.dropout}"

@@ -33,8 +33,8 @@ class NetworkOutput:
 
     prediction: Tensor
     """(B, outputs): logits of a classification, values of a regression."""
-    auxiliary: Tensor | None
-    """(B, outputs) from the auxiliary path; None at inference and without a learnable strategy."""
+    auxiliary: tuple[Tensor, ...]
+    """(B, outputs) from the auxiliary path, or one a block where scores pool; none at inference and without scores."""
     tokens: Tensor
     """(B, M, width) final tokens, before the pooling."""
     plan: MergePlan
@@ -55,7 +55,7 @@ class _State:
 class VideoTokenMerging(nn.Module):
     """The network of the paper, or its baseline where the strategy is `none`.
 
-    The auxiliary path of the learnable strategy runs in training mode only.
+    What trains the scores of the learnable strategy runs in training mode only.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -65,7 +65,8 @@ class VideoTokenMerging(nn.Module):
         self.blocks = nn.ModuleList(VideoBlock(config, *pair) for pair in zip(widths_in, config.widths, strict=True))
         self.head = nn.Linear(config.widths[-1], config.outputs)
         learnable = config.strategy == "learnable"
-        self.auxiliary_head = nn.Linear(config.widths[-1], config.outputs) if learnable else None
+        has_path = learnable and config.auxiliary == "attention"
+        self.auxiliary_head = nn.Linear(config.widths[-1], config.outputs) if has_path else None
 
     def forward(
         self, patches_BNC: Tensor, grid: Grid, *, seeds: Sequence[int] | None = None, motion: Tensor | None = None
@@ -88,12 +89,15 @@ class VideoTokenMerging(nn.Module):
         plan = identity_plan(len(patches_BNC), patches_BNC.shape[1], patches_BNC.device)
         layout = first_layout(grid, self.config.windows_frames[0])
         state = _State(patches_BNC, None, plan, motion, layout)
-        for index in range(len(self.blocks)):
+        auxiliary: list[Tensor] = []
+        for index, block in enumerate(self.blocks):
+            assert isinstance(block, VideoBlock)
+            if self.training and block.pooled_head is not None:
+                auxiliary.append(block.pooled_prediction(state.x))
             state = self._run_block(index, state, grid, seeds or [0] * len(patches_BNC))
-        auxiliary_prediction = None
         if state.auxiliary is not None and self.auxiliary_head is not None:
-            auxiliary_prediction = self.auxiliary_head(state.auxiliary.mean(dim=1))
-        return NetworkOutput(self.head(state.x.mean(dim=1)), auxiliary_prediction, state.x, state.plan)
+            auxiliary.append(self.auxiliary_head(state.auxiliary.mean(dim=1)))
+        return NetworkOutput(self.head(state.x.mean(dim=1)), tuple(auxiliary), state.x, state.plan)
 
     def tokens(
         self, patches_BNC: Tensor, grid: Grid, *, seeds: Sequence[int] | None = None, motion: Tensor | None = None

@@ -35,21 +35,21 @@ def prediction_loss(task: Task, prediction_BK: Tensor, target_B: Tensor) -> Tens
 
 
 def network_loss(output: NetworkOutput, target_B: Tensor, task: Task, auxiliary_weight: float = 1.0) -> Tensor:
-    """The main path's loss plus the auxiliary path's, which alone trains the scorers (section 3.4).
+    """The main path's loss plus that of the auxiliary predictions, which alone train the scorers (section 3.4).
 
     Args:
         output: of the network in training mode.
         target_B: (B,) int64 classes, or (B,) float values.
         task: of the network.
-        auxiliary_weight: what the auxiliary loss counts; the paper gives none.
+        auxiliary_weight: what each auxiliary loss counts; the paper gives none.
 
     Returns:
         A scalar.
     """
     loss = prediction_loss(task, output.prediction, target_B)
-    if output.auxiliary is None:
-        return loss
-    return loss + auxiliary_weight * prediction_loss(task, output.auxiliary, target_B)
+    for prediction_BK in output.auxiliary:
+        loss = loss + auxiliary_weight * prediction_loss(task, prediction_BK, target_B)
+    return loss
 
 
 def labelled_objective(auxiliary_weight: float = 1.0) -> Callable[[VideoTokenMerging, ClipBatch], Tensor]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tests.vtm.network import network_oracle as oracle
-from vtm.network.block import VideoBlock, Windows
+from vtm.network.block import POOLING_SHARPNESS, VideoBlock, Windows
 from vtm.network.config import NetworkConfig
 from vtm.network.targets import choose_targets
 
@@ -129,3 +129,26 @@ def test_gradient_of_the_saliency_is_the_difference_quotient(small_config: Netwo
         u_s[0, 4] -= 2 * step
         below = loss()
     torch.testing.assert_close(gradient[0, 4], (above - below) / (2 * step), rtol=1e-5, atol=1e-8)
+
+
+def test_pooled_prediction_is_a_softmax_of_scores_over_normed_tokens(small_config: NetworkConfig) -> None:
+    block = make_block(small_config, auxiliary="pooling")
+    x = make_windows().x
+    got = block.pooled_prediction(x).detach()
+    for b in range(BATCH):
+        weights = [math.exp(POOLING_SHARPNESS * float(score)) for score in block.saliency(x)[b].detach()]
+        normed = torch.nn.functional.layer_norm(x[b], (WIDTH,), block.norm.weight, block.norm.bias)
+        pooled = sum(weight * token for weight, token in zip(weights, normed, strict=True)) / sum(weights)
+        expected = block.pooled_head.weight @ pooled + block.pooled_head.bias
+        torch.testing.assert_close(got[b], expected.detach(), rtol=0, atol=ROUNDING)
+
+
+def test_draw_sharpness_scales_the_scores(small_config: NetworkConfig) -> None:
+    windows, drawn = make_windows(), []
+    for sharpness in (0.0, 1.0, 100.0):
+        block = make_block(small_config, draw_sharpness=sharpness, merge_share=1.0)
+        scores = sharpness * block.saliency(windows.x)
+        factor = small_config.partition_factor
+        drawn.append(choose_targets("learnable", (BATCH, TOKENS), factor, scores, windows.noise))
+        assert torch.equal(block(windows).plan.targets, drawn[-1])
+    assert not torch.equal(drawn[0], drawn[2])

@@ -123,12 +123,19 @@ def test_windows_taken_together_or_one_by_one_agree(make_network: Make, monkeypa
     torch.testing.assert_close(together.prediction, one_by_one.prediction, rtol=0, atol=ROUNDING)
 
 
-def test_auxiliary_path_runs_in_training_only_and_changes_no_prediction(make_network: Make) -> None:
-    network, x = make_network(dropout=0.0), patches()
+AUXILIARIES = [("attention", 1), ("pooling", 3)]
+
+
+@pytest.mark.parametrize(("auxiliary", "count"), AUXILIARIES)
+def test_auxiliary_predictions_are_for_training_only_and_change_no_prediction(
+    make_network: Make, auxiliary: str, count: int
+) -> None:
+    network, x = make_network(dropout=0.0, auxiliary=auxiliary), patches()
     inference = network(x, GRID)
     training = network.train()(x, GRID)
-    assert inference.auxiliary is None
-    assert training.auxiliary is not None
+    assert inference.auxiliary == ()
+    assert len(training.auxiliary) == count
+    assert all(prediction.shape == training.prediction.shape for prediction in training.auxiliary)
     assert torch.equal(inference.plan.group, training.plan.group)
     assert torch.equal(inference.prediction, training.prediction)
 
@@ -140,12 +147,14 @@ def test_network_without_an_auxiliary_head_predicts_the_same(make_network: Make)
     assert torch.equal(network(x, GRID).prediction, expected)
 
 
-def test_scorers_learn_from_the_auxiliary_loss_alone(make_network: Make) -> None:
-    network = make_network(dropout=0.0).train()
+@pytest.mark.parametrize(("auxiliary", "count"), AUXILIARIES)
+def test_scorers_learn_from_the_auxiliary_loss_alone(make_network: Make, auxiliary: str, count: int) -> None:
+    network = make_network(dropout=0.0, auxiliary=auxiliary).train()
     scorers = [block.to_saliency.weight for block in network.blocks]
     out = network(patches(), GRID)
     through_main = torch.autograd.grad(out.prediction.square().sum(), scorers, retain_graph=True, allow_unused=True)
-    through_auxiliary = torch.autograd.grad(out.auxiliary.square().sum(), scorers)
+    loss = torch.stack([prediction.square().sum() for prediction in out.auxiliary]).sum()
+    through_auxiliary = torch.autograd.grad(loss, scorers)
     assert through_main == (None, None, None)
     assert all(gradient.abs().max() > 0 for gradient in through_auxiliary)
 

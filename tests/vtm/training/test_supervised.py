@@ -22,15 +22,17 @@ def test_schedule_warms_up_and_ends_at_nothing() -> None:
     assert rates[11] == pytest.approx((1 + math.cos(math.pi * 7 / 8)) / 2)
 
 
-def output_of(prediction: torch.Tensor, auxiliary: torch.Tensor | None) -> NetworkOutput:
+def output_of(prediction: torch.Tensor, *auxiliary: torch.Tensor) -> NetworkOutput:
     return NetworkOutput(prediction, auxiliary, torch.zeros(2, 1, 1), identity_plan(2, 1))
 
 
 def test_loss_adds_the_auxiliary_path_by_its_weight() -> None:
     values = torch.tensor([1.0, 3.0])
     main, auxiliary = torch.tensor([[2.0], [3.0]]), torch.tensor([[1.0], [1.0]])
-    assert network_loss(output_of(main, None), values, "regression").item() == pytest.approx(0.5)
+    assert network_loss(output_of(main), values, "regression").item() == pytest.approx(0.5)
     assert network_loss(output_of(main, auxiliary), values, "regression", 0.25).item() == pytest.approx(0.5 + 0.25 * 2)
+    two = output_of(main, auxiliary, main)
+    assert network_loss(two, values, "regression", 0.25).item() == pytest.approx(0.5 + 0.25 * 2.5)
     even = torch.zeros(2, 4)
     loss = network_loss(output_of(even, even), torch.tensor([0, 3]), "classification")
     assert loss.item() == pytest.approx(2 * math.log(4))
