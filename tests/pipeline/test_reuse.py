@@ -59,6 +59,15 @@ def test_bytes_depend_neither_on_units_nor_on_threads(
     assert summary.to_json()["run"]["encoded_patches"] == tally.encoded_patches
 
 
+@pytest.mark.usefixtures("local_ray")
+def test_same_bytes_on_ray(still: Path, tiny_encoder: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe(tiny_encoder, reuse_levels=4.0)
+    alone = run([still], tmp_path / "inline", recipe)
+    on_ray = run([still], tmp_path / "ray", recipe, engine="ray", workers=2, unit_clips=1)
+    assert rows_of(tmp_path / "ray") == rows_of(tmp_path / "inline")
+    assert on_ray.tally.encoded_patches == alone.tally.encoded_patches
+
+
 def test_the_threshold_says_how_much_is_encoded(still: Path, tiny_encoder: Path, tmp_path: Path) -> None:
     everything = run([still], tmp_path / "plain", tiny_recipe(tiny_encoder))
     assert everything.tally.encoded_patches is None
