@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pipeline.batches import BatchSize
 from pipeline.features import ClipFeatures
 from vtm.encoders import Encoder
 from vtm.encoders.reuse import is_encoded, reuse_map
@@ -20,7 +23,7 @@ class ReusingFeatures:
 
     def __init__(self, encoder: Encoder, batch_frames: int, levels: float) -> None:
         self._encoder = encoder
-        self._batch_frames = batch_frames
+        self._size = BatchSize(encoder.device, batch_frames)
         self._levels = levels
 
     def __call__(self, frames_Thw3: NDArray[np.uint8], *, saliency: bool = False) -> ClipFeatures:
@@ -28,7 +31,10 @@ class ReusingFeatures:
         # Frames that came through shared memory are read-only, which torch would warn of; nothing here writes to them.
         frames = torch.from_numpy(frames_Thw3 if frames_Thw3.flags.writeable else frames_Thw3.copy())
         source_TN = reuse_map(frames, self._encoder.config.patch_px, self._levels)
-        output = encode_changed(self._encoder, frames, source_TN, saliency=saliency, batch_frames=self._batch_frames)
+        output = None
+        while output is None:
+            encode = partial(encode_changed, self._encoder, frames, source_TN, batch_frames=self._size.frames)
+            output = self._size.attempt(partial(encode, saliency=saliency))
         return ClipFeatures(
             grid=(len(frames), *self._encoder.grid_hw),
             patches_1KD=output.patches.flatten(0, 1)[None].float(),

@@ -10,10 +10,13 @@ import pytest
 import torch
 
 from pipeline.errors import SettingsError
+from pipeline.reuse import ReusingFeatures
 from pipeline.settings import EncoderDescription, Recipe, RunDescription
 from pipeline.verify import verify
 from tests.pipeline.runs import rows_of, run, tiny_recipe
 from tests.synthetic import make_video, picture
+from vtm.encoders import EncoderOutput, load_encoder
+from vtm.encoders.sparse import encode_changed
 
 PATCHES = 15
 """Of a frame of the tiny encoder."""
@@ -99,3 +102,21 @@ def test_the_threshold_is_part_of_the_fingerprint() -> None:
     assert len({fingerprint(levels) for levels in (None, 0.0, 2.0)}) == 3
     # A recipe file may say 2, the command line says 2.0.
     assert fingerprint(2) == fingerprint(2.0)
+
+
+def test_batches_halve_when_memory_runs_out(tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (7, 21, 35, 3), dtype=np.uint8)
+    encoder, asked = load_encoder(tiny_encoder), []
+    expected = ReusingFeatures(encoder, 3, 4.0)(frames)
+
+    def small_memory(*args: object, batch_frames: int, **more: object) -> EncoderOutput:
+        asked.append(batch_frames)
+        if batch_frames > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return encode_changed(*args, batch_frames=batch_frames, **more)
+
+    monkeypatch.setattr("pipeline.reuse.encode_changed", small_memory)
+    features = ReusingFeatures(encoder, 13, 4.0)
+    assert torch.equal(features(frames).patches_1KD, expected.patches_1KD)
+    features(frames)
+    assert asked == [13, 6, 3, 3]
