@@ -36,8 +36,8 @@ def no_waiting(device: str) -> Iterator[None]:
 
 @pytest.fixture(params=DEVICES)
 def device(request: pytest.FixtureRequest) -> str:
-    if request.param == "cuda" and not torch.cuda.is_available():
-        pytest.skip("there is no CUDA device")
+    if request.param == "cuda":
+        request.getfixturevalue("cuda")
     return str(request.param)
 
 
@@ -93,9 +93,8 @@ def test_the_network(strategy: NetworkStrategy, training: bool, device: str) -> 
 
 
 @pytest.mark.gpu
+@pytest.mark.usefixtures("cuda")
 def test_a_gpu_merges_as_the_cpu_does() -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("there is no CUDA device")
     x_BNC = torch.randn(2, TOKENS, 9, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     for strategy in STRATEGIES[1:]:
         settings = {"strategy": strategy, "grid": GRID, "keep": 0.2, "seed": [5, 6], "merge_share": 0.9}
