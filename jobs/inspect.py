@@ -71,6 +71,8 @@ def _architecture_text(encoder: dict[str, Any]) -> str:
 
 def _size_text(run_facts: dict[str, Any]) -> str:
     settings = run_facts["settings"]
+    if run_facts["encoder"].get("vtm_decides_count"):
+        return "merged as far as the network was trained to"
     if settings["tokens_per_clip"]:
         return f"{settings['tokens_per_clip']} tokens a clip"
     if settings["partition_factor"]:

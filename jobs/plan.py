@@ -80,8 +80,12 @@ def estimate(inputs: list[str], recipe: Recipe, unit_clips: int) -> list[Estimat
     from pipeline.errors import DecodeError
     from pipeline.planning import plan_video
     from pipeline.sources import find_videos
+    from vtm.network import load_network
+    from vtm.network import tokens_left as network_tokens_left
 
     encoder, picture = describe_encoder(recipe, "cpu")
+    folder = recipe.vtm if encoder.vtm_decides_count else None
+    network = None if folder is None else load_network(folder).config
     found = find_videos(inputs)
     rows = [_failed(lost.uri, lost.message) for lost in found.unreadable]
     for source in found.videos:
@@ -95,7 +99,10 @@ def estimate(inputs: list[str], recipe: Recipe, unit_clips: int) -> list[Estimat
         frames = [len(clip.frame_pts) for unit in units for clip in unit.clips]
         steps = [-(-count // encoder.frames_per_token_row) for count in frames]
         sources = [count * picture.grid_hw[0] * picture.grid_hw[1] for count in steps]
-        tokens = [tokens_left(recipe, count) for count in sources]
+        if network is None:
+            tokens = [tokens_left(recipe, count) for count in sources]
+        else:
+            tokens = [network_tokens_left(network, (count, *picture.grid_hw)) for count in steps]
         per_token = encoder.dim * _itemsize(recipe) + 4 + 12
         rows.append(
             Estimate(

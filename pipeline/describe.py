@@ -45,6 +45,7 @@ def describe_encoder(recipe: Recipe, device: str) -> tuple[EncoderDescription, P
         dim=known.dim if trained is None else trained.dim,
         compute_dtype=resolve_compute_dtype(recipe.compute_dtype, device),
         vtm_sha256=None if trained is None else trained.sha256,
+        vtm_decides_count=trained is not None and trained.decides_count,
         architecture=known.architecture,
         frames_per_pass=known.frames_per_pass,
         frames_per_token_row=known.frames_per_token_row,

@@ -196,6 +196,8 @@ class EncoderDescription:
     """The arithmetic's dtype after `auto` was resolved."""
     vtm_sha256: str | None = None
     """Hash of the trained scorer or network, where one is used."""
+    vtm_decides_count: bool = False
+    """Whether it is a network, which merges as far as it was trained to."""
     architecture: str | None = None
     """Class of `transformers` that runs it; None for the project's own vision transformer."""
     frames_per_pass: int = 1

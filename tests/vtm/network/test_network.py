@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from vtm.network import NetworkError, VideoTokenMerging, load_network, save_model
+from vtm.network import NetworkError, VideoTokenMerging, load_network, save_model, tokens_left
 from vtm.network.block import Windows
 from vtm.network.network import SEED_STRIDE
 from vtm.network.targets import area_cue
@@ -212,3 +212,10 @@ def test_only_a_learnable_network_scores_patches(make_network: Make) -> None:
     assert make_network().saliency(patches()).shape == (2, TOKENS)
     with pytest.raises(NetworkError, match="strategy is naive"):
         make_network(strategy="naive").saliency(patches())
+
+
+@pytest.mark.parametrize("strategy", ["none", *STRATEGIES])
+def test_tokens_left_are_those_of_a_run(make_network: Make, strategy: str) -> None:
+    network = make_network(strategy=strategy)
+    tokens, _ = network.tokens(patches(), GRID, motion=motion_for(strategy))
+    assert tokens_left(network.config, GRID) == tokens.shape[1]
