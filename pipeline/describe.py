@@ -11,7 +11,8 @@ import torch
 
 from pipeline.errors import SettingsError
 from pipeline.foreign.describe import describe_foreign, is_foreign
-from pipeline.settings import EncoderDescription, Recipe
+from pipeline.run_description import EncoderDescription
+from pipeline.settings import Recipe
 from pipeline.values import PictureSpec, Resizer
 from vtm import encoders
 from vtm.encoders import EncoderError, ImageSpec

@@ -23,7 +23,8 @@ from pipeline.features import ClipFeatures, VitFeatures
 from pipeline.foreign.describe import foreign_features
 from pipeline.foreign.features import ForeignFeatures
 from pipeline.reuse import ReusingFeatures
-from pipeline.settings import EncoderDescription, Recipe
+from pipeline.run_description import EncoderDescription
+from pipeline.settings import Recipe
 from pipeline.values import DecodedClip, TokenSet
 from vtm import Grid, MergeError, MergePlan, Strategy, fidelity, identity_plan, merge_plan, token_motion
 from vtm.budget import Budget

@@ -12,7 +12,8 @@ from typing import Protocol
 from pipeline.describe import describe_encoder, pick_device, picture_json
 from pipeline.engine.job import ClipDone, Engine, Event, Job, RangeFailed, ScanFailed, ShardCommitted
 from pipeline.planning import failed_video, pack_shards, plan_video
-from pipeline.settings import Execution, Recipe, RunDescription
+from pipeline.run_description import RunDescription
+from pipeline.settings import Execution, Recipe
 from pipeline.shards.manifest import read_manifests
 from pipeline.shards.plan_table import Plan, append_batch, read_plan
 from pipeline.shards.run_folder import open_run, unfinished, write_records

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import sys
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, fields
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
@@ -23,7 +21,6 @@ ComputeDtype = Literal["auto", "float32", "bfloat16", "float16"]
 ShardFormat = Literal["parquet", "webdataset"]
 EngineName = Literal["ray", "inline"]
 STRATEGIES = ("none", "naive", "center", "boundary", "motion", "saliency", "coverage", "learnable")
-SCHEMA_VERSION = 1
 DEFAULT_KEEP = 0.1
 
 T = TypeVar("T")
@@ -182,82 +179,6 @@ class Execution:
             _require(count is None or count >= least, f"--{option} {count} must be {least} or more")
         _require(self.unit_timeout_s > 0, f"--unit-timeout-s {self.unit_timeout_s} must be above 0")
         _require(self.decode_memory_mb >= 256, f"--decode-memory-mb {self.decode_memory_mb} must be 256 or more")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EncoderDescription:
-    """What must be known of an encoder before it runs; goes into run.json and the fingerprint."""
-
-    name: str
-    revision: str | None
-    weights_sha256: str
-    dim: int
-    compute_dtype: str
-    """The arithmetic's dtype after `auto` was resolved."""
-    vtm_sha256: str | None = None
-    """Hash of the trained scorer or network, where one is used."""
-    vtm_decides_count: bool = False
-    """Whether it is a network, which merges as far as it was trained to."""
-    architecture: str | None = None
-    """Class of `transformers` that runs it; None for the project's own vision transformer."""
-    frames_per_pass: int = 1
-    """A video model's own clip length, into which a clip's frames are cut."""
-    frames_per_token_row: int = 1
-    """Frames that one step of the grid in time stands for: a video model's tubelet. The last may hold fewer."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunDescription:
-    """What every shard of a run folder has in common; written as run.json."""
-
-    recipe: Recipe
-    encoder: EncoderDescription
-    picture: dict[str, Any] = field(default_factory=dict)
-    """The preprocessor's resize and crop, as data."""
-    versions: dict[str, str] = field(default_factory=dict)
-    """Of the packages that touch pixels, tokens or files."""
-
-    def deciding(self) -> dict[str, Any]:
-        """Every setting that decides bytes. Paths and names do not: the hash of the weights stands for them."""
-        recipe = recipe_json(self.recipe)
-        for name in ("encoder", "revision", "vtm", "compute_dtype", "keep", "reuse_levels", "compile"):
-            recipe.pop(name)
-        if self.recipe.compile:
-            recipe["compile"] = True
-        if self.recipe.reuse_levels is not None:
-            recipe["reuse_levels"] = float(self.recipe.reuse_levels)
-        if self.encoder.architecture is not None:
-            foreign = ("architecture", "frames_per_pass", "frames_per_token_row")
-            recipe |= {name: getattr(self.encoder, name) for name in foreign}
-        return recipe | {
-            "keep": self.recipe.share_kept,
-            "schema_version": SCHEMA_VERSION,
-            "encoder_weights_sha256": self.encoder.weights_sha256,
-            "vtm_sha256": self.encoder.vtm_sha256,
-            "compute_dtype": self.encoder.compute_dtype,
-            "picture": self.picture,
-        }
-
-    def fingerprint(self) -> str:
-        """16 hex digits over `deciding`."""
-        text = json.dumps(self.deciding(), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-    def to_json(self) -> dict[str, Any]:
-        """The content of run.json."""
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "fingerprint": self.fingerprint(),
-            "settings": recipe_json(self.recipe),
-            "deciding": self.deciding(),
-            "encoder": asdict(self.encoder),
-            "versions": self.versions,
-        }
-
-
-def recipe_json(recipe: Recipe) -> dict[str, Any]:
-    """A recipe as JSON data: fractions as text."""
-    return {k: str(v) if isinstance(v, Fraction) else v for k, v in asdict(recipe).items()}
 
 
 def load_toml(path: Path) -> dict[str, Any]:

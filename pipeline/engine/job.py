@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline.errors import DecodeError
-from pipeline.settings import EncoderDescription, Execution, Recipe
+from pipeline.run_description import EncoderDescription
+from pipeline.settings import Execution, Recipe
 from pipeline.values import FailedRange, PictureSpec, ShardManifest, ShardPlan, VideoInfo, VideoSource, VideoTiming
 
 

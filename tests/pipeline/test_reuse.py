@@ -11,7 +11,8 @@ import torch
 
 from pipeline.errors import SettingsError
 from pipeline.reuse import ReusingFeatures
-from pipeline.settings import EncoderDescription, Recipe, RunDescription
+from pipeline.run_description import EncoderDescription, RunDescription
+from pipeline.settings import Recipe
 from pipeline.verify import verify
 from tests.pipeline.runs import rows_of, run, tiny_recipe
 from tests.synthetic import make_video, picture

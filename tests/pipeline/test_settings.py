@@ -8,7 +8,8 @@ import pytest
 
 from pipeline.describe import describe_encoder
 from pipeline.errors import SettingsError
-from pipeline.settings import EncoderDescription, Execution, Recipe, RunDescription, build, load_toml, parse_fps
+from pipeline.run_description import EncoderDescription, RunDescription
+from pipeline.settings import Execution, Recipe, build, load_toml, parse_fps
 
 
 def described(recipe: Recipe, **changes: Any) -> RunDescription:
