@@ -51,10 +51,11 @@ def _report(error: Exception) -> int:
 
     if not _is_ours(error):
         raise error
-    text = " ".join(str(error).split())
+    missing = error.filename if isinstance(error, FileNotFoundError) else None
+    text = " ".join(str(error).split()) if missing is None else f"{missing}: no such file or folder"
     print(f"vtm: {text or type(error).__name__}", file=sys.stderr)
     usage = isinstance(error, ExtractError | ValueError) and not isinstance(error, EncodeError)
-    return USAGE if usage else FAILED
+    return FAILED if missing is None and not usage else USAGE
 
 
 def _is_ours(error: Exception) -> bool:
