@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-FailureClass = Literal["corrupt", "unsupported", "truncated", "timeout", "crash", "out_of_memory", "io"]
+FailureClass = Literal["corrupt", "unsupported", "truncated", "timeout", "crash", "out_of_memory", "io", "encode"]
 FAILURE_CLASSES: tuple[FailureClass, ...] = get_args(FailureClass)
 
 

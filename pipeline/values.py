@@ -7,6 +7,7 @@ Intervals are half open.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
@@ -26,6 +27,27 @@ Transfer = Literal["sdr", "hlg", "pq"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Input:
+    """One file or object that the user named, before anything of it was read."""
+
+    uri: str
+    """A local path, or an address that fsspec opens."""
+    size_bytes: int = -1
+    """-1 where nobody says."""
+    stamp: str = ""
+    """Changes when the content does: the time of the last change of a file, the etag of an object. Empty: unknown."""
+
+    @property
+    def unread_id(self) -> str:
+        """An id for an input whose content, and so whose own id, cannot be known: a hash of its address."""
+        return hashlib.sha256(b"unread\0" + self.uri.encode(errors="surrogateescape")).hexdigest()[:32]
+
+    def unread_source(self) -> VideoSource:
+        """The source of an input whose content cannot be known."""
+        return VideoSource(video_id=self.unread_id, uri=self.uri, size_bytes=-1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VideoSource:
     """One input file or object."""
 
@@ -34,6 +56,8 @@ class VideoSource:
     uri: str
     """A local path, or an address that fsspec opens."""
     size_bytes: int
+    stamp: str = ""
+    """Of the input when it was read; see `Input`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,6 +247,10 @@ class FailedRange:
     failure: FailureClass
     message: str
     attempts: int
+    stage: str = ""
+    """What it was lost in: scan, decode or encode."""
+    node: str = ""
+    """Where the last attempt ran."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,6 +275,8 @@ class PlannedVideo:
     num_instants: int = 0
     end_ns: int = 0
     """End of the grid: the last clip's end."""
+    is_sequential: bool = False
+    """Whether most clips can only be reached by decoding what comes before them: one worker then decodes them all."""
     timing: VideoTiming | None = None
     failures: tuple[FailedRange, ...] = ()
     """What the scan already knows to be lost: the whole video, or a tail that the file promises and lacks."""

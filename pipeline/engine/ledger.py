@@ -1,114 +1,169 @@
-"""Who is to be blamed, and what is complete: attempts of units, and the shards that fill up. Engines share it."""
+"""What is owed: videos, shards and clips that are not settled, and the bytes that they hold. State of the scheduler."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
-from pipeline.errors import DecodeError, FailureClass
-from pipeline.values import ClipSpec, FailedRange, ShardPlan, Unit
-
-MAX_ATTEMPTS = 3
-WORTH_RETRYING: frozenset[FailureClass] = frozenset({"io", "timeout", "crash", "out_of_memory"})
-"""What may go well another time. A corrupt file stays corrupt."""
-
-C = TypeVar("C")
+from pipeline.engine.messages import Clip, ShardUnit, Unit
+from pipeline.engine.staff import Node
+from pipeline.values import FailedRange, PlannedVideo
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UnitWork:
-    """What is left of a unit: the clips not delivered yet, and how often it was tried."""
+@dataclass(slots=True, eq=False)
+class OwedVideo:
+    """A video with clips that are not settled."""
+
+    plan: PlannedVideo
+    unsettled: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class ClipState:
+    """A clip between the start of its decoding and its shard."""
 
     shard_id: str
-    unit: Unit
-    uri: str
-    delivered: int = 0
-    attempts: int = 1
+    node: Node
+    """Where its frames, then its tokens, lie."""
+    num_bytes: int
+    """Of its frames, as predicted, then as they are; then of its tokens."""
+    is_encoded: bool = False
+    avoid: int = 0
+    """An encoder that could not take it."""
+
+
+@dataclass(slots=True, eq=False)
+class Shard:
+    """A shard that is not written."""
+
+    units: list[Unit] = field(default_factory=list)
+    is_open: bool = False
+    """Whether further units may join."""
+    is_started: bool = False
+    outstanding: int = 0
+    """Clips that are neither encoded nor given up."""
+    failures: dict[Clip, FailedRange] = field(default_factory=dict)
+    grown_s: float = 0.0
+    writer: int = 0
+    """Who writes it; 0 for nobody."""
+    attempts: int = 0
+    again_s: float = 0.0
+    """Not to be written before."""
 
     @property
-    def clips(self) -> tuple[ClipSpec, ...]:
-        """Clips still to be decoded."""
-        return self.unit.clips[self.delivered :]
-
-    def after_clip(self) -> UnitWork:
-        """One clip further."""
-        return replace(self, delivered=self.delivered + 1)
-
-    def after_failure(self, error: DecodeError) -> tuple[UnitWork | None, FailedRange | None]:
-        """What is left to do, and what is given up; the clips delivered stand.
-
-        A lost process is given another attempt, and after the last one the rest of the unit goes with it. A decoder
-        that says itself that a clip cannot be had costs that clip alone, so that what is extracted does not depend on
-        the size of the units.
-        """
-        if error.failure in WORTH_RETRYING and self.attempts < MAX_ATTEMPTS:
-            return replace(self, attempts=self.attempts + 1), None
-        lost = self.clips if error.failure in WORTH_RETRYING else self.clips[:1]
-        failed = FailedRange(
-            video_id=self.unit.video_id,
-            uri=self.uri,
-            start_ns=lost[0].start_ns,
-            end_ns=lost[-1].end_ns,
-            failure=error.failure,
-            message=str(error),
-            attempts=self.attempts,
-        )
-        rest = replace(self, delivered=self.delivered + len(lost), attempts=1)
-        return (rest if rest.clips else None), failed
-
-
-class OpenShards(Generic[C]):
-    """Clips gathered by shard until every clip of the shard is there or given up. C: a clip, or a reference to one."""
-
-    def __init__(self, shards: Sequence[ShardPlan]) -> None:
-        self._plans = {shard.shard_id: shard for shard in shards}
-        self._clips: dict[str, dict[str, C]] = {}
-        self._failures: dict[str, list[FailedRange]] = {}
-
-    def add_clip(self, shard_id: str, clip_id: str, clip: C) -> None:
-        """Take in one clip."""
-        self._clips.setdefault(shard_id, {})[clip_id] = clip
-
-    def add_failure(self, shard_id: str, failed: FailedRange) -> None:
-        """Take in one failed range."""
-        self._failures.setdefault(shard_id, []).append(failed)
-
-    def is_complete(self, shard_id: str) -> bool:
-        """Whether nothing of the shard is outstanding."""
-        clips = self._clips.get(shard_id, {})
-        return all(clip.clip_id in clips or self._is_lost(shard_id, clip) for clip in self._specs(shard_id))
-
-    def take(self, shard_id: str) -> tuple[list[C], list[FailedRange]]:
-        """The clips in plan order and the failures of a shard; forgets them."""
-        clips = self._clips.pop(shard_id, {})
-        order = [clip.clip_id for clip in self._specs(shard_id)]
-        failures = _joined(self._failures.pop(shard_id, []))
-        return [clips[clip_id] for clip_id in order if clip_id in clips], failures
-
-    def _is_lost(self, shard_id: str, clip: ClipSpec) -> bool:
-        return any(
-            failed.video_id == clip.video_id and failed.start_ns <= clip.start_ns < failed.end_ns
-            for failed in self._failures.get(shard_id, [])
+    def clips(self) -> tuple[Clip, ...]:
+        """What the shard holds, in the order of the plan."""
+        return tuple(
+            clip
+            for unit in self.units
+            for i in range(unit.first, unit.first + unit.count)
+            if (clip := Clip(unit.video_id, i)) not in self.failures
         )
 
-    def _specs(self, shard_id: str) -> Iterator[ClipSpec]:
-        for unit in self._plans[shard_id].units:
-            yield from unit.clips
 
+class Ledger:
+    """Counts what is owed, so that each clip ends exactly once: in a written shard, or in a recorded failure."""
 
-def _joined(failures: Sequence[FailedRange]) -> list[FailedRange]:
-    """In order, with neighbouring ranges that failed alike as one: a ruined hour is one row and not sixty."""
-    joined: list[FailedRange] = []
-    for failed in sorted(failures, key=lambda failed: (failed.video_id, failed.start_ns)):
-        last = joined[-1] if joined else None
-        alike = last is not None and (last.video_id, last.failure, last.end_ns) == (
-            failed.video_id,
-            failed.failure,
-            failed.start_ns,
-        )
-        if last is not None and alike:
-            joined[-1] = replace(last, end_ns=failed.end_ns, attempts=max(last.attempts, failed.attempts))
+    def __init__(self) -> None:
+        self.videos: dict[str, OwedVideo] = {}
+        self.shards: dict[str, Shard] = {}
+        self.clips: dict[Clip, ClipState] = {}
+        self.token_bytes = 0
+
+    def owe(self, video: PlannedVideo, units: Iterable[ShardUnit], open_shard: str | None, now_s: float) -> None:
+        """Take up the clips of a video."""
+        for shard_id, unit in units:
+            shard = self.shards.setdefault(shard_id, Shard())
+            shard.is_open = shard_id == open_shard
+            shard.units.append(unit)
+            shard.outstanding += unit.count
+            shard.grown_s = now_s
+            owed = self.videos.setdefault(unit.video_id, OwedVideo(video))
+            owed.unsettled += unit.count
+
+    def uri(self, clip: Clip) -> str:
+        """Where the clip's video is."""
+        return self.videos[clip.video_id].plan.source.uri
+
+    def start(self, clip: Clip, shard_id: str, node: Node, num_bytes: int) -> None:
+        """A clip is decoded from now on; its frames will take so much of the node's store."""
+        self.shards[shard_id].is_started = True
+        self.clips[clip] = ClipState(shard_id, node, num_bytes)
+        node.frames_bytes += num_bytes
+
+    def decoded(self, clip: Clip, num_bytes: int) -> None:
+        """Its frames are there."""
+        state = self.clips[clip]
+        state.node.frames_bytes += num_bytes - state.num_bytes
+        state.num_bytes = num_bytes
+
+    def encoded(self, clip: Clip, node: Node, num_bytes: int) -> Node:
+        """Its tokens are there, and its frames gone from the node that is returned."""
+        state = self.clips[clip]
+        before = state.node
+        before.frames_bytes -= state.num_bytes
+        state.node, state.num_bytes, state.is_encoded = node, num_bytes, True
+        self.token_bytes += num_bytes
+        self.shards[state.shard_id].outstanding -= 1
+        return before
+
+    def drop(self, clip: Clip) -> ClipState:
+        """Its frames or tokens are gone, or to be let go; where they were tokens, the shard lacks the clip again."""
+        state = self.clips.pop(clip)
+        if state.is_encoded:
+            self.token_bytes -= state.num_bytes
+            self.shards[state.shard_id].outstanding += 1
         else:
-            joined.append(failed)
-    return joined
+            state.node.frames_bytes -= state.num_bytes
+        return state
+
+    def give_up(self, clip: Clip, failed: FailedRange) -> ClipState:
+        """The clip ends as a failure."""
+        state = self.drop(clip)
+        shard = self.shards[state.shard_id]
+        shard.outstanding -= 1
+        shard.failures[clip] = failed
+        return state
+
+    def lost_with(self, node: Node) -> list[Clip]:
+        """Clips whose frames or tokens are gone with a node, but for those that a live worker may have fetched."""
+        return [
+            clip
+            for clip, state in self.clips.items()
+            if state.node is node
+            and (not self.shards[state.shard_id].writer if state.is_encoded else clip in node.waiting)
+        ]
+
+    def close(self, shard_id: str) -> Shard:
+        """The shard is written: nothing of it is owed any more."""
+        shard = self.shards.pop(shard_id)
+        for clip in shard.clips:
+            self.token_bytes -= self.clips.pop(clip).num_bytes
+        for unit in shard.units:
+            owed = self.videos[unit.video_id]
+            owed.unsettled -= unit.count
+            if not owed.unsettled:
+                del self.videos[unit.video_id]
+        return shard
+
+
+def joined(failures: Iterable[FailedRange]) -> tuple[FailedRange, ...]:
+    """In order, with neighbouring ranges that failed alike as one: a ruined hour is one row and not sixty."""
+    rows: list[FailedRange] = []
+    for failed in sorted(failures, key=lambda failed: (failed.video_id, failed.start_ns)):
+        last = rows[-1] if rows else None
+        if last is not None and _continues(last, failed):
+            rows[-1] = replace(last, end_ns=failed.end_ns, attempts=max(last.attempts, failed.attempts))
+        else:
+            rows.append(failed)
+    return tuple(rows)
+
+
+def _continues(last: FailedRange, failed: FailedRange) -> bool:
+    return (last.video_id, last.failure, last.end_ns) == (failed.video_id, failed.failure, failed.start_ns)
+
+
+def span_of(units: Sequence[ShardUnit]) -> Unit:
+    """Consecutive units of one video as one."""
+    first = units[0].unit
+    return Unit(first.video_id, first.first, sum(unit.count for _, unit in units))

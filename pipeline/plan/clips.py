@@ -31,6 +31,12 @@ def instant_ns(index: int, fps: Fraction) -> int:
     return index * fps.denominator * NS_PER_S // fps.numerator
 
 
+def clip_span_ns(index: int, num_instants: int, fps: Fraction, clip_frames: int) -> tuple[int, int]:
+    """Start and end of a clip in nanoseconds of video time; the last clip of a video may be shorter."""
+    first = index * clip_frames
+    return instant_ns(first, fps), instant_ns(min(first + clip_frames, num_instants), fps)
+
+
 def frames_on_display(info: VideoInfo, fps: Fraction) -> NDArray[np.int64]:
     """Tick of the frame on display at each grid instant: the last with pts <= t_i.
 

@@ -1,0 +1,75 @@
+"""Which encoder takes which clip: of the clip's own node where one has room, else the least loaded. Part of the scheduler."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from pipeline.engine.ledger import Ledger
+from pipeline.engine.messages import Clip, Command, EncodeClip
+from pipeline.engine.policy import CALLS_AHEAD
+from pipeline.engine.staff import Staff, Worker, room_by_calls
+
+
+class Encoding:
+    """Decoded clips that wait, and encoders that have room."""
+
+    def __init__(self, staff: Staff, ledger: Ledger, out: list[Command]) -> None:
+        self._staff, self._ledger, self._out = staff, ledger, out
+        self._waiting: OrderedDict[Clip, None] = OrderedDict()
+        """The oldest first; each is in its node's row as well."""
+        self._room = room_by_calls()
+
+    def offer(self, clip: Clip, now_s: float, *, first: bool = False) -> None:
+        """A clip is decoded, or (`first`) comes back."""
+        state = self._ledger.clips[clip]
+        for row in (*state.node.room, *self._room):
+            for number in row:
+                if not self._avoids(state.avoid, number):
+                    self._give(self._staff.workers[number], clip, now_s)
+                    return
+        for queue in (self._waiting, state.node.waiting):
+            queue[clip] = None
+            queue.move_to_end(clip, last=not first)
+
+    def fill(self, worker: Worker, now_s: float) -> None:
+        """An encoder is ready, or has one call less: give it clips that wait, of its own node first."""
+        self._update(worker)
+        while worker.is_ready and len(worker.calls) < CALLS_AHEAD:
+            clip = self._next(worker)
+            if clip is None:
+                return
+            self.withdraw(clip)
+            self._give(worker, clip, now_s)
+
+    def withdraw(self, clip: Clip) -> None:
+        """A clip does not wait any more."""
+        self._waiting.pop(clip, None)
+        self._ledger.clips[clip].node.waiting.pop(clip, None)
+
+    def lose(self, worker: Worker) -> None:
+        """An encoder is gone."""
+        for row in (*worker.node.room, *self._room):
+            row.pop(worker.number, None)
+
+    def _next(self, worker: Worker) -> Clip | None:
+        for queue in (worker.node.waiting, self._waiting):
+            for clip in queue:
+                if not self._avoids(self._ledger.clips[clip].avoid, worker.number):
+                    return clip
+        return None
+
+    def _avoids(self, avoided: int, number: int) -> bool:
+        """Whether a clip that `avoided` could not take should wait for another encoder than this one."""
+        return avoided == number and self._staff.count("encode") > 1
+
+    def _give(self, worker: Worker, clip: Clip, now_s: float) -> None:
+        worker.begin(clip, now_s)
+        self._update(worker)
+        self._out.append(EncodeClip(worker.number, clip, self._ledger.uri(clip)))
+
+    def _update(self, worker: Worker) -> None:
+        self.lose(worker)
+        if worker.is_ready and len(worker.calls) < CALLS_AHEAD:
+            for rooms in (worker.node.room, self._room):
+                rooms[len(worker.calls)][worker.number] = None
+

@@ -1,0 +1,97 @@
+"""Inputs on their way into the plan: found, scanned in any order, planned in theirs, packed into shards."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Iterator
+
+from pipeline.engine.messages import ShardUnit, Unit
+from pipeline.values import Input, PlannedVideo
+
+PATIENCE_S = 5.0
+"""How long planned videos wait for one before them that is still being scanned."""
+
+
+class ShardPacker:
+    """Fills shards with consecutive units, whole ones where there is room."""
+
+    def __init__(self, shard_clips: int, unit_clips: int) -> None:
+        self._shard_clips, self._unit_clips = shard_clips, unit_clips
+        self._shard_id = ""
+        self._room = 0
+
+    @property
+    def open_shard(self) -> str | None:
+        """The shard that further units may join."""
+        return self._shard_id if self._room else None
+
+    def close(self) -> None:
+        """Let nothing more join the open shard."""
+        self._room = 0
+
+    def pack(self, unit: Unit, generation: int = 0) -> Iterator[ShardUnit]:
+        """Cut consecutive clips of a video into what goes into each shard."""
+        first, left = unit.first, unit.count
+        while left:
+            if left > self._room and self._room < self._unit_clips:
+                self._room = self._shard_clips
+                self._shard_id = shard_id(Unit(unit.video_id, first, left), generation)
+            count = left if left <= self._room else self._room // self._unit_clips * self._unit_clips or self._room
+            yield ShardUnit(self._shard_id, Unit(unit.video_id, first, count))
+            first, left, self._room = first + count, left - count, self._room - count
+
+
+def shard_id(first: Unit, generation: int) -> str:
+    """16 hex digits. A clip is in one shard of each generation, so a shard's first clip names it."""
+    text = f"{first.video_id} {first.first} {generation}"
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class Intake:
+    """Inputs that are not planned yet."""
+
+    def __init__(self) -> None:
+        self.inputs: deque[Input] = deque()
+        """Found, not yet given to a decoder; those to be tried again first."""
+        self.has_more = True
+        """Whether further inputs can be found."""
+        self.is_asked = False
+        self._order: deque[Input] = deque()
+        """All inputs found and not planned, in the order in which they are planned."""
+        self._scanned: dict[Input, PlannedVideo | None] = {}
+        self._moved_s = 0.0
+
+    def add(self, inputs: tuple[Input, ...], is_last: bool, now_s: float) -> None:
+        """More inputs were found."""
+        if not self._order:
+            self._moved_s = now_s
+        self.inputs += inputs
+        self._order += inputs
+        self.is_asked, self.has_more = False, not is_last
+
+    def scanned(self, source: Input, video: PlannedVideo | None) -> None:
+        """An input was scanned, or (None) given up."""
+        self._scanned[source] = video
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether every input is planned."""
+        return not self._order and not self.has_more
+
+    def take_planned(self, now_s: float) -> Iterator[tuple[Input, PlannedVideo]]:
+        """Scanned videos in the order of the inputs; one that takes long is passed over."""
+        while self._order:
+            source = self._order[0]
+            if source not in self._scanned:
+                if not self._scanned or now_s - self._moved_s < PATIENCE_S:
+                    return
+                # Planned when it is scanned, in whatever place; a second look finds it among the first.
+                source = next(iter(self._scanned))
+                self._order.remove(source)
+            else:
+                self._order.popleft()
+            self._moved_s = now_s
+            video = self._scanned.pop(source)
+            if video is not None:
+                yield source, video

@@ -1,0 +1,347 @@
+"""The scheduler's language: events in, commands out. Values of numbers and names, without Ray, clocks or files.
+
+A unit is three numbers (video, first clip, number of clips). A worker works its calls off in the order of the commands.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, TypeAlias
+
+from pipeline.errors import FailureClass
+from pipeline.values import FailedRange, Input, PlannedVideo
+
+WorkerKind = Literal["decode", "encode", "write"]
+
+
+class Unit(NamedTuple):
+    """Consecutive clips of one video."""
+
+    video_id: str
+    first: int
+    count: int
+
+
+class Clip(NamedTuple):
+    """One clip of one video."""
+
+    video_id: str
+    index: int
+
+
+class ShardUnit(NamedTuple):
+    """Consecutive clips of one video that go into one shard."""
+
+    shard_id: str
+    unit: Unit
+
+
+Subject: TypeAlias = Input | Clip | str
+"""What a call is about: an input to scan, a clip to decode or encode, a shard id to write."""
+
+
+# Events.
+
+
+@dataclass(frozen=True, slots=True)
+class NodeUp:
+    """A node can take workers."""
+
+    node: str
+    cores: int
+    gpus: int
+    store_bytes: int
+    """Size of its object store."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeDown:
+    """A node is gone, with its workers and objects."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A planned video of an earlier run of which shards are still to be made."""
+
+    video: PlannedVideo
+    units: tuple[ShardUnit, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Clips that an earlier run recorded as failed and that are to be tried again, in a further shard."""
+
+    video: PlannedVideo
+    units: tuple[Unit, ...]
+    generation: int
+    """How many times these clips have been planned before."""
+
+
+@dataclass(frozen=True, slots=True)
+class InputsFound:
+    """Answer to `FindInputs`."""
+
+    inputs: tuple[Input, ...]
+    is_last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReady:
+    """A worker is up and has loaded what it needs."""
+
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRefused:
+    """A worker says that it cannot work here, and would say so again: another version, an unusable device."""
+
+    worker: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerDied:
+    """A worker's process is gone, and its calls with it."""
+
+    worker: int
+    failure: FailureClass
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Progressed:
+    """Answer to `AskProgress`: how many steps the worker's present call has made."""
+
+    worker: int
+    steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Scanned:
+    """A video was scanned; its index is stored where every worker finds it."""
+
+    worker: int
+    input: Input
+    video: PlannedVideo
+
+
+@dataclass(frozen=True, slots=True)
+class ClipDecoded:
+    """The frames of a clip lie in the object store of the worker's node."""
+
+    worker: int
+    clip: Clip
+    num_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClipEncoded:
+    """The tokens of a clip lie in the object store of the worker's node; its frames are not needed any more."""
+
+    worker: int
+    clip: Clip
+    num_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShardWritten:
+    """A shard is committed."""
+
+    worker: int
+    shard_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallFailed:
+    """A call ended in an error that its worker survived."""
+
+    worker: int
+    subject: Subject
+    failure: FailureClass
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class InputLost:
+    """A call could not run, because an object that it reads is lost. `clips` are those whose object is gone."""
+
+    worker: int
+    subject: Subject
+    clips: tuple[Clip, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """The user, or the machine, wants the run to end soon."""
+
+    reason: str
+
+
+Event: TypeAlias = (
+    NodeUp
+    | NodeDown
+    | Pending
+    | Retry
+    | InputsFound
+    | WorkerReady
+    | WorkerRefused
+    | WorkerDied
+    | Progressed
+    | Scanned
+    | ClipDecoded
+    | ClipEncoded
+    | ShardWritten
+    | CallFailed
+    | InputLost
+    | Tick
+    | Stop
+)
+
+
+# Commands.
+
+
+@dataclass(frozen=True, slots=True)
+class StartWorker:
+    """Start a worker on a node, holding this share of its cores and GPUs."""
+
+    worker: int
+    kind: WorkerKind
+    node: str
+    cores: float
+    gpus: float
+
+
+@dataclass(frozen=True, slots=True)
+class KillWorker:
+    """End a worker's process; nothing more is heard of it."""
+
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
+class AskProgress:
+    """Ask a worker how far its present call is."""
+
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
+class FindInputs:
+    """Name up to so many further inputs."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class AppendPlan:
+    """Add a video, and the shards of its clips, to the stored plan; at the latest before one of the shards is written.
+
+    A video that is planned already gains the units.
+    """
+
+    video: PlannedVideo
+    units: tuple[ShardUnit, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReportCopy:
+    """This input has the same content as a video that is planned already."""
+
+    input: Input
+    video_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """Find out what an input holds, and store its index."""
+
+    worker: int
+    input: Input
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeClip:
+    """Decode one clip of a unit, of which the next clips will be asked for too."""
+
+    worker: int
+    clip: Clip
+    uri: str
+    unit: Unit
+
+
+@dataclass(frozen=True, slots=True)
+class EncodeClip:
+    """Turn a clip's frames into tokens."""
+
+    worker: int
+    clip: Clip
+    uri: str
+
+
+@dataclass(frozen=True, slots=True)
+class WriteShard:
+    """Write and commit a shard: these clips in this order, and what was lost of it."""
+
+    worker: int
+    shard_id: str
+    clips: tuple[Clip, ...]
+    failures: tuple[FailedRange, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """Drop the frames and tokens of a clip."""
+
+    clip: Clip
+
+
+@dataclass(frozen=True, slots=True)
+class ReportFailure:
+    """A range of a video is given up."""
+
+    failed: FailedRange
+    worker: int | None
+    """Who had it last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Say:
+    """A line for the person who runs this."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """Nothing is left to do; with an error, the run cannot go on."""
+
+    error: str | None = None
+    is_usage: bool = False
+    """Whether the error is one of settings."""
+
+
+Command: TypeAlias = (
+    StartWorker
+    | KillWorker
+    | AskProgress
+    | FindInputs
+    | AppendPlan
+    | ReportCopy
+    | Scan
+    | DecodeClip
+    | EncodeClip
+    | WriteShard
+    | Forget
+    | ReportFailure
+    | Say
+    | Finish
+)

@@ -1,0 +1,112 @@
+"""Which workers belong on which node: a function of the nodes and of what was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pipeline.engine.messages import WorkerKind
+
+SHARED_CORES_LEAST = 0.01
+"""Smallest share of a core that a worker claims; Ray counts in ten-thousandths."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What the user asked for."""
+
+    decoders: int | None = None
+    """All together; None: what the cores hold."""
+    gpus: int | None = None
+    """All together; None: every one, 0: none."""
+    gpu_share: float = 1.0
+    """Share of a GPU that an encoder takes."""
+    reserve_gpus: bool = False
+    """Whether encoders claim GPUs. Otherwise each node has one encoder, which shares its cores."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """What a node has."""
+
+    cores: int
+    gpus: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crew:
+    """The workers of one node."""
+
+    encoders: int = 0
+    writers: int = 0
+    decoders: int = 0
+    encoder_cores: float = 0.0
+    encoder_gpus: float = 0.0
+    decoder_cores: float = 1.0
+
+    def number_of(self, kind: WorkerKind) -> int:
+        """Workers of one kind."""
+        return {"encode": self.encoders, "write": self.writers, "decode": self.decoders}[kind]
+
+
+def place(nodes: Mapping[str, Room], asked: Asked, unfit: frozenset[str] = frozenset()) -> dict[str, Crew]:
+    """Give every node its crew: encoders first, with a GPU and a core each; decoders get what is left.
+
+    A writer goes where there is an encoder, and claims nothing: writing takes about a hundredth of the time of the
+    other stages.
+
+    Args:
+        nodes: In the order in which they came: a node that comes later moves nobody.
+        asked: What the user asked for.
+        unfit: Nodes on which no encoder can work.
+    """
+    encoders = _encoders(nodes, asked, unfit)
+    free = {name: room.cores - (encoders[name] if asked.reserve_gpus else 0) for name, room in nodes.items()}
+    decoders = _decoders(free, asked.decoders)
+    return {
+        name: Crew(
+            encoders=encoders[name],
+            writers=1 if encoders[name] else 0,
+            decoders=decoders[name],
+            encoder_cores=min(1.0, room.cores / max(1, encoders[name])) if asked.reserve_gpus else 0.0,
+            encoder_gpus=asked.gpu_share if asked.reserve_gpus else 0.0,
+            decoder_cores=_share(free[name], decoders[name]),
+        )
+        for name, room in nodes.items()
+    }
+
+
+def gpu_slots(nodes: Sequence[Room], gpu_share: float) -> int:
+    """Encoders that the GPUs of these nodes hold."""
+    return sum(int(room.gpus / gpu_share + 1e-9) for room in nodes)
+
+
+def _encoders(nodes: Mapping[str, Room], asked: Asked, unfit: frozenset[str]) -> dict[str, int]:
+    if not asked.reserve_gpus:
+        return {name: 0 if name in unfit else 1 for name in nodes}
+    left = None if asked.gpus is None else int(asked.gpus / asked.gpu_share + 1e-9)
+    placed = {}
+    for name, room in nodes.items():
+        slots = 0 if name in unfit else gpu_slots([room], asked.gpu_share)
+        placed[name] = slots if left is None else min(slots, left)
+        left = None if left is None else left - placed[name]
+    return placed
+
+
+def _decoders(free: Mapping[str, int], asked: int | None) -> dict[str, int]:
+    """One for each free core; a number that was asked for goes where the most cores are free for each."""
+    placed = dict.fromkeys(free, 0)
+    if asked is None:
+        placed = {name: max(0, cores) for name, cores in free.items()}
+        asked = 0 if any(placed.values()) else 1
+    for _ in range(asked if free else 0):
+        chosen = max(free, key=lambda name: max(free[name], SHARED_CORES_LEAST) / (placed[name] + 1))
+        placed[chosen] += 1
+    return placed
+
+
+def _share(cores: int, workers: int) -> float:
+    """Cores that each worker claims: one, or less where there are more workers than cores."""
+    if workers <= cores:
+        return 1.0
+    return max(SHARED_CORES_LEAST, int(max(cores, 0) / workers * 100) / 100)

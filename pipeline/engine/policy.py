@@ -1,0 +1,48 @@
+"""The numbers that the scheduler goes by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from pipeline.engine.placement import Asked
+
+STORE_SHARE = 0.3
+"""Of a node's object store, for frames; as much of all stores together again, for tokens. The rest is the store's."""
+CALLS_AHEAD = 2
+"""Calls handed to a worker at once: one at work, one waiting, so that it never idles between two."""
+READY_CLIPS = 4
+"""Clips a decoder that are planned ahead; then scanning pauses."""
+SCANNING_SHARE = 4
+"""While there are clips to decode, at most one decoder in so many scans."""
+IDLE_SHARD_S = 30.0
+"""A shard that waits for nothing but further videos is written after so long."""
+DRAIN_S = 8.0
+"""After a stop, how long what is complete may take to be written."""
+ASK_SHARE = 0.25
+"""A worker is asked for its progress when so much of its time is over, and so much later again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Seconds without progress after which a worker is stopped, by what it is at."""
+
+    start_s: float = 600.0
+    scan_s: float = 300.0
+    decode_s: float = 300.0
+    encode_s: float = 600.0
+    write_s: float = 600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What the scheduler is told of a run."""
+
+    asked: Asked
+    fps: Fraction
+    clip_frames: int
+    clip_bytes: int
+    """Frames of a full clip."""
+    unit_clips: int
+    shard_clips: int
+    limits: Limits = Limits()

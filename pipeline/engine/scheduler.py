@@ -1,0 +1,412 @@
+"""All decisions of a run, as a state machine: `handle(event, now_s)` returns commands.
+
+It imports neither Ray nor a clock nor a file, so it is tested in virtual time. `messages` is its language; `decoding`,
+`encoding` and `writing` choose what each kind of worker does next, `staff` knows who is there, `intake` what is still
+to be planned, and `ledger` what is owed. Here events are taken apart, failures judged, and the end is found.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from pipeline.engine import messages as m
+from pipeline.engine.attempts import HOPELESS_CLIPS, START_ATTEMPTS, Strikes
+from pipeline.engine.decoding import Decoding
+from pipeline.engine.encoding import Encoding
+from pipeline.engine.intake import Intake, ShardPacker
+from pipeline.engine.ledger import Ledger
+from pipeline.engine.messages import Clip, Command, ShardUnit, Unit
+from pipeline.engine.policy import DRAIN_S, Policy
+from pipeline.engine.staff import Staff, Worker
+from pipeline.engine.writing import Writing
+from pipeline.errors import FailureClass
+from pipeline.plan.clips import clip_span_ns
+from pipeline.values import FailedRange, Input, PlannedVideo
+
+
+class Scheduler:
+    """Owns every decision: who works where and at what, what is tried again, what is given up, when it ends."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._out: list[Command] = []
+        self._now_s = 0.0
+        self.staff = Staff(policy.asked, policy.limits)
+        self.ledger = Ledger()
+        self._intake = Intake()
+        self._packer = ShardPacker(policy.shard_clips, policy.unit_clips)
+        self._decoding = Decoding(policy, self.staff, self.ledger, self._intake, self._out)
+        self._encoding = Encoding(self.staff, self.ledger, self._out)
+        self._writing = Writing(self.staff, self.ledger, self._out)
+        self._strikes = Strikes()
+        self._failed_starts: Counter[str] = Counter()
+        self._planned: set[str] = set()
+        """Ids of the videos in the plan."""
+        self._unencodable: int | None = 0
+        """Clips that no encoder could take, until one was encoded."""
+        self._drains_until_s: float | None = None
+        self._is_finished = False
+        self._handlers = {
+            m.NodeUp: self._node_up,
+            m.NodeDown: self._node_down,
+            m.Pending: self._pending,
+            m.Retry: self._retry,
+            m.InputsFound: self._inputs_found,
+            m.WorkerReady: self._worker_ready,
+            m.WorkerRefused: self._worker_refused,
+            m.WorkerDied: self._worker_died,
+            m.Progressed: self._progressed,
+            m.Scanned: self._scanned,
+            m.ClipDecoded: self._clip_decoded,
+            m.ClipEncoded: self._clip_encoded,
+            m.ShardWritten: self._shard_written,
+            m.CallFailed: self._call_failed,
+            m.InputLost: self._input_lost,
+            m.Tick: self._tick,
+            m.Stop: self._stop,
+        }
+
+    def handle(self, event: m.Event, now_s: float) -> list[Command]:
+        """Take in one event.
+
+        Args:
+            event: What happened.
+            now_s: When; never less than before.
+
+        Returns:
+            What is to be done about it, in this order. After `Finish` nothing more comes.
+        """
+        if self._is_finished:
+            return []
+        self._now_s = now_s
+        self._handlers[type(event)](event)  # type: ignore[operator]
+        self._finish_when_done()
+        commands = self._out.copy()
+        self._out.clear()
+        return commands
+
+    # Nodes and workers.
+
+    def _node_up(self, event: m.NodeUp) -> None:
+        if event.node not in self.staff.nodes:
+            self.staff.add_node(event)
+            self._hire()
+            self._decoding.find_inputs()
+
+    def _node_down(self, event: m.NodeDown) -> None:
+        if event.node not in self.staff.nodes:
+            return
+        node, gone = self.staff.remove_node(event.node)
+        self._say(f"node {event.node} is gone with {len(gone)} workers: what they were at is done again elsewhere")
+        for worker in gone:
+            self._leave(worker)
+        for clip in self.ledger.lost_with(node):
+            self._decode_again(clip)
+        self._hire()
+        self._decoding.feed_hungry(self._now_s)
+
+    def _hire(self) -> None:
+        if self._drains_until_s is None:
+            self._out += self.staff.hire(self._now_s)
+
+    def _worker_ready(self, event: m.WorkerReady) -> None:
+        worker = self.staff.workers.get(event.worker)
+        if worker is None:
+            return
+        worker.is_ready = True
+        self._failed_starts[worker.kind] = 0
+        self._next_call(worker)
+
+    def _worker_refused(self, event: m.WorkerRefused) -> None:
+        worker = self.staff.remove(event.worker)
+        if worker is None:
+            return
+        self._out.append(m.KillWorker(event.worker))
+        self.staff.unfit.add(worker.node.name)
+        if worker.kind != "encode" or not self.staff.can_encode():
+            self._finish(event.message, is_usage=True)
+            return
+        self._say(f"node {worker.node.name} cannot encode: {event.message}")
+        self._hire()
+
+    def _worker_died(self, event: m.WorkerDied) -> None:
+        worker = self.staff.remove(event.worker)
+        if worker is None:
+            return
+        if not worker.is_ready:
+            self._failed_starts[worker.kind] += 1
+            if self._failed_starts[worker.kind] >= START_ATTEMPTS:
+                self._finish(f"{START_ATTEMPTS} {worker.kind} workers ended while they started: {event.message}")
+                return
+        head = worker.calls.popleft() if worker.calls else None
+        self._leave(worker)
+        if head is not None:
+            self._blame(worker, head, event.failure, event.message)
+        self._hire()
+        self._decoding.feed_hungry(self._now_s)
+
+    def _leave(self, worker: Worker) -> None:
+        """A worker is gone: its calls are nobody's fault, and go to others."""
+        self._decoding.lose(worker)
+        self._encoding.lose(worker)
+        for subject in reversed(worker.calls):
+            if isinstance(subject, Input):
+                self._decoding.scanning -= 1
+                self._decoding.scan_again(subject)
+            elif not isinstance(subject, Clip):
+                self.ledger.shards[subject].writer = 0
+                self._writing.look_at(subject, self._now_s)
+            elif worker.kind == "decode":
+                self._decode_again(subject)
+            elif worker.node.name in self.staff.nodes or self.ledger.clips[subject].node is not worker.node:
+                self._encoding.offer(subject, self._now_s, first=True)
+
+    def _next_call(self, worker: Worker) -> None:
+        """A worker has room for a call more."""
+        if worker.kind == "decode":
+            self._decoding.feed(worker, self._now_s)
+        elif worker.kind == "encode":
+            self._encoding.fill(worker, self._now_s)
+        else:
+            self._writing.write(self._now_s)
+
+    def _ended(self, number: int, subject: m.Subject) -> Worker | None:
+        """The worker whose call has ended; None for a call that was given up meanwhile."""
+        worker = self.staff.workers.get(number)
+        return worker if worker is not None and worker.end(subject, self._now_s) else None
+
+    # Scanning and planning.
+
+    def _inputs_found(self, event: m.InputsFound) -> None:
+        self._intake.add(event.inputs, event.is_last, self._now_s)
+        self._decoding.feed_hungry(self._now_s)
+        self._decoding.find_inputs()
+        self._plan_scanned()
+
+    def _pending(self, event: m.Pending) -> None:
+        self._planned.add(event.video.source.video_id)
+        self._owe(event.video, event.units)
+
+    def _retry(self, event: m.Retry) -> None:
+        self._planned.add(event.video.source.video_id)
+        for unit in event.units:
+            self._plan(event.video, unit, event.generation)
+
+    def _scanned(self, event: m.Scanned) -> None:
+        worker = self._ended(event.worker, event.input)
+        if worker is None:
+            return
+        self._decoding.scanning -= 1
+        self._strikes.clear(event.input)
+        self._intake.scanned(event.input, event.video)
+        self._plan_scanned()
+        self._next_call(worker)
+
+    def _plan_scanned(self) -> None:
+        for source, video in self._intake.take_planned(self._now_s):
+            video_id = video.source.video_id
+            if video_id in self._planned:
+                self._out.append(m.ReportCopy(source, video_id))
+                continue
+            self._planned.add(video_id)
+            self._plan(video, Unit(video_id, 0, video.num_clips), 0)
+        if self._intake.is_empty:
+            self._close_shard()
+
+    def _plan(self, video: PlannedVideo, clips: Unit, generation: int) -> None:
+        units = tuple(self._packer.pack(clips, generation))
+        self._out.append(m.AppendPlan(video, units))
+        self._owe(video, units)
+        self._writing.close_all_but(self._packer.open_shard, self._now_s)
+
+    def _owe(self, video: PlannedVideo, units: tuple[ShardUnit, ...]) -> None:
+        self.ledger.owe(video, units, self._packer.open_shard, self._now_s)
+        if units:
+            self._decoding.add(units, sequential=video.is_sequential)
+            self._decoding.feed_hungry(self._now_s)
+
+    def _close_shard(self) -> None:
+        self._packer.close()
+        self._writing.close_all_but(None, self._now_s)
+
+    # Clips and shards.
+
+    def _clip_decoded(self, event: m.ClipDecoded) -> None:
+        worker = self._ended(event.worker, event.clip)
+        if worker is None:
+            return
+        self.ledger.decoded(event.clip, event.num_bytes)
+        self._encoding.offer(event.clip, self._now_s)
+        self._next_call(worker)
+
+    def _clip_encoded(self, event: m.ClipEncoded) -> None:
+        worker = self._ended(event.worker, event.clip)
+        if worker is None:
+            return
+        self._unencodable = None
+        self._strikes.clear(event.clip)
+        before = self.ledger.encoded(event.clip, worker.node, event.num_bytes)
+        self._encoding.fill(worker, self._now_s)
+        self._writing.look_at(self.ledger.clips[event.clip].shard_id, self._now_s)
+        self._decoding.feed_starved(before, self._now_s)
+
+    def _shard_written(self, event: m.ShardWritten) -> None:
+        worker = self._ended(event.worker, event.shard_id)
+        if worker is None:
+            return
+        for clip in self.ledger.close(event.shard_id).clips:
+            self._out.append(m.Forget(clip))
+        self._next_call(worker)
+        self._decoding.feed_hungry(self._now_s)
+
+    def _decode_again(self, clip: Clip) -> None:
+        """The frames or tokens of a clip are lost, or never came."""
+        self._encoding.withdraw(clip)
+        state = self.ledger.drop(clip)
+        self._out.append(m.Forget(clip))
+        self._writing.look_at(state.shard_id, self._now_s)
+        self._decoding.again(clip, state.shard_id)
+        self._decoding.feed_starved(state.node, self._now_s)
+
+    # Failures.
+
+    def _call_failed(self, event: m.CallFailed) -> None:
+        worker = self._ended(event.worker, event.subject)
+        if worker is not None:
+            self._blame(worker, event.subject, event.failure, event.message)
+            self._next_call(worker)
+            self._decoding.feed_hungry(self._now_s)
+
+    def _input_lost(self, event: m.InputLost) -> None:
+        worker = self._ended(event.worker, event.subject)
+        if worker is None:
+            return
+        for clip in event.clips:
+            if clip in self.ledger.clips:
+                self._decode_again(clip)
+        if not isinstance(event.subject, Clip | Input):
+            self.ledger.shards[event.subject].writer = 0
+            self._writing.look_at(event.subject, self._now_s)
+        self._next_call(worker)
+        self._decoding.feed_hungry(self._now_s)
+
+    def _blame(self, worker: Worker, subject: m.Subject, failure: FailureClass, message: str) -> None:
+        """A call ended badly, through its subject as far as anybody can tell."""
+        if isinstance(subject, Input):
+            self._blame_input(worker, subject, failure, message)
+        elif isinstance(subject, Clip):
+            self._blame_clip(worker, subject, "encode" if worker.kind == "encode" else failure, message)
+        else:
+            error = self._writing.failed(subject, message, self._now_s)
+            if error is not None:
+                self._finish(error)
+
+    def _blame_input(self, worker: Worker, source: Input, failure: FailureClass, message: str) -> None:
+        self._decoding.scanning -= 1
+        attempts = self._strikes.add(source, failure)
+        if attempts is None:
+            self._say(f"{source.uri}: {message}; scanned again")
+            self._decoding.scan_again(source)
+            return
+        failed = FailedRange(
+            video_id=source.unread_id,
+            uri=source.uri,
+            start_ns=0,
+            end_ns=0,
+            failure=failure,
+            message=message,
+            attempts=attempts,
+            stage="scan",
+            node=worker.node.name,
+        )
+        self._out.append(m.ReportFailure(failed))
+        self._intake.scanned(source, PlannedVideo(source=source.unread_source(), failures=(failed,)))
+        self._plan_scanned()
+
+    def _blame_clip(self, worker: Worker, clip: Clip, failure: FailureClass, message: str) -> None:
+        attempts = self._strikes.add(clip, failure)
+        if attempts is None:
+            self._say(f"clip {clip.video_id}-{clip.index:06d}: {message}; {worker.kind}d again")
+            if worker.kind == "encode" and self.ledger.clips[clip].node.name in self.staff.nodes:
+                self.ledger.clips[clip].avoid = worker.number
+                self._encoding.offer(clip, self._now_s, first=True)
+            else:
+                self._decode_again(clip)
+            return
+        video = self.ledger.videos[clip.video_id].plan
+        start_ns, end_ns = clip_span_ns(clip.index, video.num_instants, self._policy.fps, self._policy.clip_frames)
+        failed = FailedRange(
+            video_id=clip.video_id,
+            uri=video.source.uri,
+            start_ns=start_ns,
+            end_ns=end_ns,
+            failure=failure,
+            message=message,
+            attempts=attempts,
+            stage=worker.kind,
+            node=worker.node.name,
+        )
+        state = self.ledger.give_up(clip, failed)
+        self._out += [m.Forget(clip), m.ReportFailure(failed)]
+        self._writing.look_at(state.shard_id, self._now_s)
+        self._decoding.feed_starved(state.node, self._now_s)
+        if failure == "encode" and self._unencodable is not None:
+            self._unencodable += 1
+            if self._unencodable >= HOPELESS_CLIPS:
+                self._finish(f"the encoder could not take one of the first {HOPELESS_CLIPS} clips: {message}")
+
+    # Time and the end.
+
+    def _progressed(self, event: m.Progressed) -> None:
+        worker = self.staff.workers.get(event.worker)
+        if worker is not None and event.steps != worker.steps:
+            worker.steps, worker.since_s = event.steps, self._now_s
+
+    def _tick(self, event: m.Tick) -> None:
+        for worker in self.staff.late(self._now_s):
+            self._out.append(m.KillWorker(worker.number))
+            silent_s = self._now_s - worker.since_s
+            doing = "start" if not worker.is_ready else worker.kind
+            message = f"no progress for {silent_s:.0f} s: the {doing} worker was stopped"
+            self._worker_died(m.WorkerDied(worker.number, "timeout", message))
+        self._out += [m.AskProgress(worker.number) for worker in self.staff.to_be_asked(self._now_s)]
+        self._plan_scanned()
+        if self._writing.has_idled(self._now_s):
+            self._close_shard()
+        self._writing.write(self._now_s)
+
+    def _stop(self, event: m.Stop) -> None:
+        if self._drains_until_s is not None:
+            return
+        self._drains_until_s = self._now_s + DRAIN_S
+        self._say(f"{event.reason}: writing what is complete, at most {DRAIN_S:.0f} s")
+        self._decoding.is_stopped = True
+        self._close_shard()
+
+    def _finish_when_done(self) -> None:
+        if self._is_finished:
+            return
+        if self._drains_until_s is None:
+            is_done = self._intake.is_empty and not self.ledger.shards
+        else:
+            is_done = not self._may_complete() or self._now_s >= self._drains_until_s
+        if is_done:
+            self._finish(None)
+
+    def _may_complete(self) -> bool:
+        """Whether some shard will be complete without anything more being decoded."""
+        coming: Counter[str] = Counter()
+        for clip, state in self.ledger.clips.items():
+            if not state.is_encoded and clip not in self._being_decoded():
+                coming[state.shard_id] += 1
+        return any(shard.outstanding == coming[shard_id] for shard_id, shard in self.ledger.shards.items())
+
+    def _being_decoded(self) -> set[m.Subject]:
+        return {subject for worker in self.staff.of_kind("decode") for subject in worker.calls}
+
+    def _finish(self, error: str | None, *, is_usage: bool = False) -> None:
+        self._is_finished = True
+        self._out.append(m.Finish(error, is_usage))
+
+    def _say(self, text: str) -> None:
+        self._out.append(m.Say(text))

@@ -1,0 +1,1 @@
+"""Scanned videos to clips, units and shards, and the table that holds them: values, no pixels."""
