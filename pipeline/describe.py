@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from pipeline.devices import Device, resolve_compute_dtype
 from pipeline.errors import SettingsError
 from pipeline.foreign.describe import describe_foreign, is_foreign
 from pipeline.run_description import EncoderDescription
@@ -21,13 +22,17 @@ from vtm.network import NetworkError, load_network, load_scorer, stored_kind
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def describe_encoder(recipe: Recipe, device: str) -> tuple[EncoderDescription, PictureSpec]:
+def describe_encoder(recipe: Recipe, device: Device) -> tuple[EncoderDescription, PictureSpec]:
     """What a run must know of its encoder before anything starts, without loading its weights.
+
+    Args:
+        recipe: What decides the bytes.
+        device: What the encoder will run on.
 
     Raises:
         SettingsError: the encoder cannot be had, or lacks something.
     """
-    if recipe.compile and not device.startswith("cuda"):
+    if recipe.compile and device.kind != "cuda":
         raise SettingsError("--compile gains on GPUs alone, and this run encodes on the CPU: leave it out")
     try:
         known = _find_encoder(recipe)
@@ -45,6 +50,7 @@ def describe_encoder(recipe: Recipe, device: str) -> tuple[EncoderDescription, P
         weights_sha256=known.weights_sha256,
         dim=known.dim if trained is None else trained.dim,
         compute_dtype=resolve_compute_dtype(recipe.compute_dtype, device),
+        device=device.kind,
         vtm_sha256=None if trained is None else trained.sha256,
         vtm_decides_count=trained is not None and trained.decides_count,
         architecture=known.architecture,
@@ -94,19 +100,21 @@ def picture_json(picture: PictureSpec) -> dict[str, Any]:
     return asdict(picture)
 
 
-def resolve_compute_dtype(asked: str, device: str) -> str:
-    """The arithmetic's dtype: what was asked, or bfloat16 where the device computes in it natively."""
-    if asked != "auto":
-        return asked
-    if device.startswith("cuda"):
-        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
-    native = torch.cpu.get_capabilities().get("avx512_bf16") or torch.cpu.get_capabilities().get("amx_bf16")
-    return "bfloat16" if native else "float32"
+def check_weights(recipe: Recipe, description: EncoderDescription) -> None:
+    """Refuse weights that are not the run's.
 
-
-def pick_device(gpus: int | None) -> str:
-    """`cuda` where there is a GPU and it may be used, else `cpu`."""
-    return "cuda" if gpus != 0 and torch.cuda.is_available() else "cpu"
+    Raises:
+        SettingsError: the encoder of this name is another one on this machine, or is missing.
+    """
+    try:
+        found = _find_encoder(recipe).weights_sha256
+    except EncoderError as error:
+        raise SettingsError(str(error)) from error
+    if found != description.weights_sha256:
+        raise SettingsError(
+            f"--encoder {recipe.encoder}: its weights are {found[:12]} on this node, {description.weights_sha256[:12]} "
+            "in the run: copy the same files to every node"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,34 +6,13 @@ A unit is three numbers (video, first clip, number of clips). A worker works its
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, TypeAlias
 
 from pipeline.errors import FailureClass
+from pipeline.plan.units import Clip, ShardUnit, Unit
 from pipeline.values import FailedRange, Input, PlannedVideo
 
 WorkerKind = Literal["decode", "encode", "write"]
-
-
-class Unit(NamedTuple):
-    """Consecutive clips of one video."""
-
-    video_id: str
-    first: int
-    count: int
-
-
-class Clip(NamedTuple):
-    """One clip of one video."""
-
-    video_id: str
-    index: int
-
-
-class ShardUnit(NamedTuple):
-    """Consecutive clips of one video that go into one shard."""
-
-    shard_id: str
-    unit: Unit
 
 
 Subject: TypeAlias = Input | Clip | str
@@ -257,7 +236,7 @@ class ReportCopy:
     """This input has the same content as a video that is planned already."""
 
     input: Input
-    video_id: str
+    video: PlannedVideo
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,8 +288,6 @@ class ReportFailure:
     """A range of a video is given up."""
 
     failed: FailedRange
-    worker: int | None
-    """Who had it last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,19 +306,8 @@ class Finish:
     """Whether the error is one of settings."""
 
 
-Command: TypeAlias = (
-    StartWorker
-    | KillWorker
-    | AskProgress
-    | FindInputs
-    | AppendPlan
-    | ReportCopy
-    | Scan
-    | DecodeClip
-    | EncodeClip
-    | WriteShard
-    | Forget
-    | ReportFailure
-    | Say
-    | Finish
-)
+WorkCommand: TypeAlias = StartWorker | KillWorker | AskProgress | Scan | DecodeClip | EncodeClip | WriteShard | Forget
+"""What an executor carries out."""
+DeskCommand: TypeAlias = FindInputs | AppendPlan | ReportCopy | ReportFailure | Say | Finish
+"""What the driver does itself."""
+Command: TypeAlias = WorkCommand | DeskCommand

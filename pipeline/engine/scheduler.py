@@ -8,6 +8,7 @@ to be planned, and `ledger` what is owed. Here events are taken apart, failures 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
 from pipeline.engine import messages as m
 from pipeline.engine.attempts import HOPELESS_CLIPS, START_ATTEMPTS, Strikes
@@ -25,9 +26,14 @@ from pipeline.values import FailedRange, Input, PlannedVideo
 
 
 class Scheduler:
-    """Owns every decision: who works where and at what, what is tried again, what is given up, when it ends."""
+    """Owns every decision: who works where and at what, what is tried again, what is given up, when it ends.
 
-    def __init__(self, policy: Policy) -> None:
+    Args:
+        policy: What it is told of the run.
+        planned: Ids of the videos that are in the plan already.
+    """
+
+    def __init__(self, policy: Policy, planned: Iterable[str] = ()) -> None:
         self._policy = policy
         self._out: list[Command] = []
         self._now_s = 0.0
@@ -40,7 +46,7 @@ class Scheduler:
         self._writing = Writing(self.staff, self.ledger, self._out)
         self._strikes = Strikes()
         self._failed_starts: Counter[str] = Counter()
-        self._planned: set[str] = set()
+        self._planned = set(planned)
         """Ids of the videos in the plan."""
         self._unencodable: int | None = 0
         """Clips that no encoder could take, until one was encoded."""
@@ -65,6 +71,11 @@ class Scheduler:
             m.Tick: self._tick,
             m.Stop: self._stop,
         }
+
+    def kind_of(self, number: int) -> m.WorkerKind | None:
+        """What a worker is; None where it is gone."""
+        worker = self.staff.workers.get(number)
+        return None if worker is None else worker.kind
 
     def handle(self, event: m.Event, now_s: float) -> list[Command]:
         """Take in one event.
@@ -206,7 +217,7 @@ class Scheduler:
         for source, video in self._intake.take_planned(self._now_s):
             video_id = video.source.video_id
             if video_id in self._planned:
-                self._out.append(m.ReportCopy(source, video_id))
+                self._out.append(m.ReportCopy(source, video))
                 continue
             self._planned.add(video_id)
             self._plan(video, Unit(video_id, 0, video.num_clips), 0)

@@ -23,6 +23,8 @@ FAILURES = pa.schema(
         ("class", pa.string()),
         ("message", pa.string()),
         ("attempts", pa.int32()),
+        ("stage", pa.string()),
+        ("node", pa.string()),
     ]
 )
 
