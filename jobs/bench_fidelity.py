@@ -23,9 +23,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.clips import plan_clips
 from pipeline.decode import open_video, scan_video, timing_of
-from pipeline.describe import picture_spec, resolve_compute_dtype
+from pipeline.describe import picture_spec
+from pipeline.devices import resolve_compute_dtype, this_device
+from pipeline.plan.clips import plan_clips
 from pipeline.sources import identify
 from vtm import (
     Encoder,
@@ -69,7 +70,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print; returns the exit code."""
-    dtype = getattr(torch, resolve_compute_dtype("auto", args.device))
+    dtype = getattr(
+        torch, resolve_compute_dtype("auto", this_device("cuda" if args.device.startswith("cuda") else "cpu"))
+    )
     encoder = load_encoder(args.encoder, layer=args.layer, dtype=dtype, device=args.device)
     grid = (args.clip_frames, *encoder.grid_hw)
     rows = []

@@ -30,10 +30,13 @@ class _Silence:
     def note(self, text: str) -> None:
         """Nothing."""
 
-    def begin(self, total_ns: int) -> None:
+    def planned(self, video_ns: int) -> None:
         """Nothing."""
 
-    def event(self, event: object) -> None:
+    def record(self, record: object) -> None:
+        """Nothing."""
+
+    def failed(self, failed: object) -> None:
         """Nothing."""
 
 
@@ -58,15 +61,18 @@ def run(options: argparse.Namespace) -> int:
 
 def _plain_script(video: str, recipe: Recipe, execution: Execution) -> dict[str, Any]:
     """What one would write without this project: all clips decoded, then all encoded and merged."""
-    from pipeline.clips import plan_clips
+    import torch
+
     from pipeline.decode import open_video, scan_video, timing_of
-    from pipeline.describe import describe_encoder, pick_device
+    from pipeline.describe import describe_encoder
+    from pipeline.devices import this_device
     from pipeline.encode import ClipEncoder
+    from pipeline.plan.clips import plan_clips
     from pipeline.sources import identify
 
-    device = pick_device(execution.gpus)
-    description, picture = describe_encoder(recipe, device)
-    encoder = ClipEncoder(recipe, description, device)
+    on_gpu = torch.cuda.is_available() and execution.gpus != 0
+    description, picture = describe_encoder(recipe, this_device("cuda" if on_gpu else "cpu"))
+    encoder = ClipEncoder(recipe, description, description.device)
     began_s, began_cpu_s = time.perf_counter(), time.process_time()
     info = scan_video(identify(video))
     with open_video(timing_of(info)) as source:
@@ -86,7 +92,7 @@ def _plain_script(video: str, recipe: Recipe, execution: Execution) -> dict[str,
 
 
 def _extraction(video: str, recipe: Recipe, execution: Execution) -> dict[str, Any]:
-    from pipeline.extract import extract
+    from pipeline.run import extract
 
     with tempfile.TemporaryDirectory() as folder:
         tally = extract([video], Path(folder) / "out", recipe, execution, _Silence()).tally

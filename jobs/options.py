@@ -50,9 +50,15 @@ def add_execution_options(parser: argparse.ArgumentParser) -> None:
     add("--device", help="what encoders compute on: auto (default: GPUs where there are any), cuda or cpu")
     add("--gpus", type=int, metavar="N", help="GPUs to encode on (all there are; 0: none)")
     add("--gpu-share", type=float, metavar="SHARE", help="share of a GPU that an encoder takes (1)")
+    add("--wait-for-nodes-s", type=float, metavar="S", help="wait for GPUs that an autoscaler may add (0)")
     add("--unit-clips", type=int, metavar="N", help="clips a worker decodes in one pass (2)")
     add("--shard-clips", type=int, metavar="N", help="most clips in a shard (32)")
-    add("--unit-timeout-s", type=float, metavar="S", help="a decode worker without progress for so long is stopped (300)")
+    add(
+        "--unit-timeout-s",
+        type=float,
+        metavar="S",
+        help="stop a decode worker without progress for so long (300)",
+    )
     add("--decode-memory-mb", type=int, metavar="MB", help="most memory that a decode worker may allocate (4096)")
     add("--retry-failed", action="store_true", default=None, help="try again what is recorded as failed")
     add("--config", metavar="FILE.toml", help="read settings from a recipe; options given here win")

@@ -19,9 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.clips import plan_clips
 from pipeline.decode import open_video, scan_video, timing_of
 from pipeline.errors import InputError
+from pipeline.plan.clips import plan_clips
 from pipeline.values import PictureSpec, VideoSource
 from vtm import Grid
 

@@ -163,6 +163,8 @@ class Execution:
     reserved and not used: a rehearsal."""
     gpu_share: float = 1.0
     """Share of a GPU that an encoder takes: 0.5 puts two encoders on each."""
+    wait_for_nodes_s: float = 0.0
+    """How long to wait for GPUs that an autoscaler may add to the cluster."""
     unit_clips: int = 2
     """Clips a worker decodes in one pass."""
     shard_clips: int = 32
@@ -188,6 +190,7 @@ class Execution:
             count = getattr(self, count_name)
             option = count_name.replace("_", "-")
             _require(count is None or count >= least, f"--{option} {count} must be {least} or more")
+        _require(self.wait_for_nodes_s >= 0, f"--wait-for-nodes-s {self.wait_for_nodes_s} must be 0 or more")
         _require(self.unit_timeout_s > 0, f"--unit-timeout-s {self.unit_timeout_s} must be above 0")
         _require(self.decode_memory_mb >= 256, f"--decode-memory-mb {self.decode_memory_mb} must be 256 or more")
 

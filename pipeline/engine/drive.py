@@ -86,7 +86,7 @@ def drive(scheduler: Scheduler, executor: Executor, desk: DriversDesk) -> str | 
 
 @contextmanager
 def signals_stop(executor: Executor) -> Iterator[list[str]]:
-    """Let SIGINT and SIGTERM end the run in order; a second one ends it at once. Yields the names of those that came."""
+    """Let SIGINT and SIGTERM end the run in order; a second one ends it at once. Yields the name of the one that came."""
     came: list[str] = []
 
     def stop(number: int, frame: object) -> None:

@@ -1,4 +1,4 @@
-"""Which encoder takes which clip: of the clip's own node where one has room, else the least loaded. Part of the scheduler."""
+"""Which encoder takes which clip: one of its own node, else the least loaded. Part of the scheduler."""
 
 from __future__ import annotations
 
@@ -72,4 +72,3 @@ class Encoding:
         if worker.is_ready and len(worker.calls) < CALLS_AHEAD:
             for rooms in (worker.node.room, self._room):
                 rooms[len(worker.calls)][worker.number] = None
-

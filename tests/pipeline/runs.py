@@ -46,11 +46,18 @@ def tiny_recipe(encoder: Path, **changes: Any) -> Recipe:
 
 
 def run(
-    inputs: Sequence[Path | str], out: Path, recipe: Recipe, *, listener: RecordingListener | None = None, **execution: Any
+    inputs: Sequence[Path | str],
+    out: Path,
+    recipe: Recipe,
+    *,
+    listener: RecordingListener | None = None,
+    **execution: Any,
 ) -> RunSummary:
     """One extraction."""
     settings: dict[str, Any] = {"engine": "inline", "gpus": 0, "workers": 2, "unit_clips": 2, "shard_clips": 4}
-    return extract([str(path) for path in inputs], out, recipe, Execution(**settings | execution), listener or RecordingListener())
+    return extract(
+        [str(path) for path in inputs], out, recipe, Execution(**settings | execution), listener or RecordingListener()
+    )
 
 
 def some_videos(folder: Path) -> list[Path]:

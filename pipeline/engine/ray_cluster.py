@@ -1,0 +1,146 @@
+"""Reaching a Ray cluster, or starting one here; what it can hold, and what its encoders compute on."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from pipeline.devices import Device, DeviceKind, agree, this_device
+from pipeline.engine.executor import Executor
+from pipeline.engine.job import Job
+from pipeline.engine.messages import NodeUp
+from pipeline.engine.placement import Asked, Room, gpu_slots
+from pipeline.engine.ray_executor import RayExecutor, living_nodes
+from pipeline.errors import SettingsError
+from pipeline.settings import Execution
+
+LOCAL_STORE_BYTES = 2 << 30
+PROBE_S = 300.0
+
+
+class RayCluster:
+    """A cluster that this process is connected to, and started where nobody named one.
+
+    Raises:
+        SettingsError: it cannot be reached, or can never hold what is asked.
+    """
+
+    def __init__(self, execution: Execution) -> None:
+        self._owns_ray = not ray.is_initialized()
+        address = execution.address or os.environ.get("RAY_ADDRESS")
+        if self._owns_ray:
+            connect(address)
+        try:
+            nodes = self._await_gpus(execution)
+            self._reserves = takes_gpus(execution, nodes)
+            self.asked = Asked(
+                decoders=execution.workers,
+                gpus=execution.gpus,
+                gpu_share=execution.gpu_share,
+                reserve_gpus=self._reserves,
+            )
+            kind: DeviceKind = "cuda" if self._reserves and execution.device != "cpu" else "cpu"
+            self.device = self._agree(kind, nodes, execution)
+        except BaseException:
+            self.close()
+            raise
+
+    def executor(self, job: Job) -> Executor:
+        """Actors."""
+        return RayExecutor(job)
+
+    def close(self) -> None:
+        """Disconnect, and end Ray where it was started here."""
+        if self._owns_ray:
+            ray.shutdown()
+
+    def _await_gpus(self, execution: Execution) -> list[NodeUp]:
+        """The nodes, once they hold the GPUs that were asked for; waits only where an autoscaler may add some."""
+        until_s = time.monotonic() + execution.wait_for_nodes_s
+        while True:
+            nodes = list(living_nodes().values())
+            complaint = lacks(execution, nodes)
+            if complaint is None:
+                return nodes
+            if time.monotonic() > until_s:
+                raise SettingsError(complaint)
+            if execution.gpus:
+                from ray.autoscaler.sdk import request_resources
+
+                request_resources(bundles=[{"GPU": 1}] * execution.gpus)
+            time.sleep(1.0)
+
+    def _agree(self, kind: DeviceKind, nodes: list[NodeUp], execution: Execution) -> Device:
+        """Ask every node that will encode; on a cluster of this machine alone nobody needs to be asked."""
+        encoding = [node for node in nodes if node.gpus] if self._reserves else nodes
+        here = ray.get_runtime_context().get_node_id()
+        if [node.node for node in encoding] == [here]:
+            return this_device(kind)
+        share = execution.gpu_share if self._reserves else 0.0
+        asked = [_probe(node.node, share).remote(kind) for node in encoding]
+        try:
+            return agree(ray.get(asked, timeout=PROBE_S))
+        except RayError as error:
+            cause = getattr(error, "cause", None)
+            if isinstance(cause, SettingsError):
+                raise cause from None
+            text = str(error).strip().splitlines()[0]
+            raise SettingsError(f"the nodes that would encode cannot be asked for their device: {text}") from error
+
+
+def _probe(node: str, gpu_share: float) -> Any:
+    options: dict[str, Any] = {
+        "num_cpus": 0,
+        "num_gpus": gpu_share,
+        "max_retries": 0,
+        "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False),
+    }
+    return ray.remote(this_device).options(**options)
+
+
+def takes_gpus(execution: Execution, nodes: list[NodeUp]) -> bool:
+    """Whether encoders claim GPUs."""
+    if execution.gpus == 0 or (execution.device == "cpu" and not execution.gpus):
+        return False
+    return execution.device == "cuda" or bool(execution.gpus) or any(node.gpus for node in nodes)
+
+
+def lacks(execution: Execution, nodes: list[NodeUp]) -> str | None:
+    """What the cluster lacks of what was asked for, in one line."""
+    wanted = execution.gpus if execution.gpus is not None else int(execution.device == "cuda")
+    there = sum(node.gpus for node in nodes)
+    slots = gpu_slots([Room(cores=node.cores, gpus=node.gpus) for node in nodes], 1.0)
+    if wanted > slots:
+        advice = "--device cpu, or --gpus 0" if not there else f"at most --gpus {there}"
+        return (
+            f"{wanted} GPUs are asked for and the {_nodes(len(nodes))} of the cluster have {there}: give {advice}, or "
+            "--wait-for-nodes-s 600 where an autoscaler adds nodes"
+        )
+    return None
+
+
+def _nodes(count: int) -> str:
+    return "one node" if count == 1 else f"{count} nodes"
+
+
+def connect(address: str | None) -> None:
+    """Join the cluster at an address; without one start Ray on this machine, whatever else runs here.
+
+    Raises:
+        SettingsError: that fails.
+    """
+    quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
+    try:
+        if address:
+            ray.init(address=address, **quiet)
+        else:
+            # Without "local", Ray would join one that runs on this machine already, or look for a dead one.
+            ray.init(address="local", include_dashboard=False, object_store_memory=LOCAL_STORE_BYTES, **quiet)
+    except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+        where = f"--address {address}" if address else "Ray on this machine"
+        raise SettingsError(f"{where} cannot be reached: {str(error).splitlines()[0]}") from error
