@@ -19,14 +19,14 @@ class Unit(NamedTuple):
 
     video_id: str
     first: int
-    count: int
+    count: int  # type: ignore[assignment]  # hides a method of tuples that nobody calls
 
 
 class Clip(NamedTuple):
     """One clip of one video."""
 
     video_id: str
-    index: int
+    index: int  # type: ignore[assignment]
 
 
 class ShardUnit(NamedTuple):
@@ -63,7 +63,10 @@ class NodeDown:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A planned video of an earlier run of which shards are still to be made."""
+    """A video that an earlier run planned, and its shards that are still to be made, if any.
+
+    All such events come before the first node: a shard may hold clips of several videos.
+    """
 
     video: PlannedVideo
     units: tuple[ShardUnit, ...]
