@@ -29,7 +29,7 @@ from jobs.table import print_table
 from pipeline.decode import open_video, scan_video, timing_of
 from pipeline.errors import InputError
 from pipeline.plan.clips import plan_clips
-from pipeline.values import PictureSpec, Unit, VideoInfo, VideoSource, VideoTiming
+from pipeline.values import ClipSpec, PictureSpec, VideoInfo, VideoSource, VideoTiming
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,12 +176,10 @@ def _scan(video: str) -> tuple[VideoInfo, Cost]:
     return info, Cost(0, time.process_time() - before, peak_rss_bytes())
 
 
-def _decode(timing: VideoTiming, units: Sequence[Unit], picture: PictureSpec) -> Cost:
+def _decode(timing: VideoTiming, clips: Sequence[ClipSpec], picture: PictureSpec) -> Cost:
     before = time.process_time()
-    frames = 0
     with open_video(timing) as video:
-        for unit in units:
-            frames += sum(len(clip.frames) for clip in video.decode(unit.clips, picture))
+        frames = sum(len(clip.frames) for clip in video.decode(clips, picture))
     return Cost(frames, time.process_time() - before, peak_rss_bytes())
 
 

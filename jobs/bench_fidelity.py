@@ -70,9 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print; returns the exit code."""
-    dtype = getattr(
-        torch, resolve_compute_dtype("auto", this_device("cuda" if args.device.startswith("cuda") else "cpu"))
-    )
+    dtype = getattr(torch, resolve_compute_dtype("auto", this_device(args.device)))
     encoder = load_encoder(args.encoder, layer=args.layer, dtype=dtype, device=args.device)
     grid = (args.clip_frames, *encoder.grid_hw)
     rows = []

@@ -14,6 +14,7 @@ from pipeline.engine.job import ClipDone, Note, Record, ShardCommitted
 from pipeline.errors import EngineError, SettingsError
 from pipeline.owed import Owed, at
 from pipeline.plan.table import PlanRow, append_rows
+from pipeline.plan.units import Unit
 from pipeline.summary import Tally
 from pipeline.values import FailedRange, Input, PlannedVideo
 
@@ -192,7 +193,7 @@ class Desk:
 
     def _copy(self, command: m.ReportCopy) -> None:
         """A known video at another address: moved, or there twice."""
-        video_id, source = command.video_id, command.input
+        video_id, source = command.video.source.video_id, command.input
         self._answered(video_id)
         if video_id not in self._located:
             self._located[video_id] = source.uri
@@ -209,5 +210,5 @@ class Desk:
             self._listener.planned(video.end_ns * clips // video.num_clips)
 
 
-def _units(event: m.Pending | m.Retry) -> list[m.Unit]:
+def _units(event: m.Pending | m.Retry) -> list[Unit]:
     return [unit.unit for unit in event.units] if isinstance(event, m.Pending) else list(event.units)

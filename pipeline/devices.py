@@ -29,22 +29,22 @@ class Device:
     """The fastest that it computes in natively: bfloat16, float16 or float32."""
 
 
-def this_device(kind: DeviceKind) -> Device:
-    """The device of this kind in this process.
+def this_device(name: str) -> Device:
+    """The device of this name, such as cpu, cuda or cuda:1, in this process.
 
     Raises:
         SettingsError: there is none.
     """
-    if kind == "cpu":
+    if name == "cpu":
         capabilities = torch.cpu.get_capabilities()
         native = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
         return Device(kind="cpu", name="cpu", native_dtype="bfloat16" if native else "float32")
     if not torch.cuda.is_available():
         raise SettingsError("there is no GPU that torch can use: leave out --device cuda, or give --device cpu")
-    major, minor = torch.cuda.get_device_capability()
+    major, minor = torch.cuda.get_device_capability(name)
     return Device(
         kind="cuda",
-        name=torch.cuda.get_device_name(),
+        name=torch.cuda.get_device_name(name),
         capability=f"{major}.{minor}",
         native_dtype="bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16",
     )

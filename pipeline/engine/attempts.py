@@ -13,7 +13,7 @@ WORTH_RETRYING: frozenset[FailureClass] = frozenset({"io", "timeout", "crash", "
 WRITE_ATTEMPTS = 7
 """Of a shard. They span a minute, in which somebody may make room on the disk."""
 START_ATTEMPTS = 5
-"""Starts of one kind of worker in a row that end before the worker is ready."""
+"""Rounds of starts of one kind of worker on one node that end before the worker is ready."""
 HOPELESS_CLIPS = 10
 """Clips that no encoder can take before any was encoded: then it is not the clips."""
 
@@ -37,13 +37,23 @@ class Strikes:
 
     def count(self, subject: Hashable) -> int:
         """Attempts that failed so far."""
-        return self._counts[subject] if subject in self._counts else 0
+        return self._counts.get(subject, 0)
+
+    def __len__(self) -> int:
+        return len(self._counts)
+
+    def forgive(self, subject: Hashable) -> None:
+        """An attempt was ended by something else."""
+        if self.count(subject) > 1:
+            self._counts[subject] -= 1
+        else:
+            self.clear(subject)
 
     def clear(self, subject: Hashable) -> None:
         """The subject went well."""
         self._counts.pop(subject, None)
 
 
-def write_pause_s(attempt: int) -> float:
-    """Seconds before a shard is written again after so many failed attempts: 1, 2, 4, ..."""
+def pause_s(attempt: int) -> float:
+    """Seconds before a shard is written, or a worker started, again after so many failed attempts: 1, 2, 4, ..."""
     return float(2 ** (attempt - 1))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pipeline.engine.intake import Intake
 from pipeline.engine.ledger import Ledger, span_of
-from pipeline.engine.messages import Clip, Command, DecodeClip, FindInputs, Scan, ShardUnit, Unit
-from pipeline.engine.policy import CALLS_AHEAD, READY_CLIPS, SCANNING_SHARE, Policy
+from pipeline.engine.messages import Command, DecodeClip, FindInputs, Scan
+from pipeline.engine.policy import CALLS_AHEAD, QUEUED_SCAN_BYTES, READY_CLIPS, SCANNING_SHARE, Policy
 from pipeline.engine.staff import Node, Staff, Worker
+from pipeline.plan.units import Clip, ShardUnit, Unit
 from pipeline.values import Input
 
 
@@ -20,6 +21,21 @@ class Run:
 
     unit: Unit
     shards: deque[ShardUnit]
+    is_alone: bool = False
+    """Whether nothing may join."""
+
+    def join(self, clip: Clip, shard_id: str, most: int) -> bool:
+        """Take in a clip that comes right before or after, up to so many clips; False where it does not fit."""
+        video_id, first, count = self.unit
+        if video_id != clip.video_id or count >= most or clip.index not in (first - 1, first + count):
+            return False
+        part = ShardUnit(shard_id, Unit(video_id, clip.index, 1))
+        if clip.index < first:
+            self.shards.appendleft(part)
+        else:
+            self.shards.append(part)
+        self.unit = Unit(video_id, min(first, clip.index), count + 1)
+        return True
 
     def advance(self) -> bool:
         """One clip further; False at the end."""
@@ -45,27 +61,31 @@ class Decoding:
         self._hungry: OrderedDict[int, None] = OrderedDict()
         """Decoders that found nothing to do."""
         self._ready_clips = 0
-        """In the queues and at decoders, not begun."""
+        """In the queues. What one decoder must do alone counts as one unit."""
         self.scanning = 0
         self.is_stopped = False
 
-    @property
-    def is_idle(self) -> bool:
-        """Whether there is nothing to scan or decode, now or later."""
-        return not (self._ready_clips or self.scanning or self._intake.inputs)
-
     def add(self, units: Sequence[ShardUnit], *, sequential: bool) -> None:
-        """Queue consecutive clips of a video; a sequential one goes to one decoder, which then reads it once."""
-        clips = span_of(units).count
-        size = clips if sequential else self._policy.unit_clips
-        self._fresh += _cut(units, size)
-        self._ready_clips += clips
+        """Queue clips of a video; a sequential one goes to one decoder, which then reads it once."""
+        for stretch in _stretches(units):
+            size = span_of(stretch).count if sequential else self._policy.unit_clips
+            for run in _cut(stretch, size):
+                self._fresh.append(run)
+                self._ready_clips += self._weight(run)
 
-    def again(self, clip: Clip, shard_id: str) -> None:
-        """Decode one clip once more, before all else."""
+    def again(self, clip: Clip, shard_id: str, *, alone: bool) -> None:
+        """Decode one clip once more, before all else; `alone` if it may be poison, so that nothing waits behind it."""
+        if not alone and self._urgent:
+            most = self._policy.unit_clips
+            if self._ledger.videos[clip.video_id].plan.is_sequential:
+                most = self._ledger.videos[clip.video_id].plan.num_clips
+            for run in (self._urgent[0], self._urgent[-1]):
+                before = self._weight(run)
+                if not run.is_alone and run.join(clip, shard_id, most):
+                    self._ready_clips += self._weight(run) - before
+                    return
         unit = Unit(clip.video_id, clip.index, 1)
-        self._urgent.append(Run(unit, deque([ShardUnit(shard_id, unit)])))
-        self._ready_clips += 1
+        self._queue_urgent(Run(unit, deque([ShardUnit(shard_id, unit)]), alone))
 
     def scan_again(self, source: Input) -> None:
         """Scan an input once more, before the others."""
@@ -77,10 +97,10 @@ class Decoding:
         worker.node.starved.pop(worker.number, None)
         run = self._at.pop(worker.number, None)
         if run is not None:
-            self._urgent.appendleft(run)
+            self._queue_urgent(run)
 
     def feed_hungry(self, now_s: float) -> None:
-        """Something may be there to do."""
+        """Something may be there to do. What one of them cannot begin, none of them can."""
         while self._hungry and (self._urgent or self._fresh or self._intake.inputs):
             number, _ = self._hungry.popitem(last=False)
             self.feed(self._staff.workers[number], now_s)
@@ -95,27 +115,32 @@ class Decoding:
 
     def feed(self, worker: Worker, now_s: float) -> None:
         """Give a decoder calls, as many as it takes ahead."""
-        while worker.is_ready and len(worker.calls) < CALLS_AHEAD and not self.is_stopped:
+        self._hungry.pop(worker.number, None)
+        worker.node.starved.pop(worker.number, None)
+        while self._has_room(worker):
             run = self._at.get(worker.number)
             if run is None and self._should_scan():
                 self._scan(worker, now_s)
-                continue
-            run = run or self._take_run()
-            if run is None:
+            elif not self._has_credit(worker.node):
+                worker.node.starved[worker.number] = None
+                return
+            elif run is None and (run := self._take_run()) is None:
                 self._hungry[worker.number] = None
                 self._hungry.move_to_end(worker.number, last=bool(worker.calls))
                 return
-            self._hungry.pop(worker.number, None)
-            self._at[worker.number] = run
-            if not self._has_credit(worker.node):
-                worker.node.starved[worker.number] = None
-                return
-            self._decode(worker, run, now_s)
+            else:
+                self._decode(worker, run, now_s)
+
+    def _has_room(self, worker: Worker) -> bool:
+        """Whether a decoder can be given a call. Behind a scan that may take long nothing is queued."""
+        if not worker.is_ready or len(worker.calls) >= CALLS_AHEAD or self.is_stopped:
+            return False
+        last = worker.calls[-1] if worker.calls else None
+        return not isinstance(last, Input) or 0 <= last.size_bytes <= QUEUED_SCAN_BYTES
 
     def _scan(self, worker: Worker, now_s: float) -> None:
         source = self._intake.inputs.popleft()
         self.scanning += 1
-        self._hungry.pop(worker.number, None)
         worker.begin(source, now_s)
         self._out.append(Scan(worker.number, source))
         self.find_inputs()
@@ -137,14 +162,22 @@ class Decoding:
         return self._ready_clips < READY_CLIPS * decoders and self.scanning * SCANNING_SHARE < decoders
 
     def _take_run(self) -> Run | None:
-        if self._urgent:
-            return self._urgent.popleft()
-        if not self._fresh:
+        queue = self._urgent or self._fresh
+        if not queue:
             return None
-        shard = self._ledger.shards[self._fresh[0].shards[0].shard_id]
+        shard = self._ledger.shards[queue[0].shards[0].shard_id]
         if not shard.is_started and self._ledger.token_bytes > self._staff.store_credit_bytes:
             return None
-        return self._fresh.popleft()
+        run = queue.popleft()
+        self._ready_clips -= self._weight(run)
+        return run
+
+    def _queue_urgent(self, run: Run) -> None:
+        self._urgent.append(run)
+        self._ready_clips += self._weight(run)
+
+    def _weight(self, run: Run) -> int:
+        return min(run.unit.count, self._policy.unit_clips)
 
     def _has_credit(self, node: Node) -> bool:
         # One clip is always let through: a store may be smaller than the share asks for.
@@ -152,12 +185,25 @@ class Decoding:
 
     def _decode(self, worker: Worker, run: Run, now_s: float) -> None:
         clip, shard_id, rest = Clip(run.unit.video_id, run.unit.first), run.shards[0].shard_id, run.unit
-        self._ready_clips -= 1
         self._ledger.start(clip, shard_id, worker.node, self._policy.clip_bytes)
         worker.begin(clip, now_s)
         self._out.append(DecodeClip(worker.number, clip, self._ledger.uri(clip), rest))
-        if not run.advance():
-            del self._at[worker.number]
+        if run.advance():
+            self._at[worker.number] = run
+        else:
+            self._at.pop(worker.number, None)
+
+
+def _stretches(units: Sequence[ShardUnit]) -> Iterator[list[ShardUnit]]:
+    """Units of one video in groups without gaps: what lies between may be done already."""
+    stretch: list[ShardUnit] = []
+    for shard_id, unit in units:
+        if stretch and unit.first != stretch[-1].unit.first + stretch[-1].unit.count:
+            yield stretch
+            stretch = []
+        stretch.append(ShardUnit(shard_id, unit))
+    if stretch:
+        yield stretch
 
 
 def _cut(units: Sequence[ShardUnit], size: int) -> list[Run]:

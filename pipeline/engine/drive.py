@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol, get_args
+from typing import Protocol, cast, get_args
 
 from pipeline.engine import messages as m
 from pipeline.engine.executor import Executor
@@ -16,7 +16,8 @@ from pipeline.engine.job import Record
 from pipeline.engine.scheduler import Scheduler
 
 TICK_S = 0.5
-"""Virtual time moves at least so often."""
+"""The scheduler hears of the time at least so often."""
+RECORDS, DESK_COMMANDS = get_args(Record), get_args(m.DeskCommand)
 
 
 class DriversDesk(Protocol):
@@ -53,7 +54,7 @@ def drive(scheduler: Scheduler, executor: Executor, desk: DriversDesk) -> str | 
     Returns:
         The signal that ended the run early, if one did.
     """
-    begun: set[str] = set()
+    begun: set[str | None] = set()
     ticked_s = time.monotonic()
     happened: deque[m.Event | Record] = deque(desk.open())
     with signals_stop(executor) as stopped:
@@ -65,28 +66,29 @@ def drive(scheduler: Scheduler, executor: Executor, desk: DriversDesk) -> str | 
                 desk.flush_plan_in_time()
             while happened:
                 item = happened.popleft()
-                if isinstance(item, get_args(Record)):
-                    desk.record(item)
+                if isinstance(item, RECORDS):
+                    desk.record(cast(Record, item))
                     continue
-                if isinstance(item, m.WorkerReady):
-                    begun.add(scheduler.kind_of(item.worker))
+                event = cast(m.Event, item)
+                if isinstance(event, m.WorkerReady):
+                    begun.add(scheduler.kind_of(event.worker))
                     if begun >= {"decode", "encode"}:
                         desk.working()
-                for command in scheduler.handle(item, time.monotonic()):
-                    if isinstance(command, get_args(m.DeskCommand)):
-                        desk.handle(command)
+                for command in scheduler.handle(event, time.monotonic()):
+                    if isinstance(command, DESK_COMMANDS):
+                        desk.handle(cast(m.DeskCommand, command))
                         continue
                     if isinstance(command, m.WriteShard):
                         # A committed shard must be found in the plan.
                         desk.flush_plan()
-                    executor.carry_out(command)
+                    executor.carry_out(cast(m.WorkCommand, command))
                 happened += desk.answers()
     return stopped[0] if stopped else None
 
 
 @contextmanager
 def signals_stop(executor: Executor) -> Iterator[list[str]]:
-    """Let SIGINT and SIGTERM end the run in order; a second one ends it at once. Yields the name of the one that came."""
+    """Let SIGINT and SIGTERM end the run in order; a second one ends it at once. Yields what came."""
     came: list[str] = []
 
     def stop(number: int, frame: object) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 
 from pipeline.engine.ledger import Ledger
-from pipeline.engine.messages import Clip, Command, EncodeClip
-from pipeline.engine.policy import CALLS_AHEAD
+from pipeline.engine.messages import Command, EncodeClip
+from pipeline.engine.policy import CALLS_AHEAD, NEAR_S
 from pipeline.engine.staff import Staff, Worker, room_by_calls
+from pipeline.plan.units import Clip
 
 
 class Encoding:
@@ -15,8 +17,8 @@ class Encoding:
 
     def __init__(self, staff: Staff, ledger: Ledger, out: list[Command]) -> None:
         self._staff, self._ledger, self._out = staff, ledger, out
-        self._waiting: OrderedDict[Clip, None] = OrderedDict()
-        """The oldest first; each is in its node's row as well."""
+        self._waiting: OrderedDict[Clip, float] = OrderedDict()
+        """Since when they wait, the oldest first; each is in its node's queue as well."""
         self._room = room_by_calls()
 
     def offer(self, clip: Clip, now_s: float, *, first: bool = False) -> None:
@@ -28,7 +30,7 @@ class Encoding:
                     self._give(self._staff.workers[number], clip, now_s)
                     return
         for queue in (self._waiting, state.node.waiting):
-            queue[clip] = None
+            queue[clip] = now_s
             queue.move_to_end(clip, last=not first)
 
     def fill(self, worker: Worker, now_s: float) -> None:
@@ -51,12 +53,19 @@ class Encoding:
         for row in (*worker.node.room, *self._room):
             row.pop(worker.number, None)
 
+    def refill(self, now_s: float) -> None:
+        """Encoders left: what waited for another one than those with room may have to wait no more."""
+        for number in [number for row in self._room for number in row] if self._waiting else ():
+            self.fill(self._staff.workers[number], now_s)
+
     def _next(self, worker: Worker) -> Clip | None:
-        for queue in (worker.node.waiting, self._waiting):
-            for clip in queue:
-                if not self._avoids(self._ledger.clips[clip].avoid, worker.number):
-                    return clip
-        return None
+        near, oldest = (self._first(queue, worker) for queue in (worker.node.waiting, self._waiting))
+        if near is None or oldest is None or self._waiting[near] - self._waiting[oldest] > NEAR_S:
+            return oldest
+        return near
+
+    def _first(self, queue: Iterable[Clip], worker: Worker) -> Clip | None:
+        return next((clip for clip in queue if not self._avoids(self._ledger.clips[clip].avoid, worker.number)), None)
 
     def _avoids(self, avoided: int, number: int) -> bool:
         """Whether a clip that `avoided` could not take should wait for another encoder than this one."""

@@ -11,8 +11,9 @@ from pipeline.engine.messages import Event, WorkCommand
 class Executor(Protocol):
     """Where the work runs. Every executor gives the same bytes."""
 
-    num_cores: int
-    """Cores that the stages share, all nodes together."""
+    @property
+    def num_cores(self) -> int:
+        """Cores that the stages share, all nodes together."""
 
     def carry_out(self, command: WorkCommand) -> None:
         """Begin what the command says; what comes of it is told by `wait`."""

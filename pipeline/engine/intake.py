@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 
-from pipeline.engine.messages import ShardUnit, Unit
+from pipeline.plan.units import ShardUnit, Unit
 from pipeline.values import Input, PlannedVideo
 
 PATIENCE_S = 5.0
@@ -59,7 +59,10 @@ class Intake:
         self.is_asked = False
         self._order: deque[Input] = deque()
         """All inputs found and not planned, in the order in which they are planned."""
-        self._scanned: dict[Input, PlannedVideo | None] = {}
+        self._scanned: dict[Input, list[PlannedVideo | None]] = {}
+        """The same input may be named twice."""
+        self._passed_over: Counter[Input] = Counter()
+        """Inputs that others did not wait for; planned as soon as they are scanned."""
         self._moved_s = 0.0
 
     def add(self, inputs: tuple[Input, ...], is_last: bool, now_s: float) -> None:
@@ -72,12 +75,15 @@ class Intake:
 
     def scanned(self, source: Input, video: PlannedVideo | None) -> None:
         """An input was scanned, or (None) given up."""
-        self._scanned[source] = video
+        self._scanned.setdefault(source, []).append(video)
+        if source in self._passed_over:
+            self._passed_over -= Counter([source])
+            self._order.appendleft(source)
 
     @property
     def is_empty(self) -> bool:
         """Whether every input is planned."""
-        return not self._order and not self.has_more
+        return not (self._order or self._passed_over or self.has_more)
 
     def take_planned(self, now_s: float) -> Iterator[tuple[Input, PlannedVideo]]:
         """Scanned videos in the order of the inputs; one that takes long is passed over."""
@@ -86,12 +92,13 @@ class Intake:
             if source not in self._scanned:
                 if not self._scanned or now_s - self._moved_s < PATIENCE_S:
                     return
-                # Planned when it is scanned, in whatever place; a second look finds it among the first.
-                source = next(iter(self._scanned))
-                self._order.remove(source)
-            else:
-                self._order.popleft()
+                self._passed_over[self._order.popleft()] += 1
+                continue
+            self._order.popleft()
             self._moved_s = now_s
-            video = self._scanned.pop(source)
+            videos = self._scanned[source]
+            video = videos.pop(0)
+            if not videos:
+                del self._scanned[source]
             if video is not None:
                 yield source, video

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from pipeline.engine.messages import Clip, ShardUnit, Unit
 from pipeline.engine.staff import Node
+from pipeline.plan.units import Clip, ShardUnit, Unit
 from pipeline.values import FailedRange, PlannedVideo
 
 
@@ -126,7 +126,10 @@ class Ledger:
         return state
 
     def lost_with(self, node: Node) -> list[Clip]:
-        """Clips whose frames or tokens are gone with a node, but for those that a live worker may have fetched."""
+        """Clips whose frames or tokens are gone with a node, but for those that a live worker may have fetched.
+
+        Where it has not, it will say so.
+        """
         return [
             clip
             for clip, state in self.clips.items()

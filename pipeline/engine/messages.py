@@ -42,7 +42,10 @@ class NodeDown:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A planned video of an earlier run of which shards are still to be made."""
+    """A video that an earlier run planned, and its shards that are still to be made, if any.
+
+    All such events come before the first node: a shard may hold clips of several videos.
+    """
 
     video: PlannedVideo
     units: tuple[ShardUnit, ...]
@@ -288,6 +291,8 @@ class ReportFailure:
     """A range of a video is given up."""
 
     failed: FailedRange
+    worker: int | None = None
+    """Who had it last."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,8 @@ class Room:
 
     cores: int
     gpus: int
+    unfit: frozenset[WorkerKind] = frozenset()
+    """Kinds of workers that cannot work here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +51,7 @@ class Crew:
         return {"encode": self.encoders, "write": self.writers, "decode": self.decoders}[kind]
 
 
-def place(nodes: Mapping[str, Room], asked: Asked, unfit: frozenset[str] = frozenset()) -> dict[str, Crew]:
+def place(nodes: Mapping[str, Room], asked: Asked) -> dict[str, Crew]:
     """Give every node its crew: encoders first, with a GPU and a core each; decoders get what is left.
 
     A writer goes where there is an encoder, and claims nothing: writing takes about a hundredth of the time of the
@@ -58,19 +60,18 @@ def place(nodes: Mapping[str, Room], asked: Asked, unfit: frozenset[str] = froze
     Args:
         nodes: In the order in which they came: a node that comes later moves nobody.
         asked: What the user asked for.
-        unfit: Nodes on which no encoder can work.
     """
-    encoders = _encoders(nodes, asked, unfit)
+    encoders = _encoders(nodes, asked)
     free = {name: room.cores - (encoders[name] if asked.reserve_gpus else 0) for name, room in nodes.items()}
-    decoders = _decoders(free, asked.decoders)
+    decoders = _decoders({name: free[name] for name in nodes if "decode" not in nodes[name].unfit}, asked.decoders)
     return {
         name: Crew(
             encoders=encoders[name],
-            writers=1 if encoders[name] else 0,
-            decoders=decoders[name],
+            writers=1 if encoders[name] and "write" not in room.unfit else 0,
+            decoders=decoders.get(name, 0),
             encoder_cores=min(1.0, room.cores / max(1, encoders[name])) if asked.reserve_gpus else 0.0,
             encoder_gpus=asked.gpu_share if asked.reserve_gpus else 0.0,
-            decoder_cores=_share(free[name], decoders[name]),
+            decoder_cores=_share(free[name], decoders.get(name, 0)),
         )
         for name, room in nodes.items()
     }
@@ -81,13 +82,13 @@ def gpu_slots(nodes: Sequence[Room], gpu_share: float) -> int:
     return sum(int(room.gpus / gpu_share + 1e-9) for room in nodes)
 
 
-def _encoders(nodes: Mapping[str, Room], asked: Asked, unfit: frozenset[str]) -> dict[str, int]:
+def _encoders(nodes: Mapping[str, Room], asked: Asked) -> dict[str, int]:
     if not asked.reserve_gpus:
-        return {name: 0 if name in unfit else 1 for name in nodes}
+        return {name: 0 if "encode" in room.unfit else 1 for name, room in nodes.items()}
     left = None if asked.gpus is None else int(asked.gpus / asked.gpu_share + 1e-9)
     placed = {}
     for name, room in nodes.items():
-        slots = 0 if name in unfit else gpu_slots([room], asked.gpu_share)
+        slots = 0 if "encode" in room.unfit else gpu_slots([room], asked.gpu_share)
         placed[name] = slots if left is None else min(slots, left)
         left = None if left is None else left - placed[name]
     return placed

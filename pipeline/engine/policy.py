@@ -19,6 +19,14 @@ IDLE_SHARD_S = 30.0
 """A shard that waits for nothing but further videos is written after so long."""
 DRAIN_S = 8.0
 """After a stop, how long what is complete may take to be written."""
+PAUSE_S = 10.0
+"""Events come at least this often. After a longer gap the driver itself was asleep, and nobody is late for that."""
+NODE_LOSS_S = 60.0
+"""A death so shortly before its node was lost was the node's."""
+QUEUED_SCAN_BYTES = 64 << 20
+"""A scan of at most so many bytes is short: another call may be queued behind it."""
+NEAR_S = 30.0
+"""So much longer a clip waits for an encoder of another node than for one of its own."""
 ASK_SHARE = 0.25
 """A worker is asked for its progress when so much of its time is over, and so much later again."""
 
@@ -32,6 +40,8 @@ class Limits:
     decode_s: float = 300.0
     encode_s: float = 600.0
     write_s: float = 600.0
+    nodes_s: float = 10.0
+    """How long to wait for nodes that can hold what is asked, where there were none yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

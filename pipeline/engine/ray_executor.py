@@ -27,7 +27,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from pipeline.engine import messages as m
 from pipeline.engine.job import Job, Note, Record
 from pipeline.engine.ray_actors import Answer, DecodeActor, EncodeActor, WriteActor
+from pipeline.errors import FailureClass
 from pipeline.plan.units import Clip
+from pipeline.values import Input
 
 LOOK_EVERY_S = 1.0
 """How often the nodes of the cluster are looked at."""
@@ -186,7 +188,7 @@ class RayExecutor:
             return [m.InputLost(number, subject, self._lost_of(subject, lost.object_ref_hex))]
         if isinstance(error, RayActorError) and (NODE_DIED in str(error) or hand.node not in living_nodes()):
             return self._lose_node(hand.node)
-        failure: m.FailureClass = "out_of_memory" if isinstance(error, OutOfMemoryError) else "crash"
+        failure: FailureClass = "out_of_memory" if isinstance(error, OutOfMemoryError) else "crash"
         name = self._name(number)
         del self._hands[number]
         with contextlib.suppress(RayError):
@@ -204,7 +206,7 @@ class RayExecutor:
             return [m.WorkerRefused(number, answer.refusal)]
         return [m.WorkerReady(number)]
 
-    def _scanned(self, number: int, source: m.Input, answer: Answer) -> list[m.Event | Record]:
+    def _scanned(self, number: int, source: Input, answer: Answer) -> list[m.Event | Record]:
         return _problem(number, source, answer) or [m.Scanned(number, source, answer.value)]
 
     def _decoded(self, number: int, clip: Clip, frames: Any, answer: Answer) -> list[m.Event | Record]:

@@ -11,17 +11,18 @@ from collections import Counter
 from collections.abc import Iterable
 
 from pipeline.engine import messages as m
-from pipeline.engine.attempts import HOPELESS_CLIPS, START_ATTEMPTS, Strikes
+from pipeline.engine.attempts import HOPELESS_CLIPS, Strikes
 from pipeline.engine.decoding import Decoding
 from pipeline.engine.encoding import Encoding
 from pipeline.engine.intake import Intake, ShardPacker
 from pipeline.engine.ledger import Ledger
-from pipeline.engine.messages import Clip, Command, ShardUnit, Unit
-from pipeline.engine.policy import DRAIN_S, Policy
+from pipeline.engine.messages import Command
+from pipeline.engine.policy import DRAIN_S, NODE_LOSS_S, PAUSE_S, Policy
 from pipeline.engine.staff import Staff, Worker
 from pipeline.engine.writing import Writing
 from pipeline.errors import FailureClass
 from pipeline.plan.clips import clip_span_ns
+from pipeline.plan.units import Clip, ShardUnit, Unit
 from pipeline.values import FailedRange, Input, PlannedVideo
 
 
@@ -45,13 +46,15 @@ class Scheduler:
         self._encoding = Encoding(self.staff, self.ledger, self._out)
         self._writing = Writing(self.staff, self.ledger, self._out)
         self._strikes = Strikes()
-        self._failed_starts: Counter[str] = Counter()
+        self._lacks_since_s: float | None = None
+        """Since when no node can hold some kind of worker."""
+        self._had_all_kinds = False
         self._planned = set(planned)
         """Ids of the videos in the plan."""
         self._unencodable: int | None = 0
         """Clips that no encoder could take, until one was encoded."""
         self._drains_until_s: float | None = None
-        self._is_finished = False
+        self._end: m.Finish | None = None
         self._handlers = {
             m.NodeUp: self._node_up,
             m.NodeDown: self._node_down,
@@ -87,21 +90,24 @@ class Scheduler:
         Returns:
             What is to be done about it, in this order. After `Finish` nothing more comes.
         """
-        if self._is_finished:
+        if self._end is not None:
             return []
+        if now_s - self._now_s > PAUSE_S:
+            self.staff.excuse(now_s - self._now_s)
         self._now_s = now_s
         self._handlers[type(event)](event)  # type: ignore[operator]
-        self._finish_when_done()
+        self._decoding.feed_hungry(now_s)
+        if self._drains_until_s is None and self._intake.is_empty and not self.ledger.shards:
+            self._finish(None)
         commands = self._out.copy()
         self._out.clear()
-        return commands
+        return commands[: commands.index(self._end) + 1] if self._end else commands
 
     # Nodes and workers.
 
     def _node_up(self, event: m.NodeUp) -> None:
         if event.node not in self.staff.nodes:
             self.staff.add_node(event)
-            self._hire()
             self._decoding.find_inputs()
 
     def _node_down(self, event: m.NodeDown) -> None:
@@ -109,12 +115,13 @@ class Scheduler:
             return
         node, gone = self.staff.remove_node(event.node)
         self._say(f"node {event.node} is gone with {len(gone)} workers: what they were at is done again elsewhere")
-        for worker in gone:
-            self._leave(worker)
+        for died_s, subject in node.blamed:
+            if self._now_s - died_s < NODE_LOSS_S:
+                self._strikes.forgive(subject)
+        self._leave(gone)
         for clip in self.ledger.lost_with(node):
             self._decode_again(clip)
         self._hire()
-        self._decoding.feed_hungry(self._now_s)
 
     def _hire(self) -> None:
         if self._drains_until_s is None:
@@ -124,8 +131,7 @@ class Scheduler:
         worker = self.staff.workers.get(event.worker)
         if worker is None:
             return
-        worker.is_ready = True
-        self._failed_starts[worker.kind] = 0
+        self.staff.started(worker)
         self._next_call(worker)
 
     def _worker_refused(self, event: m.WorkerRefused) -> None:
@@ -133,44 +139,53 @@ class Scheduler:
         if worker is None:
             return
         self._out.append(m.KillWorker(event.worker))
-        self.staff.unfit.add(worker.node.name)
-        if worker.kind != "encode" or not self.staff.can_encode():
-            self._finish(event.message, is_usage=True)
-            return
-        self._say(f"node {worker.node.name} cannot encode: {event.message}")
+        self.staff.rule_out(worker.node, worker.kind)
+        self._go_on_without(worker, event.message, is_usage=True)
+        self._leave([worker])
         self._hire()
+
+    def _go_on_without(self, worker: Worker, message: str, *, is_usage: bool) -> None:
+        """No worker of this kind can be had on this one's node."""
+        self._say(f"node {worker.node.name} cannot {worker.kind}: {message}")
+        if self.staff.lacks() == worker.kind:
+            self._finish(message, is_usage=is_usage)
 
     def _worker_died(self, event: m.WorkerDied) -> None:
         worker = self.staff.remove(event.worker)
         if worker is None:
             return
-        if not worker.is_ready:
-            self._failed_starts[worker.kind] += 1
-            if self._failed_starts[worker.kind] >= START_ATTEMPTS:
-                self._finish(f"{START_ATTEMPTS} {worker.kind} workers ended while they started: {event.message}")
-                return
+        if not worker.is_ready and self.staff.start_failed(worker, self._now_s):
+            self._go_on_without(
+                worker, f"workers that {worker.kind} end while they start: {event.message}", is_usage=False
+            )
         head = worker.calls.popleft() if worker.calls else None
-        self._leave(worker)
+        self._leave([worker])
         if head is not None:
+            if event.failure != "timeout":
+                worker.node.blamed.append((self._now_s, head))
             self._blame(worker, head, event.failure, event.message)
         self._hire()
-        self._decoding.feed_hungry(self._now_s)
 
-    def _leave(self, worker: Worker) -> None:
-        """A worker is gone: its calls are nobody's fault, and go to others."""
-        self._decoding.lose(worker)
-        self._encoding.lose(worker)
-        for subject in reversed(worker.calls):
-            if isinstance(subject, Input):
-                self._decoding.scanning -= 1
-                self._decoding.scan_again(subject)
-            elif not isinstance(subject, Clip):
-                self.ledger.shards[subject].writer = 0
-                self._writing.look_at(subject, self._now_s)
-            elif worker.kind == "decode":
-                self._decode_again(subject)
-            elif worker.node.name in self.staff.nodes or self.ledger.clips[subject].node is not worker.node:
-                self._encoding.offer(subject, self._now_s, first=True)
+    def _leave(self, gone: list[Worker]) -> None:
+        """Workers are gone: their calls are nobody's fault, and go to others."""
+        for worker in gone:
+            self._decoding.lose(worker)
+            self._encoding.lose(worker)
+        for worker in gone:
+            for subject in reversed(worker.calls):
+                self._pass_on(worker, subject)
+        self._encoding.refill(self._now_s)
+
+    def _pass_on(self, worker: Worker, subject: m.Subject) -> None:
+        if isinstance(subject, Input):
+            self._decoding.scanning -= 1
+            self._decoding.scan_again(subject)
+        elif not isinstance(subject, Clip):
+            self._writing.let_go(subject, self._now_s)
+        elif worker.kind == "encode" and self.staff.is_up(self.ledger.clips[subject].node):
+            self._encoding.offer(subject, self._now_s, first=True)
+        else:
+            self._decode_again(subject)
 
     def _next_call(self, worker: Worker) -> None:
         """A worker has room for a call more."""
@@ -190,7 +205,6 @@ class Scheduler:
 
     def _inputs_found(self, event: m.InputsFound) -> None:
         self._intake.add(event.inputs, event.is_last, self._now_s)
-        self._decoding.feed_hungry(self._now_s)
         self._decoding.find_inputs()
         self._plan_scanned()
 
@@ -234,7 +248,6 @@ class Scheduler:
         self.ledger.owe(video, units, self._packer.open_shard, self._now_s)
         if units:
             self._decoding.add(units, sequential=video.is_sequential)
-            self._decoding.feed_hungry(self._now_s)
 
     def _close_shard(self) -> None:
         self._packer.close()
@@ -268,15 +281,14 @@ class Scheduler:
         for clip in self.ledger.close(event.shard_id).clips:
             self._out.append(m.Forget(clip))
         self._next_call(worker)
-        self._decoding.feed_hungry(self._now_s)
 
-    def _decode_again(self, clip: Clip) -> None:
+    def _decode_again(self, clip: Clip, *, alone: bool = False) -> None:
         """The frames or tokens of a clip are lost, or never came."""
         self._encoding.withdraw(clip)
         state = self.ledger.drop(clip)
         self._out.append(m.Forget(clip))
         self._writing.look_at(state.shard_id, self._now_s)
-        self._decoding.again(clip, state.shard_id)
+        self._decoding.again(clip, state.shard_id, alone=alone)
         self._decoding.feed_starved(state.node, self._now_s)
 
     # Failures.
@@ -286,20 +298,18 @@ class Scheduler:
         if worker is not None:
             self._blame(worker, event.subject, event.failure, event.message)
             self._next_call(worker)
-            self._decoding.feed_hungry(self._now_s)
 
     def _input_lost(self, event: m.InputLost) -> None:
         worker = self._ended(event.worker, event.subject)
         if worker is None:
             return
-        for clip in event.clips:
+        lost = {*event.clips, event.subject} if isinstance(event.subject, Clip) else event.clips
+        for clip in lost:
             if clip in self.ledger.clips:
                 self._decode_again(clip)
-        if not isinstance(event.subject, Clip | Input):
-            self.ledger.shards[event.subject].writer = 0
-            self._writing.look_at(event.subject, self._now_s)
+        if isinstance(event.subject, str):
+            self._writing.let_go(event.subject, self._now_s)
         self._next_call(worker)
-        self._decoding.feed_hungry(self._now_s)
 
     def _blame(self, worker: Worker, subject: m.Subject, failure: FailureClass, message: str) -> None:
         """A call ended badly, through its subject as far as anybody can tell."""
@@ -330,7 +340,7 @@ class Scheduler:
             stage="scan",
             node=worker.node.name,
         )
-        self._out.append(m.ReportFailure(failed))
+        self._out.append(m.ReportFailure(failed, worker.number))
         self._intake.scanned(source, PlannedVideo(source=source.unread_source(), failures=(failed,)))
         self._plan_scanned()
 
@@ -338,11 +348,11 @@ class Scheduler:
         attempts = self._strikes.add(clip, failure)
         if attempts is None:
             self._say(f"clip {clip.video_id}-{clip.index:06d}: {message}; {worker.kind}d again")
-            if worker.kind == "encode" and self.ledger.clips[clip].node.name in self.staff.nodes:
+            if worker.kind == "encode" and self.staff.is_up(self.ledger.clips[clip].node):
                 self.ledger.clips[clip].avoid = worker.number
                 self._encoding.offer(clip, self._now_s, first=True)
             else:
-                self._decode_again(clip)
+                self._decode_again(clip, alone=True)
             return
         video = self.ledger.videos[clip.video_id].plan
         start_ns, end_ns = clip_span_ns(clip.index, video.num_instants, self._policy.fps, self._policy.clip_frames)
@@ -358,7 +368,7 @@ class Scheduler:
             node=worker.node.name,
         )
         state = self.ledger.give_up(clip, failed)
-        self._out += [m.Forget(clip), m.ReportFailure(failed)]
+        self._out += [m.Forget(clip), m.ReportFailure(failed, worker.number)]
         self._writing.look_at(state.shard_id, self._now_s)
         self._decoding.feed_starved(state.node, self._now_s)
         if failure == "encode" and self._unencodable is not None:
@@ -374,6 +384,8 @@ class Scheduler:
             worker.steps, worker.since_s = event.steps, self._now_s
 
     def _tick(self, event: m.Tick) -> None:
+        self._hire()
+        self._look_for_room()
         for worker in self.staff.late(self._now_s):
             self._out.append(m.KillWorker(worker.number))
             silent_s = self._now_s - worker.since_s
@@ -384,7 +396,25 @@ class Scheduler:
         self._plan_scanned()
         if self._writing.has_idled(self._now_s):
             self._close_shard()
-        self._writing.write(self._now_s)
+        self._writing.resume(self._now_s)
+        self._end_drain()
+
+    def _look_for_room(self) -> None:
+        """Wait a while for nodes that can hold every kind of worker."""
+        kind = self.staff.lacks()
+        if kind is None:
+            self._lacks_since_s, self._had_all_kinds = None, True
+            return
+        if self._lacks_since_s is None:
+            self._lacks_since_s = self._now_s
+        limits = self._policy.limits
+        if self._now_s - self._lacks_since_s > (limits.start_s if self._had_all_kinds else limits.nodes_s):
+            gpus = sum(node.capacity.gpus for node in self.staff.nodes.values())
+            wants = " with a GPU" if kind == "encode" and self._policy.asked.reserve_gpus else ""
+            self._finish(
+                f"no node can hold a worker that {kind}s{wants}: there are {len(self.staff.nodes)} nodes, {gpus} GPUs",
+                is_usage=not self._had_all_kinds,
+            )
 
     def _stop(self, event: m.Stop) -> None:
         if self._drains_until_s is not None:
@@ -393,31 +423,25 @@ class Scheduler:
         self._say(f"{event.reason}: writing what is complete, at most {DRAIN_S:.0f} s")
         self._decoding.is_stopped = True
         self._close_shard()
+        self._end_drain()
 
-    def _finish_when_done(self) -> None:
-        if self._is_finished:
-            return
-        if self._drains_until_s is None:
-            is_done = self._intake.is_empty and not self.ledger.shards
-        else:
-            is_done = not self._may_complete() or self._now_s >= self._drains_until_s
-        if is_done:
+    def _end_drain(self) -> None:
+        """After a stop: finish when nothing more will be complete, or time is over."""
+        if self._drains_until_s is not None and (self._now_s >= self._drains_until_s or not self._may_complete()):
             self._finish(None)
 
     def _may_complete(self) -> bool:
         """Whether some shard will be complete without anything more being decoded."""
-        coming: Counter[str] = Counter()
-        for clip, state in self.ledger.clips.items():
-            if not state.is_encoded and clip not in self._being_decoded():
-                coming[state.shard_id] += 1
+        decoding = {subject for worker in self.staff.of_kind("decode") for subject in worker.calls}
+        coming = Counter(
+            state.shard_id for clip, state in self.ledger.clips.items() if not state.is_encoded and clip not in decoding
+        )
         return any(shard.outstanding == coming[shard_id] for shard_id, shard in self.ledger.shards.items())
 
-    def _being_decoded(self) -> set[m.Subject]:
-        return {subject for worker in self.staff.of_kind("decode") for subject in worker.calls}
-
     def _finish(self, error: str | None, *, is_usage: bool = False) -> None:
-        self._is_finished = True
-        self._out.append(m.Finish(error, is_usage))
+        if self._end is None:
+            self._end = m.Finish(error, is_usage)
+            self._out.append(self._end)
 
     def _say(self, text: str) -> None:
         self._out.append(m.Say(text))

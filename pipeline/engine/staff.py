@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict, deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from pipeline.engine.messages import Clip, NodeUp, StartWorker, Subject, WorkerKind
+from pipeline.engine.attempts import START_ATTEMPTS, pause_s
+from pipeline.engine.messages import NodeUp, StartWorker, Subject, WorkerKind
 from pipeline.engine.placement import Asked, Crew, Room, place
 from pipeline.engine.policy import ASK_SHARE, CALLS_AHEAD, STORE_SHARE, Limits
+from pipeline.plan.units import Clip
 from pipeline.values import Input
 
 KINDS: tuple[WorkerKind, ...] = ("encode", "write", "decode")
@@ -20,6 +22,15 @@ def room_by_calls() -> tuple[OrderedDict[int, None], ...]:
     return tuple(OrderedDict() for _ in range(CALLS_AHEAD))
 
 
+@dataclass(slots=True)
+class FailedStarts:
+    """Starts of one kind of worker on one node that ended before it was ready, in rounds."""
+
+    rounds: int = 0
+    again_s: float = 0.0
+    """No further one before; those that end meanwhile belong to the same round."""
+
+
 @dataclass(slots=True, eq=False)
 class Node:
     """A node and what lies in its object store."""
@@ -29,11 +40,15 @@ class Node:
     credit_bytes: int
     """Most bytes of frames that may lie here."""
     frames_bytes: int = 0
-    waiting: OrderedDict[Clip, None] = field(default_factory=OrderedDict)
+    waiting: OrderedDict[Clip, float] = field(default_factory=OrderedDict)
     """Decoded clips that wait for an encoder, the oldest first."""
     starved: OrderedDict[int, None] = field(default_factory=OrderedDict)
     """Decoders that wait until frames are taken away."""
     room: tuple[OrderedDict[int, None], ...] = field(default_factory=room_by_calls)
+    present: Counter[WorkerKind] = field(default_factory=Counter)
+    failed_starts: dict[WorkerKind, FailedStarts] = field(default_factory=dict)
+    blamed: deque[tuple[float, Subject]] = field(default_factory=lambda: deque(maxlen=1000))
+    """What was at work in workers that died here, and when."""
 
 
 @dataclass(slots=True, eq=False)
@@ -62,6 +77,7 @@ class Worker:
             return False
         self.calls.remove(subject)
         self.since_s = self.asked_s = now_s
+        self.steps = 0
         return True
 
     def limit_s(self, limits: Limits) -> float:
@@ -80,10 +96,10 @@ class Staff:
         self._asked, self._limits = asked, limits
         self._last = 0
         self._of_kind: dict[WorkerKind, dict[int, Worker]] = {kind: {} for kind in KINDS}
+        self._crews: dict[str, Crew] = {}
+        """As `place` says for the present nodes."""
         self.nodes: dict[str, Node] = {}
         self.workers: dict[int, Worker] = {}
-        self.unfit: set[str] = set()
-        """Nodes on which no encoder can work."""
 
     @property
     def store_credit_bytes(self) -> int:
@@ -94,10 +110,26 @@ class Staff:
         """Workers of one kind, ready or not."""
         return len(self._of_kind[kind])
 
+    def of_kind(self, kind: WorkerKind) -> Iterator[Worker]:
+        """Workers of one kind, ready or not."""
+        return iter(self._of_kind[kind].values())
+
+    def is_up(self, node: Node) -> bool:
+        """Whether a node is there; one that left and came again is another."""
+        return self.nodes.get(node.name) is node
+
+    def lacks(self) -> WorkerKind | None:
+        """A kind of worker of which there is none, and no node that could hold one."""
+        for kind in KINDS:
+            if not self._of_kind[kind] and not any(crew.number_of(kind) for crew in self._crews.values()):
+                return kind
+        return None
+
     def add_node(self, event: NodeUp) -> None:
         """A node came."""
         room = Room(cores=event.cores, gpus=event.gpus)
         self.nodes[event.node] = Node(event.node, room, int(event.store_bytes * STORE_SHARE))
+        self._place()
 
     def remove_node(self, name: str) -> tuple[Node, list[Worker]]:
         """A node went, and its workers with it."""
@@ -105,6 +137,7 @@ class Staff:
         gone = [worker for worker in self.workers.values() if worker.node is node]
         for worker in gone:
             self.remove(worker.number)
+        self._place()
         return node, gone
 
     def remove(self, number: int) -> Worker | None:
@@ -112,24 +145,46 @@ class Staff:
         worker = self.workers.pop(number, None)
         if worker is not None:
             del self._of_kind[worker.kind][number]
+            worker.node.present[worker.kind] -= 1
         return worker
 
-    def of_kind(self, kind: WorkerKind) -> Iterator[Worker]:
-        """Workers of one kind, ready or not."""
-        return iter(self._of_kind[kind].values())
+    def rule_out(self, node: Node, kind: WorkerKind) -> None:
+        """A node can hold no worker of this kind."""
+        node.capacity = replace(node.capacity, unfit=node.capacity.unfit | {kind})
+        self._place()
+
+    def started(self, worker: Worker) -> None:
+        """A worker is ready."""
+        worker.is_ready = True
+        worker.node.failed_starts.pop(worker.kind, None)
+
+    def start_failed(self, worker: Worker, now_s: float) -> bool:
+        """A worker ended before it was ready. Returns whether its kind is ruled out on its node from now on."""
+        failed = worker.node.failed_starts.setdefault(worker.kind, FailedStarts())
+        if now_s >= failed.again_s:
+            failed.rounds += 1
+            failed.again_s = now_s + pause_s(failed.rounds)
+        if failed.rounds < START_ATTEMPTS:
+            return False
+        self.rule_out(worker.node, worker.kind)
+        return True
 
     def hire(self, now_s: float) -> Iterator[StartWorker]:
         """Start the workers that are missing, encoders first on all nodes."""
-        crews = self._crews()
-        present = Counter((worker.kind, worker.node.name) for worker in self.workers.values())
         for kind in KINDS:
-            for name, crew in crews.items():
-                for _ in range(crew.number_of(kind) - present[kind, name]):
-                    yield self._start(kind, self.nodes[name], crew, now_s)
+            for name, crew in self._crews.items():
+                node = self.nodes[name]
+                if kind in node.failed_starts and now_s < node.failed_starts[kind].again_s:
+                    continue
+                for _ in range(crew.number_of(kind) - node.present[kind]):
+                    if not self._is_full(kind):
+                        yield self._start(kind, node, crew, now_s)
 
-    def can_encode(self) -> bool:
-        """Whether some node may still hold an encoder."""
-        return any(crew.encoders for crew in self._crews().values())
+    def excuse(self, gap_s: float) -> None:
+        """Nobody could be heard for a while."""
+        for worker in self.workers.values():
+            worker.since_s += gap_s
+            worker.asked_s += gap_s
 
     def late(self, now_s: float) -> list[Worker]:
         """Workers that made no progress for longer than they may."""
@@ -145,12 +200,17 @@ class Staff:
     def _at_work(self) -> Iterator[Worker]:
         return (worker for worker in self.workers.values() if worker.calls or not worker.is_ready)
 
-    def _crews(self) -> dict[str, Crew]:
-        return place({name: node.capacity for name, node in self.nodes.items()}, self._asked, frozenset(self.unfit))
+    def _place(self) -> None:
+        self._crews = place({name: node.capacity for name, node in self.nodes.items()}, self._asked)
+
+    def _is_full(self, kind: WorkerKind) -> bool:
+        """Whether there are as many decoders as were asked for. Late nodes move nobody: who is there stays there."""
+        return kind == "decode" and self._asked.decoders is not None and self.count(kind) >= self._asked.decoders
 
     def _start(self, kind: WorkerKind, node: Node, crew: Crew, now_s: float) -> StartWorker:
         self._last += 1
         worker = Worker(self._last, kind, node, now_s)
         self.workers[self._last] = self._of_kind[kind][self._last] = worker
+        node.present[kind] += 1
         cores = {"encode": crew.encoder_cores, "decode": crew.decoder_cores, "write": 0.0}[kind]
         return StartWorker(self._last, kind, node.name, cores, crew.encoder_gpus if kind == "encode" else 0.0)

@@ -58,6 +58,7 @@ class DecodeWorker:
         torch.set_num_threads(1)
         self._job, self._cpu_clock = job, cpu_clock
         self._video: Any = None
+        self._video_id = ""
         self._unit: Unit | None = None
         self._clips: Iterator[DecodedClip] = iter(())
         self.steps = Steps()

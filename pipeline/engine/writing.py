@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from pipeline.engine.attempts import WRITE_ATTEMPTS, write_pause_s
-from pipeline.engine.ledger import Ledger, Shard, joined
+from pipeline.engine.attempts import WRITE_ATTEMPTS, pause_s
+from pipeline.engine.ledger import Ledger, joined
 from pipeline.engine.messages import Command, Say, WriteShard
 from pipeline.engine.policy import CALLS_AHEAD, IDLE_SHARD_S
 from pipeline.engine.staff import Staff, Worker
+from pipeline.plan.units import Clip
 
 
 class Writing:
@@ -16,40 +17,60 @@ class Writing:
         self._staff, self._ledger, self._out = staff, ledger, out
         self._complete: dict[str, None] = {}
         """Shards that could be written, in the order in which they were complete."""
+        self._paused: dict[str, None] = {}
+        """Shards that could not be written, and are tried again later."""
         self._open: str | None = None
 
     def look_at(self, shard_id: str, now_s: float) -> None:
         """A shard may be complete, or may not be any more."""
         shard = self._ledger.shards[shard_id]
+        self._complete.pop(shard_id, None)
+        self._paused.pop(shard_id, None)
         if shard.outstanding or shard.is_open or shard.writer:
-            self._complete.pop(shard_id, None)
+            return
+        if now_s < shard.again_s:
+            self._paused[shard_id] = None
         else:
             self._complete[shard_id] = None
             self.write(now_s)
 
     def write(self, now_s: float) -> None:
         """Give complete shards to writers that have room."""
-        for shard_id in list(self._complete):
+        free = [w for w in self._staff.of_kind("write") if w.is_ready and len(w.calls) < CALLS_AHEAD]
+        while free and self._complete:
+            shard_id = next(iter(self._complete))
+            del self._complete[shard_id]
             shard = self._ledger.shards[shard_id]
-            writer = self._writer_for(shard) if now_s >= shard.again_s else None
-            if writer is not None:
-                del self._complete[shard_id]
-                shard.writer = writer.number
-                writer.begin(shard_id, now_s)
-                self._out.append(WriteShard(writer.number, shard_id, shard.clips, joined(shard.failures.values())))
+            clips = shard.clips
+            writer = self._nearest(free, clips)
+            shard.writer = writer.number
+            writer.begin(shard_id, now_s)
+            self._out.append(WriteShard(writer.number, shard_id, clips, joined(shard.failures.values())))
+            if len(writer.calls) >= CALLS_AHEAD:
+                free.remove(writer)
+
+    def resume(self, now_s: float) -> None:
+        """Write again what has waited long enough."""
+        for shard_id in [name for name in self._paused if now_s >= self._ledger.shards[name].again_s]:
+            self.look_at(shard_id, now_s)
 
     def failed(self, shard_id: str, message: str, now_s: float) -> str | None:
         """An attempt failed; what to tell the user where it was the last one."""
         shard = self._ledger.shards[shard_id]
-        shard.writer = 0
         shard.attempts += 1
         if shard.attempts >= WRITE_ATTEMPTS:
             return f"shard {shard_id} cannot be written: {message}"
-        pause_s = write_pause_s(shard.attempts)
-        shard.again_s = now_s + pause_s
-        self._out.append(Say(f"shard {shard_id} cannot be written: {message}; trying again in {pause_s:.0f} s"))
-        self.look_at(shard_id, now_s)
+        shard.again_s = now_s + pause_s(shard.attempts)
+        self._out.append(
+            Say(f"shard {shard_id} cannot be written: {message}; trying again in {pause_s(shard.attempts):.0f} s")
+        )
+        self.let_go(shard_id, now_s)
         return None
+
+    def let_go(self, shard_id: str, now_s: float) -> None:
+        """Its writer has it no more."""
+        self._ledger.shards[shard_id].writer = 0
+        self.look_at(shard_id, now_s)
 
     def close_all_but(self, open_shard: str | None, now_s: float) -> None:
         """Nothing more joins the shard that was open, unless it is this one."""
@@ -63,9 +84,7 @@ class Writing:
         shard = None if self._open is None else self._ledger.shards.get(self._open)
         return shard is not None and not shard.outstanding and now_s - shard.grown_s > IDLE_SHARD_S
 
-    def _writer_for(self, shard: Shard) -> Worker | None:
+    def _nearest(self, free: list[Worker], clips: tuple[Clip, ...]) -> Worker:
         """A writer on the node where the last clip's tokens lie, else the one with the fewest calls."""
-        free = [w for w in self._staff.of_kind("write") if w.is_ready and len(w.calls) < CALLS_AHEAD]
-        clips = shard.clips
         home = self._ledger.clips[clips[-1]].node if clips else None
-        return min(free, key=lambda writer: (writer.node is not home, len(writer.calls)), default=None)
+        return min(free, key=lambda writer: (writer.node is not home, len(writer.calls)))

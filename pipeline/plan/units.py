@@ -9,7 +9,7 @@ class Clip(NamedTuple):
     """One clip of one video."""
 
     video_id: str
-    index: int
+    index: int  # type: ignore[assignment]  # hides a method of tuples that nobody calls
 
     @property
     def clip_id(self) -> str:
@@ -22,7 +22,7 @@ class Unit(NamedTuple):
 
     video_id: str
     first: int
-    count: int
+    count: int  # type: ignore[assignment]  # hides a method of tuples that nobody calls
 
     @property
     def clips(self) -> tuple[Clip, ...]:

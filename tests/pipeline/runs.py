@@ -55,9 +55,8 @@ def run(
 ) -> RunSummary:
     """One extraction."""
     settings: dict[str, Any] = {"engine": "inline", "gpus": 0, "workers": 2, "unit_clips": 2, "shard_clips": 4}
-    return extract(
-        [str(path) for path in inputs], out, recipe, Execution(**settings | execution), listener or RecordingListener()
-    )
+    names = [str(path) for path in inputs]
+    return extract(names, out, recipe, Execution(**settings | execution), listener or RecordingListener())
 
 
 def some_videos(folder: Path) -> list[Path]:
