@@ -146,9 +146,10 @@ class Scheduler:
 
     def _go_on_without(self, worker: Worker, message: str, *, is_usage: bool) -> None:
         """No worker of this kind can be had on this one's node."""
-        self._say(f"node {worker.node.name} cannot {worker.kind}: {message}")
         if self.staff.lacks() == worker.kind:
             self._finish(message, is_usage=is_usage)
+        else:
+            self._say(f"node {worker.node.name} cannot {worker.kind}: {message}")
 
     def _worker_died(self, event: m.WorkerDied) -> None:
         worker = self.staff.remove(event.worker)

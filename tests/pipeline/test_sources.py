@@ -73,7 +73,7 @@ def test_a_list_that_is_none(tmp_path: Path, name: str, text: str, message: str)
 
 def test_a_content_has_one_id_wherever_it_lies(folder: Path) -> None:
     copy = shutil.copy(folder / "b.mp4", folder / "deep" / "copy.mp4")
-    assert identify(copy).video_id == identify(str(folder / "b.mp4")).video_id
+    assert identify(str(copy)).video_id == identify(str(folder / "b.mp4")).video_id
 
 
 def test_the_id_sees_size_start_and_end(tmp_path: Path) -> None:
