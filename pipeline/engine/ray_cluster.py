@@ -21,6 +21,8 @@ from pipeline.settings import Execution
 
 LOCAL_STORE_BYTES = 2 << 30
 PROBE_S = 300.0
+ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}
+"""Of the workers: an encoder's threads that wait for each other must not burn the cores that decoders share."""
 
 
 class RayCluster:
@@ -134,7 +136,7 @@ def connect(address: str | None) -> None:
     Raises:
         SettingsError: that fails.
     """
-    quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
+    quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False, "runtime_env": {"env_vars": ENVIRONMENT}}
     try:
         if address:
             ray.init(address=address, **quiet)
