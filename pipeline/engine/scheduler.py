@@ -42,6 +42,7 @@ class Scheduler:
         self._lacks_since_s: float | None = None
         """Since when no node can hold some kind of worker."""
         self._had_all_kinds = False
+        self._has_lost_nodes = False
         self._planned: set[str] = set()
         """Ids of the videos in the plan."""
         self._unencodable: int | None = 0
@@ -91,6 +92,16 @@ class Scheduler:
         self._out.clear()
         return commands[: commands.index(self._end) + 1] if self._end else commands
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether `Finish` was said."""
+        return self._end is not None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is remembered of what is settled, but the names of the videos."""
+        return not (self.ledger.clips or self.ledger.shards or self.ledger.videos or self.ledger.token_bytes or self._strikes)
+
     # Nodes and workers.
 
     def _node_up(self, event: m.NodeUp) -> None:
@@ -102,6 +113,7 @@ class Scheduler:
         if event.node not in self.staff.nodes:
             return
         node, gone = self.staff.remove_node(event.node)
+        self._has_lost_nodes = True
         self._say(f"node {event.node} is gone with {len(gone)} workers: what they were at is done again elsewhere")
         for died_s, subject in node.blamed:
             if self._now_s - died_s < NODE_LOSS_S:
@@ -133,9 +145,9 @@ class Scheduler:
         self._hire()
 
     def _go_on_without(self, worker: Worker, message: str, *, is_usage: bool) -> None:
-        """No worker of this kind can be had on this one's node."""
+        """No worker of this kind can be had on this one's node. Where nodes went, others may come."""
         self._say(f"node {worker.node.name} cannot {worker.kind}: {message}")
-        if self.staff.lacks() == worker.kind:
+        if self.staff.lacks() == worker.kind and not self._has_lost_nodes:
             self._finish(message, is_usage=is_usage)
 
     def _worker_died(self, event: m.WorkerDied) -> None:
