@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from pipeline.engine.messages import WorkerKind
 
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """What the user asked for."""
@@ -60,10 +61,12 @@ def place(nodes: Mapping[str, Room], asked: Asked) -> dict[str, Crew]:
     encoders = _encoders(nodes, asked)
     free = {name: room.cores - (encoders[name] if asked.reserve_gpus else 0) for name, room in nodes.items()}
     decoders = _decoders({name: free[name] for name in nodes if "decode" not in nodes[name].unfit}, asked.decoders)
+    can_write = [name for name, room in nodes.items() if "write" not in room.unfit]
+    writers = {name for name in can_write if encoders[name]} or set(can_write[:1])
     return {
         name: Crew(
             encoders=encoders[name],
-            writers=1 if encoders[name] and "write" not in room.unfit else 0,
+            writers=1 if name in writers else 0,
             decoders=decoders.get(name, 0),
             encoder_cores=_share(room.cores, encoders[name]) if asked.reserve_gpus else 0.0,
             encoder_gpus=asked.gpu_share if asked.reserve_gpus else 0.0,

@@ -100,7 +100,9 @@ class Scheduler:
     @property
     def is_empty(self) -> bool:
         """Whether nothing is remembered of what is settled, but the names of the videos."""
-        return not (self.ledger.clips or self.ledger.shards or self.ledger.videos or self.ledger.token_bytes or self._strikes)
+        ledger = self.ledger
+        owed = ledger.clips or ledger.shards or ledger.videos or ledger.token_bytes
+        return not (owed or self._strikes or self._encoding.avoid)
 
     # Nodes and workers.
 
@@ -269,6 +271,7 @@ class Scheduler:
             return
         self._unencodable = None
         self._strikes.clear(event.clip)
+        self._encoding.avoid.pop(event.clip, None)
         before = self.ledger.encoded(event.clip, worker.node, event.num_bytes)
         self._encoding.fill(worker, self._now_s)
         self._writing.look_at(self.ledger.clips[event.clip].shard_id, self._now_s)
@@ -346,10 +349,11 @@ class Scheduler:
 
     def _blame_clip(self, worker: Worker, clip: Clip, failure: FailureClass, message: str) -> None:
         attempts = self._strikes.add(clip, failure)
+        if attempts is None and worker.kind == "encode":
+            self._encoding.avoid[clip] = worker.number
         if attempts is None:
             self._say(f"clip {clip.video_id}-{clip.index:06d}: {message}; {worker.kind}d again")
             if worker.kind == "encode" and self.staff.is_up(self.ledger.clips[clip].node):
-                self.ledger.clips[clip].avoid = worker.number
                 self._encoding.offer(clip, self._now_s, first=True)
             else:
                 self._decode_again(clip, alone=True)
@@ -368,6 +372,7 @@ class Scheduler:
             node=worker.node.name,
         )
         state = self.ledger.give_up(clip, failed)
+        self._encoding.avoid.pop(clip, None)
         self._out += [m.Forget(clip), m.ReportFailure(failed, worker.number)]
         self._writing.look_at(state.shard_id, self._now_s)
         self._decoding.feed_starved(state.node, self._now_s)

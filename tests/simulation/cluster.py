@@ -279,7 +279,9 @@ class Cluster:
             return self.scenario.scan_harm.get(call.input.uri)
         if isinstance(call, m.WriteShard):
             return None
-        return (self.scenario.decode_harm if isinstance(call, m.DecodeClip) else self.scenario.encode_harm).get(call.clip)
+        return (self.scenario.decode_harm if isinstance(call, m.DecodeClip) else self.scenario.encode_harm).get(
+            call.clip
+        )
 
     def _lost_inputs(self, call: Call) -> tuple[Clip, ...]:
         if isinstance(call, m.Scan | m.DecodeClip):

@@ -141,7 +141,9 @@ def simulate(seed: int, change: Callable[[Policy], Policy] = lambda policy: poli
         if ending == "death":
             life.cluster.die()
         stored.save() if ending != "death" else stored.crash()
-        if not has_failed:
+        if has_failed:
+            now_s += 15  # and then somebody starts it again
+        else:
             lives.pop(0)
         if not lives:
             break

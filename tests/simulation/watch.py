@@ -206,7 +206,9 @@ class Watch:
         least = min((len(w.calls) for w in (near or room).values()), default=0)
         if not room:
             return
-        check(not near or encoders[call.worker].node == self._frames[call.clip][0], "a clip leaves its node without need")
+        check(
+            not near or encoders[call.worker].node == self._frames[call.clip][0], "a clip leaves its node without need"
+        )
         check(len(encoders[call.worker].calls) <= least, "a clip goes to a busy encoder while another has less to do")
 
     def _forget(self, clip: Clip) -> None:
@@ -231,7 +233,9 @@ class Watch:
             times = struck.get(subjects[0], 0)
             is_poison = subjects[0] in scenario.decode_harm or subjects[0] in scenario.encode_harm
         check(is_poison or times >= MAX_ATTEMPTS, f"{failed.uri} {subjects} is innocent: {failed}")
-        check(times >= MAX_ATTEMPTS or failed.failure not in WORTH_RETRYING, f"given up after {times} attempts: {failed}")
+        check(
+            times >= MAX_ATTEMPTS or failed.failure not in WORTH_RETRYING, f"given up after {times} attempts: {failed}"
+        )
         named = max(1, [source.uri for source in scenario.inputs].count(failed.uri))
         check(times <= (MAX_ATTEMPTS + 3) * named, f"given up only after {times} attempts: {failed}")
         for clip in subjects:
