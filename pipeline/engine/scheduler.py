@@ -153,20 +153,22 @@ class Scheduler:
             self._finish(message, is_usage=is_usage)
 
     def _worker_died(self, event: m.WorkerDied) -> None:
-        worker = self.staff.remove(event.worker)
+        self._bury(event.worker, event.failure, event.message)
+        self._hire()
+
+    def _bury(self, number: int, failure: FailureClass, message: str) -> None:
+        """A worker is gone: what it was at is blamed, what it had queued goes to others."""
+        worker = self.staff.remove(number)
         if worker is None:
             return
         if not worker.is_ready and self.staff.start_failed(worker, self._now_s):
-            self._go_on_without(
-                worker, f"workers that {worker.kind} end while they start: {event.message}", is_usage=False
-            )
+            self._go_on_without(worker, f"workers that {worker.kind} end while they start: {message}", is_usage=False)
         head = worker.calls.popleft() if worker.calls else None
         self._leave([worker])
         if head is not None:
-            if event.failure != "timeout":
+            if failure != "timeout":
                 worker.node.blamed.append((self._now_s, head))
-            self._blame(worker, head, event.failure, event.message)
-        self._hire()
+            self._blame(worker, head, failure, message)
 
     def _leave(self, gone: list[Worker]) -> None:
         """Workers are gone: their calls are nobody's fault, and go to others."""
@@ -389,14 +391,13 @@ class Scheduler:
             worker.steps, worker.since_s = event.steps, self._now_s
 
     def _tick(self, event: m.Tick) -> None:
-        self._hire()
-        self._look_for_room()
         for worker in self.staff.late(self._now_s):
             self._out.append(m.KillWorker(worker.number))
             silent_s = self._now_s - worker.since_s
             doing = "start" if not worker.is_ready else worker.kind
-            message = f"no progress for {silent_s:.0f} s: the {doing} worker was stopped"
-            self._worker_died(m.WorkerDied(worker.number, "timeout", message))
+            self._bury(worker.number, "timeout", f"no progress for {silent_s:.0f} s: the {doing} worker was stopped")
+        self._hire()
+        self._look_for_room()
         self._out += [m.AskProgress(worker.number) for worker in self.staff.to_be_asked(self._now_s)]
         self._plan_scanned()
         if self._writing.has_idled(self._now_s):

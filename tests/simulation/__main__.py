@@ -1,4 +1,4 @@
-"""`python -m tests.simulation [--seeds 10000] [--first 0] [--seed N]`: many seeds on all cores, or one with its traceback."""
+"""`python -m tests.simulation [--seeds 10000] [--first 0] [--seed N]`: many seeds on all cores, or one alone."""
 
 from __future__ import annotations
 

@@ -63,6 +63,7 @@ class Cluster:
         self.scenario, self.stored, self.rng, self.now_s = scenario, stored, rng, now_s
         self._heap: list[tuple[float, int, Callable[..., m.Event | None], tuple[Any, ...]]] = []
         self._count = 0
+        self._last_told_s: dict[int, float] = {}
         self.nodes: dict[str, SimNode] = {}
         self.workers: dict[int, SimWorker] = {}
         self.objects: dict[Clip, SimNode] = {}
@@ -78,8 +79,12 @@ class Cluster:
         heapq.heappush(self._heap, (time_s, self._count, action, arguments))
 
     def tell(self, event: m.Event, after_s: float = 0.0) -> None:
-        """The driver hears of it after a while, and not while its machine sleeps."""
-        self.at(self.now_s + after_s + self._latency(), self.hear, event)
+        """The driver hears of it after a while, and not while its machine sleeps; of one worker in its order."""
+        told_s = self.now_s + after_s + self._latency()
+        number = getattr(event, "worker", None)
+        if number is not None:
+            told_s = self._last_told_s[number] = max(told_s, self._last_told_s.get(number, 0.0))
+        self.at(told_s, self.hear, event)
 
     def step(self) -> m.Event | None:
         """Let the next thing happen; what the driver hears of it, if anything."""
@@ -120,9 +125,9 @@ class Cluster:
         """The driver is gone, and its workers with it; what was being written may just have been committed."""
         for worker in self.workers.values():
             call = worker.calls[0] if worker.calls else None
-            if isinstance(call, m.WriteShard) and not worker.is_dead and not self._is_disk_full():
-                if self.rng.random() < 0.3 and not self._lost_inputs(call):
-                    self.stored.commit(call.shard_id, call.clips, call.failures)
+            is_written = self.rng.random() < 0.3 and not worker.is_dead and not self._is_disk_full()
+            if is_written and isinstance(call, m.WriteShard) and not self._lost_inputs(call):
+                self.stored.commit(call.shard_id, call.clips, call.failures)
 
     def drop_object(self) -> None:
         """A store loses an object. Who reads it finds out."""
@@ -279,9 +284,8 @@ class Cluster:
             return self.scenario.scan_harm.get(call.input.uri)
         if isinstance(call, m.WriteShard):
             return None
-        return (self.scenario.decode_harm if isinstance(call, m.DecodeClip) else self.scenario.encode_harm).get(
-            call.clip
-        )
+        harms = self.scenario.decode_harm if isinstance(call, m.DecodeClip) else self.scenario.encode_harm
+        return harms.get(call.clip)
 
     def _lost_inputs(self, call: Call) -> tuple[Clip, ...]:
         if isinstance(call, m.Scan | m.DecodeClip):

@@ -120,7 +120,7 @@ def simulate(seed: int, change: Callable[[Policy], Policy] = lambda policy: poli
     """Run the scenario of a seed to its end.
 
     Raises:
-        Violation: Something happened that must not; or whatever the scheduler raised.
+        ViolationError: Something happened that must not; or whatever the scheduler raised.
     """
     scenario = draw(seed)
     scenario.policy = change(scenario.policy)

@@ -10,13 +10,13 @@ from pipeline.values import FailedRange, PlannedVideo
 from tests.simulation.scenario import CLIP_NS
 
 
-class Violation(AssertionError):
+class ViolationError(AssertionError):
     """Something happened that must not."""
 
 
 def check(holds: object, text: str) -> None:
     if not holds:
-        raise Violation(text)
+        raise ViolationError(text)
 
 
 def clips_of(failed: FailedRange) -> list[Clip]:
@@ -72,7 +72,12 @@ class Stored:
     def failed_clips(self) -> set[Clip]:
         """Recorded as failed, and not made since."""
         failed = {clip for _, failures in self.shards.values() for row in failures for clip in clips_of(row)}
-        return failed - {clip for clips, _ in self.shards.values() for clip in clips}
+        return failed - {clip for clips, _ in self.shards.values() for clip in clips} - self._coming()
+
+    def _coming(self) -> set[Clip]:
+        """Clips of shards that are planned and not written."""
+        units = (unit for shard_id, units in self.units.items() if shard_id not in self.shards for unit in units)
+        return {Clip(unit.video_id, i) for unit in units for i in range(unit.first, unit.first + unit.count)}
 
     def times_planned(self, clip: Clip) -> int:
         units = (unit for units in self.units.values() for unit in units)

@@ -12,7 +12,7 @@ from pipeline.engine.policy import CALLS_AHEAD, STORE_SHARE
 from pipeline.engine.scheduler import Scheduler
 from tests.simulation.cluster import NODE_GONE, Cluster, subject_of
 from tests.simulation.scenario import CLIP_BYTES
-from tests.simulation.store import Violation, check, clips_of
+from tests.simulation.store import ViolationError, check, clips_of
 
 OVERTAKERS = 8
 """Units that may be begun before what is to be done again: the rests of units of lost decoders are as urgent."""
@@ -82,6 +82,7 @@ class Watch:
         elif isinstance(event, m.ClipEncoded):
             if self._answer(event.worker, event.clip):
                 self._frames.pop(event.clip)
+                self._failed_on.pop(event.clip, None)
                 self._tokens[event.clip] = event.num_bytes
                 self._cluster.objects[event.clip] = self._cluster.workers[event.worker].node
         elif isinstance(event, m.ShardWritten):
@@ -206,9 +207,8 @@ class Watch:
         least = min((len(w.calls) for w in (near or room).values()), default=0)
         if not room:
             return
-        check(
-            not near or encoders[call.worker].node == self._frames[call.clip][0], "a clip leaves its node without need"
-        )
+        home = self._frames[call.clip][0]
+        check(not near or encoders[call.worker].node == home, "a clip leaves its node without need")
         check(len(encoders[call.worker].calls) <= least, "a clip goes to a busy encoder while another has less to do")
 
     def _forget(self, clip: Clip) -> None:
@@ -233,9 +233,8 @@ class Watch:
             times = struck.get(subjects[0], 0)
             is_poison = subjects[0] in scenario.decode_harm or subjects[0] in scenario.encode_harm
         check(is_poison or times >= MAX_ATTEMPTS, f"{failed.uri} {subjects} is innocent: {failed}")
-        check(
-            times >= MAX_ATTEMPTS or failed.failure not in WORTH_RETRYING, f"given up after {times} attempts: {failed}"
-        )
+        is_final = failed.failure not in WORTH_RETRYING
+        check(times >= MAX_ATTEMPTS or is_final, f"given up after {times} attempts: {failed}")
         named = max(1, [source.uri for source in scenario.inputs].count(failed.uri))
         check(times <= (MAX_ATTEMPTS + 3) * named, f"given up only after {times} attempts: {failed}")
         for clip in subjects:
@@ -262,7 +261,7 @@ class Watch:
             if worker.kind == "encode":
                 check(all(self._failed_on.get(clip) == number for clip in waiting), f"encoder {number} idles")
             elif worker.kind == "decode" and not is_full and not frames[worker.node] and not self._has_reason(worker):
-                raise Violation(f"decoder {number} idles")
+                raise ViolationError(f"decoder {number} idles")
 
     def _has_reason(self, worker: Known) -> bool:
         """Whether there is nothing that an idle decoder could do."""
@@ -291,7 +290,7 @@ class Watch:
         elif "no node can hold" in error or "another version" in error:
             check(len(self._credit) < len(self._cluster.scenario.nodes), error)
         else:
-            raise Violation(f"the run ends: {error}")
+            raise ViolationError(f"the run ends: {error}")
 
     def check_end(self) -> None:
         """Nothing is left anywhere after a run that finished by itself."""
