@@ -162,15 +162,16 @@ class Decoding:
         return self._ready_clips < READY_CLIPS * decoders and self.scanning * SCANNING_SHARE < decoders
 
     def _take_run(self) -> Run | None:
-        queue = self._urgent or self._fresh
-        if not queue:
-            return None
-        shard = self._ledger.shards[queue[0].shards[0].shard_id]
-        if not shard.is_started and self._ledger.token_bytes > self._staff.store_credit_bytes:
-            return None
-        run = queue.popleft()
-        self._ready_clips -= self._weight(run)
-        return run
+        """What is urgent goes first. While tokens fill the stores, no further shard is started."""
+        is_full = self._ledger.token_bytes > self._staff.store_credit_bytes
+        for queue, choice in ((self._urgent, len(self._urgent)), (self._fresh, 1)):
+            for i in range(min(choice, len(queue))):
+                if not is_full or self._ledger.shards[queue[i].shards[0].shard_id].is_started:
+                    run = queue[i]
+                    del queue[i]
+                    self._ready_clips -= self._weight(run)
+                    return run
+        return None
 
     def _queue_urgent(self, run: Run) -> None:
         self._urgent.append(run)

@@ -20,13 +20,15 @@ class Encoding:
         self._waiting: OrderedDict[Clip, float] = OrderedDict()
         """Since when they wait, the oldest first; each is in its node's queue as well."""
         self._room = room_by_calls()
+        self.avoid: dict[Clip, int] = {}
+        """The last encoder that could not take a clip."""
 
     def offer(self, clip: Clip, now_s: float, *, first: bool = False) -> None:
         """A clip is decoded, or (`first`) comes back."""
         state = self._ledger.clips[clip]
         for row in (*state.node.room, *self._room):
             for number in row:
-                if not self._avoids(state.avoid, number):
+                if not self._avoids(clip, number):
                     self._give(self._staff.workers[number], clip, now_s)
                     return
         for queue in (self._waiting, state.node.waiting):
@@ -65,11 +67,11 @@ class Encoding:
         return near
 
     def _first(self, queue: Iterable[Clip], worker: Worker) -> Clip | None:
-        return next((clip for clip in queue if not self._avoids(self._ledger.clips[clip].avoid, worker.number)), None)
+        return next((clip for clip in queue if not self._avoids(clip, worker.number)), None)
 
-    def _avoids(self, avoided: int, number: int) -> bool:
-        """Whether a clip that `avoided` could not take should wait for another encoder than this one."""
-        return avoided == number and self._staff.count("encode") > 1
+    def _avoids(self, clip: Clip, number: int) -> bool:
+        """Whether a clip should wait for another encoder than this one."""
+        return bool(self.avoid) and self.avoid.get(clip) == number and self._staff.count("encode") > 1
 
     def _give(self, worker: Worker, clip: Clip, now_s: float) -> None:
         worker.begin(clip, now_s)

@@ -28,8 +28,6 @@ class ClipState:
     num_bytes: int
     """Of its frames, as predicted, then as they are; then of its tokens."""
     is_encoded: bool = False
-    avoid: int = 0
-    """An encoder that could not take it."""
 
 
 @dataclass(slots=True, eq=False)

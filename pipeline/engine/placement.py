@@ -7,9 +7,6 @@ from dataclasses import dataclass
 
 from pipeline.engine.messages import WorkerKind
 
-SHARED_CORES_LEAST = 0.01
-"""Smallest share of a core that a worker claims; Ray counts in ten-thousandths."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
@@ -64,12 +61,14 @@ def place(nodes: Mapping[str, Room], asked: Asked) -> dict[str, Crew]:
     encoders = _encoders(nodes, asked)
     free = {name: room.cores - (encoders[name] if asked.reserve_gpus else 0) for name, room in nodes.items()}
     decoders = _decoders({name: free[name] for name in nodes if "decode" not in nodes[name].unfit}, asked.decoders)
+    can_write = [name for name, room in nodes.items() if "write" not in room.unfit]
+    writers = {name for name in can_write if encoders[name]} or set(can_write[:1])
     return {
         name: Crew(
             encoders=encoders[name],
-            writers=1 if encoders[name] and "write" not in room.unfit else 0,
+            writers=1 if name in writers else 0,
             decoders=decoders.get(name, 0),
-            encoder_cores=min(1.0, room.cores / max(1, encoders[name])) if asked.reserve_gpus else 0.0,
+            encoder_cores=_share(room.cores, encoders[name]) if asked.reserve_gpus else 0.0,
             encoder_gpus=asked.gpu_share if asked.reserve_gpus else 0.0,
             decoder_cores=_share(free[name], decoders.get(name, 0)),
         )
@@ -101,13 +100,13 @@ def _decoders(free: Mapping[str, int], asked: int | None) -> dict[str, int]:
         placed = {name: max(0, cores) for name, cores in free.items()}
         asked = 0 if any(placed.values()) else 1
     for _ in range(asked if free else 0):
-        chosen = max(free, key=lambda name: max(free[name], SHARED_CORES_LEAST) / (placed[name] + 1))
+        chosen = max(free, key=lambda name: max(free[name], 0.01) / (placed[name] + 1))
         placed[chosen] += 1
     return placed
 
 
 def _share(cores: int, workers: int) -> float:
-    """Cores that each worker claims: one, or less where there are more workers than cores."""
-    if workers <= cores:
+    """Cores that each worker claims: one, or less where there are more workers than cores; or none."""
+    if not workers or workers <= cores:
         return 1.0
-    return max(SHARED_CORES_LEAST, int(max(cores, 0) / workers * 100) / 100)
+    return int(max(cores, 0) / workers * 100) / 100

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from typing import Any
 
 import ray
+from ray._private import worker as ray_worker
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -20,6 +22,7 @@ from pipeline.errors import SettingsError
 from pipeline.settings import Execution
 
 LOCAL_STORE_BYTES = 2 << 30
+log = logging.getLogger(__name__)
 PROBE_S = 300.0
 ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}
 """Of the workers: an encoder's threads that wait for each other must not burn the cores that decoders share."""
@@ -130,6 +133,15 @@ def _nodes(count: int) -> str:
     return "one node" if count == 1 else f"{count} nodes"
 
 
+def quieten() -> None:
+    """Log what Ray prints of workers that died, instead of mixing it into standard output.
+
+    Deaths are told by this project, with the clip that they cost. Ray offers no switch for these lines.
+    """
+    if hasattr(ray_worker, "print_to_stdstream"):
+        ray_worker.print_to_stdstream = lambda data, **_: log.debug("%s", " ".join(data["lines"]))
+
+
 def connect(address: str | None) -> None:
     """Join the cluster at an address; without one start Ray on this machine, whatever else runs here.
 
@@ -146,3 +158,4 @@ def connect(address: str | None) -> None:
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
         where = f"--address {address}" if address else "Ray on this machine"
         raise SettingsError(f"{where} cannot be reached: {str(error).splitlines()[0]}") from error
+    quieten()

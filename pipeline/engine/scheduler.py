@@ -49,6 +49,7 @@ class Scheduler:
         self._lacks_since_s: float | None = None
         """Since when no node can hold some kind of worker."""
         self._had_all_kinds = False
+        self._has_lost_nodes = False
         self._planned = set(planned)
         """Ids of the videos in the plan."""
         self._unencodable: int | None = 0
@@ -103,6 +104,18 @@ class Scheduler:
         self._out.clear()
         return commands[: commands.index(self._end) + 1] if self._end else commands
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether `Finish` was said."""
+        return self._end is not None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is remembered of what is settled, but the names of the videos."""
+        ledger = self.ledger
+        owed = ledger.clips or ledger.shards or ledger.videos or ledger.token_bytes
+        return not (owed or self._strikes or self._encoding.avoid)
+
     # Nodes and workers.
 
     def _node_up(self, event: m.NodeUp) -> None:
@@ -114,6 +127,7 @@ class Scheduler:
         if event.node not in self.staff.nodes:
             return
         node, gone = self.staff.remove_node(event.node)
+        self._has_lost_nodes = True
         self._say(f"node {event.node} is gone with {len(gone)} workers: what they were at is done again elsewhere")
         for died_s, subject in node.blamed:
             if self._now_s - died_s < NODE_LOSS_S:
@@ -145,27 +159,29 @@ class Scheduler:
         self._hire()
 
     def _go_on_without(self, worker: Worker, message: str, *, is_usage: bool) -> None:
-        """No worker of this kind can be had on this one's node."""
-        if self.staff.lacks() == worker.kind:
+        """No worker of this kind can be had on this one's node. Where nodes went, others may come."""
+        if self.staff.lacks() == worker.kind and not self._has_lost_nodes:
             self._finish(message, is_usage=is_usage)
         else:
             self._say(f"node {worker.node.name} cannot {worker.kind}: {message}")
 
     def _worker_died(self, event: m.WorkerDied) -> None:
-        worker = self.staff.remove(event.worker)
+        self._bury(event.worker, event.failure, event.message)
+        self._hire()
+
+    def _bury(self, number: int, failure: FailureClass, message: str) -> None:
+        """A worker is gone: what it was at is blamed, what it had queued goes to others."""
+        worker = self.staff.remove(number)
         if worker is None:
             return
         if not worker.is_ready and self.staff.start_failed(worker, self._now_s):
-            self._go_on_without(
-                worker, f"workers that {worker.kind} end while they start: {event.message}", is_usage=False
-            )
+            self._go_on_without(worker, f"workers that {worker.kind} end while they start: {message}", is_usage=False)
         head = worker.calls.popleft() if worker.calls else None
         self._leave([worker])
         if head is not None:
-            if event.failure != "timeout":
+            if failure != "timeout":
                 worker.node.blamed.append((self._now_s, head))
-            self._blame(worker, head, event.failure, event.message)
-        self._hire()
+            self._blame(worker, head, failure, message)
 
     def _leave(self, gone: list[Worker]) -> None:
         """Workers are gone: their calls are nobody's fault, and go to others."""
@@ -270,6 +286,7 @@ class Scheduler:
             return
         self._unencodable = None
         self._strikes.clear(event.clip)
+        self._encoding.avoid.pop(event.clip, None)
         before = self.ledger.encoded(event.clip, worker.node, event.num_bytes)
         self._encoding.fill(worker, self._now_s)
         self._writing.look_at(self.ledger.clips[event.clip].shard_id, self._now_s)
@@ -347,10 +364,11 @@ class Scheduler:
 
     def _blame_clip(self, worker: Worker, clip: Clip, failure: FailureClass, message: str) -> None:
         attempts = self._strikes.add(clip, failure)
+        if attempts is None and worker.kind == "encode":
+            self._encoding.avoid[clip] = worker.number
         if attempts is None:
             self._say(f"clip {clip.video_id}-{clip.index:06d}: {message}; {worker.kind}d again")
             if worker.kind == "encode" and self.staff.is_up(self.ledger.clips[clip].node):
-                self.ledger.clips[clip].avoid = worker.number
                 self._encoding.offer(clip, self._now_s, first=True)
             else:
                 self._decode_again(clip, alone=True)
@@ -369,6 +387,7 @@ class Scheduler:
             node=worker.node.name,
         )
         state = self.ledger.give_up(clip, failed)
+        self._encoding.avoid.pop(clip, None)
         self._out += [m.Forget(clip), m.ReportFailure(failed, worker.number)]
         self._writing.look_at(state.shard_id, self._now_s)
         self._decoding.feed_starved(state.node, self._now_s)
@@ -385,14 +404,13 @@ class Scheduler:
             worker.steps, worker.since_s = event.steps, self._now_s
 
     def _tick(self, event: m.Tick) -> None:
-        self._hire()
-        self._look_for_room()
         for worker in self.staff.late(self._now_s):
             self._out.append(m.KillWorker(worker.number))
             silent_s = self._now_s - worker.since_s
             doing = "start" if not worker.is_ready else worker.kind
-            message = f"no progress for {silent_s:.0f} s: the {doing} worker was stopped"
-            self._worker_died(m.WorkerDied(worker.number, "timeout", message))
+            self._bury(worker.number, "timeout", f"no progress for {silent_s:.0f} s: the {doing} worker was stopped")
+        self._hire()
+        self._look_for_room()
         self._out += [m.AskProgress(worker.number) for worker in self.staff.to_be_asked(self._now_s)]
         self._plan_scanned()
         if self._writing.has_idled(self._now_s):

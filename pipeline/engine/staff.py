@@ -39,6 +39,8 @@ class Node:
     capacity: Room
     credit_bytes: int
     """Most bytes of frames that may lie here."""
+    free_cores: float
+    """Cores that no worker claims."""
     frames_bytes: int = 0
     waiting: OrderedDict[Clip, float] = field(default_factory=OrderedDict)
     """Decoded clips that wait for an encoder, the oldest first."""
@@ -60,6 +62,8 @@ class Worker:
     node: Node
     since_s: float
     """When it was started, began with its first call, or was last seen to progress."""
+    cores: float = 0.0
+    """What it claims."""
     is_ready: bool = False
     calls: deque[Subject] = field(default_factory=deque)
     steps: int = 0
@@ -128,7 +132,7 @@ class Staff:
     def add_node(self, event: NodeUp) -> None:
         """A node came."""
         room = Room(cores=event.cores, gpus=event.gpus)
-        self.nodes[event.node] = Node(event.node, room, int(event.store_bytes * STORE_SHARE))
+        self.nodes[event.node] = Node(event.node, room, int(event.store_bytes * STORE_SHARE), float(event.cores))
         self._place()
 
     def remove_node(self, name: str) -> tuple[Node, list[Worker]]:
@@ -146,6 +150,7 @@ class Staff:
         if worker is not None:
             del self._of_kind[worker.kind][number]
             worker.node.present[worker.kind] -= 1
+            worker.node.free_cores = round(worker.node.free_cores + worker.cores, 4)
         return worker
 
     def rule_out(self, node: Node, kind: WorkerKind) -> None:
@@ -209,8 +214,10 @@ class Staff:
 
     def _start(self, kind: WorkerKind, node: Node, crew: Crew, now_s: float) -> StartWorker:
         self._last += 1
-        worker = Worker(self._last, kind, node, now_s)
+        wanted = {"encode": crew.encoder_cores, "decode": crew.decoder_cores, "write": 0.0}[kind]
+        # Those who are here keep what they claimed when fewer were wanted: a claim must fit beside theirs.
+        worker = Worker(self._last, kind, node, now_s, cores=max(0.0, min(wanted, node.free_cores)))
+        node.free_cores = round(node.free_cores - worker.cores, 4)
         self.workers[self._last] = self._of_kind[kind][self._last] = worker
         node.present[kind] += 1
-        cores = {"encode": crew.encoder_cores, "decode": crew.decoder_cores, "write": 0.0}[kind]
-        return StartWorker(self._last, kind, node.name, cores, crew.encoder_gpus if kind == "encode" else 0.0)
+        return StartWorker(self._last, kind, node.name, worker.cores, crew.encoder_gpus if kind == "encode" else 0.0)

@@ -26,6 +26,7 @@ from typing import Any
 import ray
 from ray.cluster_utils import Cluster
 
+from pipeline.engine.ray_cluster import connect
 from pipeline.shards.manifest import read_manifests
 from pipeline.shards.scan import read_shard
 from pipeline.verify import verify
@@ -45,7 +46,7 @@ def three_nodes() -> Iterator[Cluster]:
     cluster = Cluster(initialize_head=True, head_node_args={**store, "include_dashboard": False})
     for _ in range(2):
         cluster.add_node(**store)
-    ray.init(address=cluster.address, logging_level="ERROR", log_to_driver=False)
+    connect(cluster.address)
     try:
         yield cluster
     finally:
@@ -160,9 +161,9 @@ def disturb_driver(encoder: Path, folder: Path, *, kills: int, seed: int) -> dic
     killed = 0
     while killed < kills:
         process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        before = len(list((out / "manifests").glob("*.json")))
+        before = committed(out)
         grown = chance.randint(0, 2)
-        wait_until(lambda p=process, n=before + grown: p.poll() is not None or committed(out) >= n and p.poll() is None)
+        wait_until(lambda p=process, n=before + grown: p.poll() is not None or committed(out) >= n)
         time.sleep(chance.uniform(0.0, 2.0))
         if process.poll() is not None:
             # It was through before it could be killed: the rest of the kills need a new run.

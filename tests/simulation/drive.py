@@ -1,0 +1,152 @@
+"""A run in virtual time, from its first driver to its last: what a seed leads to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from random import Random
+
+from pipeline.engine import messages as m
+from pipeline.engine.messages import Unit
+from pipeline.engine.policy import DRAIN_S, Policy
+from pipeline.engine.scheduler import Scheduler
+from tests.simulation.cluster import Cluster
+from tests.simulation.scenario import Ending, NodeSpec, Scenario, draw
+from tests.simulation.store import Stored, check
+from tests.simulation.watch import Watch
+
+MOST_S = 4 * 3600.0
+MOST_STEPS = 100_000
+
+
+class Life:
+    """One driver: its scheduler, and the cluster as long as it lives."""
+
+    def __init__(self, scenario: Scenario, stored: Stored, rng: Random, start_s: float) -> None:
+        self.scenario, self.stored, self.rng = scenario, stored, rng
+        self.scheduler = Scheduler(scenario.policy)
+        self.cluster = Cluster(scenario, stored, rng, start_s)
+        self.watch = Watch(self.cluster, self.scheduler)
+        self.start_s = start_s
+        self.finished: m.Finish | None = None
+        planned = {row.video.source.uri for row in stored.rows}
+        self._to_find = [source for source in scenario.inputs if source.uri not in planned]
+
+    def run(self, ending: Ending, after_s: float, retry: bool) -> None:
+        """Until the run finishes by itself, or its driver dies."""
+        self._feed_stored(retry)
+        for spec in self.rng.sample(self.scenario.nodes, len(self.scenario.nodes)):
+            self._plan_node(spec)
+        self.cluster.at(self.start_s, self.cluster.hear, m.Tick())
+        self.cluster.at(self.start_s + self.scenario.tick_s, self._tick)
+        if self.scenario.fault_share:
+            for _ in range(3):
+                self.cluster.at(self.start_s + self.rng.expovariate(1 / 30), self.cluster.drop_object)
+        if ending == "stop":
+            self.cluster.at(self.start_s + after_s, self.cluster.hear, m.Stop("interrupted"))
+        stopped_s = None
+        for _ in range(MOST_STEPS):
+            event = self.cluster.step()
+            lived_s = self.cluster.now_s - self.start_s
+            if ending == "death" and lived_s > after_s:
+                return
+            check(lived_s < MOST_S, "the run does not end")
+            if event is None:
+                continue
+            if isinstance(event, m.Stop):
+                stopped_s = self.cluster.now_s
+            self.handle(event)
+            if self.finished is not None:
+                slow_s = DRAIN_S + 2 * self.scenario.tick_s + (self.scenario.sleep_s[1] - self.scenario.sleep_s[0])
+                check(stopped_s is None or self.cluster.now_s - stopped_s <= slow_s, "a stop takes long")
+                self._end(ending)
+                return
+        check(False, "the run does not end: too many events")
+
+    def handle(self, event: m.Event) -> None:
+        self.watch.hear(event)
+        commands = self.scheduler.handle(event, self.cluster.now_s)
+        for i, command in enumerate(commands):
+            if isinstance(command, m.AppendPlan):
+                self.stored.append(command)
+            elif isinstance(command, m.FindInputs):
+                self._find(command.count)
+            elif isinstance(command, m.Finish):
+                check(i == len(commands) - 1, "something is wanted after the end")
+                self.finished = command
+        self.watch.see(commands)
+
+    def _end(self, ending: Ending) -> None:
+        assert self.finished is not None
+        self.stored.save()
+        if self.finished.error is not None:
+            self.watch.check_error(self.finished.error)
+        elif ending == "finish":
+            self.watch.check_end()
+
+    def _feed_stored(self, retry: bool) -> None:
+        """What an earlier life left to be done, and, where asked, what it recorded as failed."""
+        failed = sorted(self.stored.failed_clips()) if retry else []
+        for video, units in self.stored.pending().values():
+            self.watch.plan(tuple(units))
+            self.handle(m.Pending(video, tuple(units)))
+        videos = self.stored.videos()
+        for clip in failed:
+            unit = Unit(clip.video_id, clip.index, 1)
+            self.handle(m.Retry(videos[clip.video_id], (unit,), self.stored.times_planned(clip)))
+
+    def _plan_node(self, spec: NodeSpec) -> None:
+        """Nodes come and go at their own times, whatever driver there is."""
+        now_s = self.start_s
+        if spec.down_s is None or spec.down_s > now_s + 10:  # else it is not there for this driver
+            self.cluster.at(max(spec.up_s, now_s), self.cluster.node_up, spec)
+            if spec.down_s is not None:
+                self.cluster.at(spec.down_s, self.cluster.node_down, spec)
+        if spec.back_s is not None:
+            other = replace(spec, name=f"{spec.name}-again", down_s=None)
+            self.cluster.at(max(spec.back_s, now_s), self.cluster.node_up, other)
+
+    def _tick(self) -> m.Event | None:
+        self.cluster.at(self.cluster.now_s + self.scenario.tick_s, self._tick)
+        return None if self.cluster.sleeps() else m.Tick()
+
+    def _find(self, count: int) -> None:
+        few = self.rng.randint(1, count)
+        chunk, self._to_find = self._to_find[:few], self._to_find[few:]
+        self.cluster.tell(m.InputsFound(tuple(chunk), not self._to_find), self.rng.random() * 0.2)
+
+
+def simulate(seed: int, change: Callable[[Policy], Policy] = lambda policy: policy) -> Stored:
+    """Run the scenario of a seed to its end.
+
+    Raises:
+        ViolationError: Something happened that must not; or whatever the scheduler raised.
+    """
+    scenario = draw(seed)
+    scenario.policy = change(scenario.policy)
+    rng = Random(seed)
+    stored = Stored()
+    now_s = 0.0
+    lives: list[tuple[Ending, float, bool]] = [(ending, after_s, False) for ending, after_s in scenario.endings]
+    lives += [("finish", 0.0, False)] + [("finish", 0.0, True)] * scenario.retries
+    for _ in range(len(lives) + 6):
+        ending, after_s, retry = lives[0]
+        if retry and rng.random() < 0.5:
+            scenario.decode_harm.clear()
+            scenario.encode_harm.clear()
+        life = Life(scenario, stored, rng, now_s)
+        life.run(ending, after_s, retry)
+        now_s = life.cluster.now_s
+        has_failed = life.finished is not None and life.finished.error is not None
+        if ending == "death":
+            life.cluster.die()
+        stored.save() if ending != "death" else stored.crash()
+        if has_failed:
+            now_s += 15  # and then somebody starts it again
+        else:
+            lives.pop(0)
+        if not lives:
+            break
+    check(not lives, "the run ends with an error again and again")
+    stored.check_complete(scenario.videos)
+    return stored
