@@ -50,14 +50,16 @@ def _extract_error() -> type[Exception]:
 
 def _report(error: Exception) -> int:
     """One line on stderr. Errors about what was asked are usage; the others are not the user's to mend."""
-    from pipeline.errors import EncodeError, EngineError, ExtractError
+    from pipeline.errors import EncodeError, EngineError, ExtractError, StoreError
 
     if not _is_ours(error):
         raise error
     missing = error.filename if isinstance(error, FileNotFoundError) else None
     text = " ".join(str(error).split()) if missing is None else f"{missing}: no such file or folder"
     print(f"vtm: {text or type(error).__name__}", file=sys.stderr)
-    usage = isinstance(error, ExtractError | ValueError) and not isinstance(error, EncodeError | EngineError)
+    usage = isinstance(error, ExtractError | ValueError) and not isinstance(
+        error, EncodeError | EngineError | StoreError
+    )
     return FAILED if missing is None and not usage else USAGE
 
 

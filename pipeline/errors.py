@@ -6,7 +6,8 @@
     ├── RunFolderError               the output folder cannot be used for this     exit code 2
     ├── DecodeError                  one video, or a range of it, cannot be read   recorded, exit code 3
     ├── EncodeError                  the encoder cannot take one clip              recorded, exit code 3
-    └── EngineError                  the run cannot go on; what is committed stays exit code 1
+    ├── StoreError                   the run folder cannot be written               exit code 1
+    └── EngineError                  the run cannot go on; what is committed stays  exit code 1
 
 DecodeError and EncodeError are data: the engine records them as failed ranges and goes on.
 """
@@ -37,6 +38,10 @@ class RunFolderError(ExtractError):
 
 class EncodeError(ExtractError):
     """The encoder failed on frames that were decoded well."""
+
+
+class StoreError(ExtractError):
+    """The run folder cannot be written, although it was tried for a while."""
 
 
 class EngineError(ExtractError):

@@ -63,11 +63,13 @@ def drive(scheduler: Scheduler, executor: Executor, desk: DriversDesk) -> str | 
             if time.monotonic() - ticked_s >= TICK_S:
                 ticked_s = time.monotonic()
                 happened.append(m.Tick())
+                executor.observe(scheduler.in_flight())
                 desk.flush_plan_in_time()
             while happened:
                 item = happened.popleft()
                 if isinstance(item, RECORDS):
                     desk.record(cast(Record, item))
+                    executor.observe(cast(Record, item))
                     continue
                 event = cast(m.Event, item)
                 if isinstance(event, m.WorkerReady):
@@ -77,6 +79,8 @@ def drive(scheduler: Scheduler, executor: Executor, desk: DriversDesk) -> str | 
                 for command in scheduler.handle(event, time.monotonic()):
                     if isinstance(command, DESK_COMMANDS):
                         desk.handle(cast(m.DeskCommand, command))
+                        if isinstance(command, m.ReportFailure):
+                            executor.observe(command.failed)
                         continue
                     if isinstance(command, m.WriteShard):
                         # A committed shard must be found in the plan.

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from pipeline.engine.job import Record
-from pipeline.engine.messages import Event, WorkCommand
+from pipeline.engine.messages import Event, InFlight, WorkCommand
+from pipeline.values import FailedRange
+
+Observed: TypeAlias = Record | FailedRange | InFlight
 
 
 class Executor(Protocol):
@@ -23,6 +26,9 @@ class Executor(Protocol):
 
     def wait(self, timeout_s: float) -> list[Event | Record]:
         """What has happened, in its order; after `timeout_s` at the latest."""
+
+    def observe(self, item: Observed) -> None:
+        """Count what happens, where somebody collects such counts."""
 
     def close(self) -> None:
         """Stop every worker and let go of everything."""

@@ -13,9 +13,10 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias
 
 from pipeline.engine import messages as m
+from pipeline.engine.executor import Observed
 from pipeline.engine.job import Job, Record
 from pipeline.engine.workers import Decoded, DecodeWorker, Encoded, EncodeWorker, WriteWorker, problem_of
-from pipeline.errors import SettingsError
+from pipeline.errors import SettingsError, StoreError
 from pipeline.plan.units import Clip
 
 NODE = "this machine"
@@ -81,6 +82,9 @@ class InlineExecutor:
         else:
             self._seats[command.worker].calls.put(command)
 
+    def observe(self, item: Observed) -> None:
+        """Nobody collects counts here."""
+
     def close(self) -> None:
         """Stop the threads; one that is in the middle of a call ends after it."""
         for number in list(self._seats):
@@ -130,6 +134,8 @@ class InlineExecutor:
         try:
             for item in self._results(number, worker, call):
                 tell(item)
+        except StoreError as error:
+            tell(m.RunFailed(str(error)))
         except Exception as error:
             problem = problem_of(error)
             tell(m.CallFailed(number, subject_of(call), problem.failure, problem.message))

@@ -91,6 +91,8 @@ class ClipDone:
     damaged_frames: int
     decode: StageTime
     encode: StageTime
+    tokens: int = 0
+    """M of the clip."""
     patches: int = 0
     """N of the clip."""
     encoded_patches: int | None = None

@@ -156,6 +156,13 @@ class InputLost:
 
 
 @dataclass(frozen=True, slots=True)
+class RunFailed:
+    """A worker found that the run cannot go on: the run folder cannot be written."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time has passed."""
 
@@ -183,6 +190,7 @@ Event: TypeAlias = (
     | ShardWritten
     | CallFailed
     | InputLost
+    | RunFailed
     | Tick
     | Stop
 )
@@ -316,3 +324,12 @@ WorkCommand: TypeAlias = StartWorker | KillWorker | AskProgress | Scan | DecodeC
 DeskCommand: TypeAlias = FindInputs | AppendPlan | ReportCopy | ReportFailure | Say | Finish
 """What the driver does itself."""
 Command: TypeAlias = WorkCommand | DeskCommand
+
+
+@dataclass(frozen=True, slots=True)
+class InFlight:
+    """What is between the stages at one moment."""
+
+    frames_bytes: int
+    token_bytes: int
+    workers: dict[WorkerKind, int]

@@ -14,7 +14,7 @@ import ray
 
 from pipeline.engine.job import ClipDone, Job, Problem, ShardCommitted
 from pipeline.engine.workers import Decoded, DecodeWorker, Encoded, EncodeWorker, WriteWorker, hear, problem_of
-from pipeline.errors import SettingsError
+from pipeline.errors import SettingsError, StoreError
 from pipeline.plan.units import Clip, Unit
 from pipeline.values import FailedRange, Input, PlannedVideo
 
@@ -31,6 +31,8 @@ class Answer:
     problem: Problem | None = None
     refusal: str | None = None
     """Why the worker cannot work here at all."""
+    failure: str | None = None
+    """Why the run cannot go on."""
     notes: tuple[str, ...] = ()
     """What the worker logged meanwhile."""
     num_bytes: int = 0
@@ -93,6 +95,8 @@ class DecodeActor(_Actor):
         """Scan one video."""
         try:
             video: PlannedVideo = self.worker.scan(source)
+        except StoreError as error:
+            return Answer(failure=str(error))
         except Exception as error:
             return self.failed(error)
         return Answer(value=video, notes=self.notebook.take())

@@ -25,8 +25,10 @@ from ray.exceptions import (
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.engine import messages as m
+from pipeline.engine.executor import Observed
 from pipeline.engine.job import Job, Note, Record
 from pipeline.engine.ray_actors import Answer, DecodeActor, EncodeActor, WriteActor
+from pipeline.engine.ray_metrics import Metrics
 from pipeline.errors import FailureClass
 from pipeline.plan.units import Clip
 from pipeline.values import Input
@@ -58,6 +60,7 @@ class RayExecutor:
         self._tokens: dict[Clip, Any] = {}
         self._nodes: dict[str, m.NodeUp] = {}
         self._looked_s = -LOOK_EVERY_S
+        self._metrics = Metrics()
 
     @property
     def num_cores(self) -> int:
@@ -87,6 +90,10 @@ class RayExecutor:
             self._tokens.pop(command.clip, None)
         elif command.worker in self._hands:
             self._call(command, self._hands[command.worker])
+
+    def observe(self, item: Observed) -> None:
+        """Count it in Ray's metrics."""
+        self._metrics.observe(item)
 
     def close(self) -> None:
         """End every actor."""
@@ -173,6 +180,8 @@ class RayExecutor:
         if error is not None:
             return list(self._failed(number, error, subject))
         answer = future.result()
+        if isinstance(answer, Answer) and answer.failure is not None:
+            return [m.RunFailed(answer.failure)]
         notes = answer.notes if isinstance(answer, Answer) else ()
         return [*(Note(f"{self._name(number)}: {line}") for line in notes), *then(answer)]
 

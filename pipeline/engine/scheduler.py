@@ -18,7 +18,7 @@ from pipeline.engine.intake import Intake, ShardPacker
 from pipeline.engine.ledger import Ledger
 from pipeline.engine.messages import Command
 from pipeline.engine.policy import DRAIN_S, NODE_LOSS_S, PAUSE_S, Policy
-from pipeline.engine.staff import Staff, Worker
+from pipeline.engine.staff import KINDS, Staff, Worker
 from pipeline.engine.writing import Writing
 from pipeline.errors import FailureClass
 from pipeline.plan.clips import clip_span_ns
@@ -72,6 +72,7 @@ class Scheduler:
             m.ShardWritten: self._shard_written,
             m.CallFailed: self._call_failed,
             m.InputLost: self._input_lost,
+            m.RunFailed: self._run_failed,
             m.Tick: self._tick,
             m.Stop: self._stop,
         }
@@ -80,6 +81,12 @@ class Scheduler:
         """What a worker is; None where it is gone."""
         worker = self.staff.workers.get(number)
         return None if worker is None else worker.kind
+
+    def in_flight(self) -> m.InFlight:
+        """What is between the stages now."""
+        frames_bytes = sum(node.frames_bytes for node in self.staff.nodes.values())
+        workers = {kind: self.staff.count(kind) for kind in KINDS}
+        return m.InFlight(frames_bytes, self.ledger.token_bytes, workers)
 
     def handle(self, event: m.Event, now_s: float) -> list[Command]:
         """Take in one event.
@@ -434,6 +441,9 @@ class Scheduler:
                 f"no node can hold a worker that {kind}s{wants}: there are {len(self.staff.nodes)} nodes, {gpus} GPUs",
                 is_usage=not self._had_all_kinds,
             )
+
+    def _run_failed(self, event: m.RunFailed) -> None:
+        self._finish(event.message)
 
     def _stop(self, event: m.Stop) -> None:
         if self._drains_until_s is not None:

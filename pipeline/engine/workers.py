@@ -10,12 +10,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.engine.job import ClipDone, Job, Problem, ShardCommitted, StageTime, Stopwatch, code_sha256
-from pipeline.errors import DecodeError, EncodeError, SettingsError
+from pipeline.errors import DecodeError, EncodeError, SettingsError, StoreError
 from pipeline.plan.index_file import has_index, read_index, write_index
 from pipeline.plan.units import Clip, Unit
 from pipeline.plan.videos import plan_video
-from pipeline.progress import Steps, count_in
+from pipeline.progress import Steps, count_in, made_progress
 from pipeline.values import DecodedClip, FailedRange, Input, PlannedVideo, TokenSet
+
+log = logging.getLogger(__name__)
+STORE_PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,7 @@ class DecodeWorker:
 
         Raises:
             DecodeError: it cannot be read.
+            StoreError: the run folder cannot be written.
         """
         from pipeline.decode import scan_video
         from pipeline.sources import identify
@@ -95,7 +99,7 @@ class DecodeWorker:
                 info = replace(read_index(out, found.video_id, source.uri), source=found)
             else:
                 info = scan_video(found)
-                write_index(out, info)
+                patiently(lambda: write_index(out, info))
             return plan_video(info, fps=recipe.fps, clip_frames=recipe.clip_frames)
 
     def decode(self, clip: Clip, uri: str, unit: Unit) -> Decoded:
@@ -200,6 +204,7 @@ class EncodeWorker:
             damaged_frames=tokens.damaged_frames,
             decode=decoded.time,
             encode=watch.lap(),
+            tokens=len(tokens.sizes),
             patches=len(tokens.group),
             encoded_patches=tokens.encoded_patches,
         )
@@ -245,6 +250,23 @@ class WriteWorker:
 
     def close(self) -> None:
         """Nothing is held open."""
+
+
+def patiently(write: Callable[[], None]) -> None:
+    """Write to the run folder, again while somebody may make room there.
+
+    Raises:
+        StoreError: it stays impossible.
+    """
+    for pause_s in (*STORE_PAUSES_S, None):
+        try:
+            return write()
+        except OSError as error:
+            if pause_s is None:
+                raise StoreError(f"the run folder cannot be written: {error}") from error
+            log.warning("the run folder cannot be written: %s; trying again in %.0f s", error, pause_s)
+            made_progress()
+            time.sleep(pause_s)
 
 
 def check_code(job: Job) -> None:
