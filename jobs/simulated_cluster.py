@@ -73,17 +73,17 @@ class SimulatedCluster:
     now_s: float = 0.0
     stages: dict[str, Stage] = field(default_factory=lambda: {kind: Stage() for kind in ("decode", "encode", "write")})
     warm_s: float | None = None
-    """When the first video was planned, and all workers were ready."""
+    """When all workers were ready."""
     starting: int = 0
     kills: int = 0
     clips_written: int = 0
-    is_all_given: bool = False
-    given_s: float = 0.0
-    """When the last clip was given to a decoder."""
+    is_all_begun: bool = False
+    all_begun_s: float = 0.0
+    """When the last video was begun: from then on there is not enough to do for all."""
     _events: list[tuple[float, int, m.Event]] = field(default_factory=list)
     _count: int = 0
     _found: int = 0
-    _decoded: int = 0
+    _begun: int = 0
     _free_s: dict[int, float] = field(default_factory=dict)
     _kind: dict[int, str] = field(default_factory=dict)
 
@@ -107,9 +107,9 @@ class SimulatedCluster:
         """Carry a command out."""
         match command:
             case m.DecodeClip(worker=number, clip=clip):
-                self._decoded += 1
-                if self._decoded == self.corpus.videos * self.corpus.clips:
-                    self.is_all_given, self.given_s = True, self.now_s
+                self._begun += clip.index == 0
+                if self._begun == self.corpus.videos and not self.is_all_begun:
+                    self.is_all_begun, self.all_begun_s = True, self.now_s
                 self._work(number, self.seconds.decode, m.ClipDecoded(number, clip, self.corpus.clip_bytes))
             case m.EncodeClip(worker=number, clip=clip):
                 self._work(number, self.seconds.encode, m.ClipEncoded(number, clip, self.corpus.token_bytes))
@@ -148,7 +148,7 @@ class SimulatedCluster:
     def _work(self, number: int, mean_s: float, answer: m.Event) -> None:
         duration_s = self._draw(mean_s)
         self._free_s[number] = max(self._free_s[number], self.now_s + LATENCY_S) + duration_s
-        if not self.is_all_given:
+        if not self.is_all_begun:
             self.stages[self._kind[number]].busy_s += duration_s
         self.at(self._free_s[number] + LATENCY_S, answer)
 
