@@ -43,6 +43,7 @@ class Watch:
         """Begun and lost: how many units were begun since."""
         self._shard_of: dict[Clip, str] = {}
         self._started: set[str] = set()
+        self._written: set[str] = set()
         self._failed_on: dict[Clip, int] = {}
         self.failed: set[Clip] = set()
         self._found = 0
@@ -86,7 +87,8 @@ class Watch:
                 self._tokens[event.clip] = event.num_bytes
                 self._cluster.objects[event.clip] = self._cluster.workers[event.worker].node
         elif isinstance(event, m.ShardWritten):
-            self._answer(event.worker, event.shard_id)
+            if self._answer(event.worker, event.shard_id):
+                self._written.add(event.shard_id)
         elif isinstance(event, m.CallFailed) and (known := self._answer(event.worker, event.subject)):
             self._note_failure(event.worker, known, event.subject)
         elif isinstance(event, m.InputLost):
@@ -215,7 +217,7 @@ class Watch:
         self._frames.pop(clip, None)
         self._tokens.pop(clip, None)
         self._cluster.objects.pop(clip, None)
-        if clip not in self.failed and self._shard_of[clip] not in self._cluster.stored.shards:
+        if clip not in self.failed and self._shard_of[clip] not in self._written:
             self._unbegun.add(clip)
             self._again[clip] = 0
 
@@ -236,7 +238,7 @@ class Watch:
         is_final = failed.failure not in WORTH_RETRYING
         check(times >= MAX_ATTEMPTS or is_final, f"given up after {times} attempts: {failed}")
         named = max(1, [source.uri for source in scenario.inputs].count(failed.uri))
-        check(times <= (MAX_ATTEMPTS + 3) * named, f"given up only after {times} attempts: {failed}")
+        check(times <= (MAX_ATTEMPTS + 6) * named, f"given up only after {times} attempts: {failed}")
         for clip in subjects:
             check(clip not in self.failed, f"{clip} failed twice")
             self.failed.add(clip)
