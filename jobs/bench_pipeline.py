@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.options import add_recipe_options, settings_of
+from jobs.progress import Silence
 from pipeline.settings import Execution, Recipe
 
 
@@ -24,20 +25,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gpus", type=int, help="GPUs to encode on")
     add_recipe_options(parser)
     parser.set_defaults(config=None)
-
-
-class _Silence:
-    def note(self, text: str) -> None:
-        """Nothing."""
-
-    def planned(self, video_ns: int) -> None:
-        """Nothing."""
-
-    def record(self, record: object) -> None:
-        """Nothing."""
-
-    def failed(self, failed: object) -> None:
-        """Nothing."""
 
 
 def run(options: argparse.Namespace) -> int:
@@ -95,7 +82,7 @@ def _extraction(video: str, recipe: Recipe, execution: Execution) -> dict[str, A
     from pipeline.run import extract
 
     with tempfile.TemporaryDirectory() as folder:
-        tally = extract([video], Path(folder) / "out", recipe, execution, _Silence()).tally
+        tally = extract([video], Path(folder) / "out", recipe, execution, Silence()).tally
     return {
         "name": f"vtm, {execution.engine}",
         "wall_s": tally.wall_s,

@@ -57,9 +57,8 @@ def _report(error: Exception) -> int:
     missing = error.filename if isinstance(error, FileNotFoundError) else None
     text = " ".join(str(error).split()) if missing is None else f"{missing}: no such file or folder"
     print(f"vtm: {text or type(error).__name__}", file=sys.stderr)
-    usage = isinstance(error, ExtractError | ValueError) and not isinstance(
-        error, EncodeError | EngineError | StoreError
-    )
+    is_accident = isinstance(error, EncodeError | EngineError | StoreError)
+    usage = isinstance(error, ExtractError | ValueError) and not is_accident
     return FAILED if missing is None and not usage else USAGE
 
 

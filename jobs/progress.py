@@ -82,3 +82,19 @@ class Progress:
                 file=sys.stderr,
                 flush=True,
             )
+
+
+class Silence:
+    """A listener that shows nothing."""
+
+    def note(self, text: str) -> None:
+        """Not shown."""
+
+    def planned(self, video_ns: int) -> None:
+        """Not shown."""
+
+    def record(self, record: Record) -> None:
+        """Not shown."""
+
+    def failed(self, failed: FailedRange) -> None:
+        """Not shown."""

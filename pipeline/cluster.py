@@ -12,6 +12,7 @@ from pipeline.devices import Device, this_device
 from pipeline.engine.executor import Executor
 from pipeline.engine.job import Job
 from pipeline.engine.placement import Asked
+from pipeline.engine.workers import REAL, WorkerTypes
 from pipeline.errors import SettingsError
 from pipeline.settings import Execution
 
@@ -22,7 +23,7 @@ class Cluster(Protocol):
     device: Device
     asked: Asked
 
-    def executor(self, job: Job) -> Executor:
+    def executor(self, job: Job, types: WorkerTypes = REAL) -> Executor:
         """What carries a run out here."""
 
 
@@ -60,8 +61,8 @@ class InlineCluster:
         self.device = this_device("cuda" if on_gpu else "cpu")
         self.asked = Asked(decoders=execution.workers, gpus=1 if on_gpu else 0)
 
-    def executor(self, job: Job) -> Executor:
+    def executor(self, job: Job, types: WorkerTypes = REAL) -> Executor:
         """Threads."""
         from pipeline.engine.inline_executor import InlineExecutor
 
-        return InlineExecutor(job)
+        return InlineExecutor(job, types)

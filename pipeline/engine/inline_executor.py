@@ -15,7 +15,16 @@ from typing import Any, TypeAlias
 from pipeline.engine import messages as m
 from pipeline.engine.executor import Observed
 from pipeline.engine.job import Job, Record
-from pipeline.engine.workers import Decoded, DecodeWorker, Encoded, EncodeWorker, WriteWorker, problem_of
+from pipeline.engine.workers import (
+    REAL,
+    Decoded,
+    DecodeWorker,
+    Encoded,
+    EncodeWorker,
+    WorkerTypes,
+    WriteWorker,
+    problem_of,
+)
 from pipeline.errors import SettingsError, StoreError
 from pipeline.plan.units import Clip
 
@@ -40,8 +49,8 @@ class _Seat:
 class InlineExecutor:
     """Everything in one process."""
 
-    def __init__(self, job: Job) -> None:
-        self._job = job
+    def __init__(self, job: Job, types: WorkerTypes = REAL) -> None:
+        self._job, self._types = job, types
         self.num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self._happened: SimpleQueue[m.Event | Record] = SimpleQueue()
         self._seats: dict[int, _Seat] = {}
@@ -120,10 +129,10 @@ class InlineExecutor:
     def _make(self, kind: m.WorkerKind) -> AnyWorker:
         if kind == "decode":
             self._decode_clocks.add(time.pthread_getcpuclockid(threading.get_ident()))
-            return DecodeWorker(self._job, time.thread_time)
+            return self._types.decode(self._job, time.thread_time)
         if kind == "encode":
-            return EncodeWorker(self._job, self._encoding_cpu_s)
-        return WriteWorker(self._job, time.thread_time)
+            return self._types.encode(self._job, self._encoding_cpu_s)
+        return self._types.write(self._job, time.thread_time)
 
     def _encoding_cpu_s(self) -> float:
         """CPU seconds of this process but for its decoders': the encoder has threads of its own."""

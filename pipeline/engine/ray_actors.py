@@ -13,7 +13,16 @@ from typing import Any, TypeVar
 import ray
 
 from pipeline.engine.job import ClipDone, Job, Problem, ShardCommitted
-from pipeline.engine.workers import Decoded, DecodeWorker, Encoded, EncodeWorker, WriteWorker, hear, problem_of
+from pipeline.engine.workers import (
+    Decoded,
+    DecodeWorker,
+    Encoded,
+    EncodeWorker,
+    WorkerTypes,
+    WriteWorker,
+    hear,
+    problem_of,
+)
 from pipeline.errors import SettingsError, StoreError
 from pipeline.plan.units import Clip, Unit
 from pipeline.values import FailedRange, Input, PlannedVideo
@@ -86,9 +95,9 @@ class _Actor:
 class DecodeActor(_Actor):
     """Scans videos and decodes clips."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, types: WorkerTypes) -> None:
         super().__init__()
-        self.worker: DecodeWorker = DecodeWorker(job)
+        self.worker: DecodeWorker = types.decode(job)
         _limit_memory(job.execution.decode_memory_mb)
 
     def scan(self, source: Input) -> Answer:
@@ -115,13 +124,13 @@ class DecodeActor(_Actor):
 class EncodeActor(_Actor):
     """Holds the encoder."""
 
-    def __init__(self, job: Job, num_threads: int) -> None:
+    def __init__(self, job: Job, types: WorkerTypes, num_threads: int) -> None:
         super().__init__()
         import torch
 
         # Ray sets OMP_NUM_THREADS from num_cpus, which is 0 for an actor that shares the cores.
         torch.set_num_threads(num_threads)
-        self.worker: EncodeWorker = EncodeWorker(job)
+        self.worker: EncodeWorker = types.encode(job)
 
     @ray.method(num_returns=2)
     def encode(self, decoded: Decoded, uri: str) -> tuple[Answer, Encoded | None]:
@@ -143,9 +152,9 @@ class EncodeActor(_Actor):
 class WriteActor(_Actor):
     """Writes and commits shards."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, types: WorkerTypes) -> None:
         super().__init__()
-        self.worker: WriteWorker = WriteWorker(job)
+        self.worker: WriteWorker = types.write(job)
 
     def write(self, shard_id: str, failures: Sequence[FailedRange], *clips: Encoded) -> Answer:
         """Write one shard of clips in plan order."""

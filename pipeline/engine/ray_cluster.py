@@ -18,6 +18,7 @@ from pipeline.engine.job import Job
 from pipeline.engine.messages import NodeUp
 from pipeline.engine.placement import Asked, Room, gpu_slots
 from pipeline.engine.ray_executor import RayExecutor, living_nodes
+from pipeline.engine.workers import REAL, WorkerTypes
 from pipeline.errors import SettingsError
 from pipeline.settings import Execution
 
@@ -55,9 +56,9 @@ class RayCluster:
             self.close()
             raise
 
-    def executor(self, job: Job) -> Executor:
+    def executor(self, job: Job, types: WorkerTypes = REAL) -> Executor:
         """Actors."""
-        return RayExecutor(job)
+        return RayExecutor(job, types)
 
     def close(self) -> None:
         """Disconnect, and end Ray where it was started here."""

@@ -29,6 +29,7 @@ from pipeline.engine.executor import Observed
 from pipeline.engine.job import Job, Note, Record
 from pipeline.engine.ray_actors import Answer, DecodeActor, EncodeActor, WriteActor
 from pipeline.engine.ray_metrics import Metrics
+from pipeline.engine.workers import REAL, WorkerTypes
 from pipeline.errors import FailureClass
 from pipeline.plan.units import Clip
 from pipeline.values import Input
@@ -52,8 +53,8 @@ class _Hand:
 class RayExecutor:
     """Actors on the nodes of a cluster that is connected."""
 
-    def __init__(self, job: Job) -> None:
-        self._job = ray.put(job)
+    def __init__(self, job: Job, types: WorkerTypes = REAL) -> None:
+        self._job, self._types = ray.put(job), types
         self._happened: SimpleQueue[Callable[[], list[m.Event | Record]]] = SimpleQueue()
         self._hands: dict[int, _Hand] = {}
         self._frames: dict[Clip, Any] = {}
@@ -130,13 +131,13 @@ class RayExecutor:
             "scheduling_strategy": NodeAffinitySchedulingStrategy(command.node, soft=False),
         }
         if command.kind == "decode":
-            actor = DecodeActor.options(**options).remote(self._job)
+            actor = DecodeActor.options(**options).remote(self._job, self._types)
         elif command.kind == "encode":
             node = self._nodes[command.node]
             threads = max(1, int(node.cores if not command.gpus else node.cores * command.gpus / max(1, node.gpus)))
-            actor = EncodeActor.options(**options).remote(self._job, threads)
+            actor = EncodeActor.options(**options).remote(self._job, self._types, threads)
         else:
-            actor = WriteActor.options(**options).remote(self._job)
+            actor = WriteActor.options(**options).remote(self._job, self._types)
         self._hands[command.worker] = _Hand(actor, command.kind, command.node)
         self._expect(actor.start.remote(), command.worker, partial(self._started, command.worker))
         self._expect(actor.watch.remote(), command.worker, lambda answer: [])

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline.engine.job import ClipDone, Job, Problem, ShardCommitted, StageTime, Stopwatch, code_sha256
 from pipeline.errors import DecodeError, EncodeError, SettingsError, StoreError
@@ -250,6 +250,18 @@ class WriteWorker:
 
     def close(self) -> None:
         """Nothing is held open."""
+
+
+class WorkerTypes(NamedTuple):
+    """What each kind of worker is made of."""
+
+    decode: type[DecodeWorker] = DecodeWorker
+    encode: type[EncodeWorker] = EncodeWorker
+    write: type[WriteWorker] = WriteWorker
+
+
+REAL = WorkerTypes()
+"""What a run is made by; a benchmark may have others."""
 
 
 def patiently(write: Callable[[], None]) -> None:
