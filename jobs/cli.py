@@ -17,6 +17,7 @@ COMMANDS = {
     "plan": "say what a run would do, from headers alone",
     "verify": "prove that a run folder is complete and sound",
     "inspect": "summarise a run folder",
+    "replay": "decode and encode one clip of a run again, to look into a failure",
     "report": "make a page that shows what was merged",
     "train": "train learnable merging on token caches",
     "eval": "evaluate a trained network",

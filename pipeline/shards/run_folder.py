@@ -13,10 +13,11 @@ from typing import Any
 from pipeline.errors import RunFolderError
 from pipeline.plan.settled import Grid, Settled, settle
 from pipeline.plan.table import Plan, read_plan
+from pipeline.plan.units import Clip
 from pipeline.shards.manifest import is_whole, read_manifests
 from pipeline.shards.publish import publish, sweep
-from pipeline.shards.tables import FAILURES, VIDEOS, failure_row, write_table
-from pipeline.values import PlannedVideo, ShardManifest
+from pipeline.shards.tables import FAILURE_RECORDS, VIDEOS, failure_row, write_table
+from pipeline.values import FailedRange, PlannedVideo, ShardManifest
 
 RUN_FILE = "run.json"
 
@@ -100,9 +101,22 @@ def unfinished(out: Path, plan: Plan, manifests: dict[str, ShardManifest], forma
 def write_records(out: Path) -> RunState:
     """Write videos.parquet and failures.parquet from what is committed; both can be made again at any time."""
     state = read_state(out)
-    write_table(out / "failures.parquet", [failure_row(failed) for failed in state.settled.failures], FAILURES)
+    write_table(out / "failures.parquet", failure_rows(out, state), FAILURE_RECORDS)
     write_table(out / "videos.parquet", video_rows(state), VIDEOS)
     return state
+
+
+def failure_rows(out: Path, state: RunState) -> list[dict[str, Any]]:
+    """The rows of failures.parquet."""
+    return [failure_row(failed) | {"replay": replay_command(out, failed, state)} for failed in state.settled.failures]
+
+
+def replay_command(out: Path, failed: FailedRange, state: RunState) -> str:
+    """The command that does again what a failure is recorded for."""
+    if failed.stage not in ("decode", "encode"):
+        return f"vtm replay {out} {failed.video_id}"
+    clip = grid_of(state.run).clips_in(state.plan.videos[failed.video_id], failed)[0]
+    return f"vtm replay {out} {Clip(failed.video_id, clip).clip_id}"
 
 
 def video_rows(state: RunState) -> list[dict[str, Any]]:

@@ -28,6 +28,9 @@ FAILURES = pa.schema(
     ]
 )
 
+FAILURE_RECORDS = pa.schema([*FAILURES, ("replay", pa.string())])
+"""failures.parquet: each row with the command that does again what failed."""
+
 FACTS = [
     ("video_id", pa.string()),
     ("uri", pa.string()),
