@@ -88,15 +88,31 @@ class RayCluster:
         if [node.node for node in encoding] == [here]:
             return this_device(kind)
         share = execution.gpu_share if self._reserves else 0.0
-        asked = [_probe(node.node, share).remote(kind) for node in encoding]
-        try:
-            return agree(ray.get(asked, timeout=PROBE_S))
-        except RayError as error:
-            cause = getattr(error, "cause", None)
-            if isinstance(cause, SettingsError):
-                raise cause from None
-            text = str(error).strip().splitlines()[0]
-            raise SettingsError(f"the nodes that would encode cannot be asked for their device: {text}") from error
+        asked = {node.node: _probe(node.node, share).remote(kind) for node in encoding}
+        answers = [_answer(node, ref) for node, ref in asked.items()]
+        found = [device for device in answers if device is not None]
+        if not found:
+            raise SettingsError("not one node of the cluster could say what it computes on: look at `ray status`")
+        return agree(found)
+
+
+def _answer(node: str, ref: Any) -> Device | None:
+    """The device of a node; None where the node is gone meanwhile.
+
+    Raises:
+        SettingsError: the node has no such device, or cannot be asked.
+    """
+    try:
+        device: Device = ray.get(ref, timeout=PROBE_S)
+    except RayError as error:
+        cause = getattr(error, "cause", None)
+        if isinstance(cause, SettingsError):
+            raise cause from None
+        if node not in living_nodes():
+            return None
+        text = str(error).strip().splitlines()[0]
+        raise SettingsError(f"node {node} cannot be asked for its device: {text}") from error
+    return device
 
 
 def _probe(node: str, gpu_share: float) -> Any:

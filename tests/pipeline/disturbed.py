@@ -36,6 +36,7 @@ from tests.synthetic import make_video
 ROOT = Path(__file__).resolve().parents[2]
 NODE_CORES = 2
 KINDS = ("DecodeActor", "EncodeActor", "WriteActor", "node")
+WEIGHTS = (4, 3, 2, 1)
 
 
 @contextmanager
@@ -66,19 +67,21 @@ def actors(kind: str) -> list[int]:
     return found
 
 
-class Killer(threading.Thread):
-    """Kills something every so often, until it is told to stop or has killed enough."""
+class Killer:
+    """Kills something every so often while a thread is at work, until it has killed enough."""
 
     def __init__(self, cluster: Cluster, kills: int, seed: int, pause_s: float) -> None:
-        super().__init__(daemon=True)
         self._cluster, self._left, self._pause_s = cluster, kills, pause_s
         self._random = random.Random(seed)
         self.killed: Counter[str] = Counter()
-        self.stopped = threading.Event()
 
-    def run(self) -> None:
-        while self._left and not self.stopped.wait(self._random.uniform(0.5, 1.5) * self._pause_s):
-            kind = self._random.choices(KINDS, weights=(4, 3, 2, 1))[0]
+    def disturb(self, work: threading.Thread) -> None:
+        """Until the thread ends. Nodes can be added from the main thread alone, so that is where this runs."""
+        while work.is_alive():
+            work.join(self._random.uniform(0.5, 1.5) * self._pause_s)
+            if not work.is_alive() or not self._left:
+                continue
+            kind = self._random.choices(KINDS, weights=WEIGHTS)[0]
             if self._kill(kind):
                 self.killed[kind] += 1
                 self._left -= 1
@@ -133,15 +136,15 @@ def disturb_workers(encoder: Path, folder: Path, *, kills: int, seed: int, pause
     with three_nodes() as cluster:
         while left > 0:
             killer = Killer(cluster, left, seed + len(results), pause_s)
-            killer.start()
             out = folder / f"out-{len(results)}"
-            summary = run(videos, out, recipe, engine="ray", workers=None)
-            killer.stopped.set()
-            killer.join()
-            left -= sum(killer.killed.values())
-            results.append(
-                {"killed": dict(killer.killed), "exit_code": summary.exit_code, **outcome(out, folder / "unbroken")}
+            codes: list[int] = []
+            work = threading.Thread(
+                target=lambda o=out, c=codes: c.append(run(videos, o, recipe, engine="ray", workers=None).exit_code)
             )
+            work.start()
+            killer.disturb(work)
+            left -= sum(killer.killed.values())
+            results.append({"killed": dict(killer.killed), "exit_code": codes, **outcome(out, folder / "unbroken")})
             print(json.dumps(results[-1]), flush=True)
     return results
 
