@@ -73,6 +73,7 @@ def overhead(engine: str, args: argparse.Namespace) -> dict[str, Any]:
     from pipeline.engine.job import Job
     from pipeline.run import policy_of
     from pipeline.run_description import EncoderDescription
+    from pipeline.store import open_store
 
     side = args.side_px
     picture = PictureSpec(
@@ -81,7 +82,7 @@ def overhead(engine: str, args: argparse.Namespace) -> dict[str, Any]:
     execution = build(Execution, {"engine": engine, "gpus": 0})
     with tempfile.TemporaryDirectory() as folder, open_cluster(execution) as cluster:
         job = Job(
-            out=Path(folder),
+            out=open_store(folder),
             run={},
             recipe=Recipe(clip_frames=CLIP_FRAMES),
             execution=execution,
@@ -92,7 +93,7 @@ def overhead(engine: str, args: argparse.Namespace) -> dict[str, Any]:
             code_sha256="",
         )
         inputs = [Input(uri=f"video-{number}-1") for number in range(args.clips)]
-        desk = Desk(Path(folder), inputs, [], {}, (), Silence(), time.perf_counter())
+        desk = Desk(open_store(folder), inputs, [], {}, (), (), Silence(), time.perf_counter())
         executor = cluster.executor(job, NULL)
         try:
             drive_run(Scheduler(policy_of(job, cluster.asked)), executor, desk)

@@ -147,5 +147,5 @@ def unlabelled_clips(caches: Sequence[TokenCache], *, held_out: bool) -> ClipSou
 
 def _clips(caches: Sequence[TokenCache]) -> Iterator[tuple[int, str, str, str, Grid]]:
     for index, cache in enumerate(caches):
-        for clip in cache:
+        for clip in cache.facts():
             yield index, clip.clip_id, clip.video_id, clip.uri, clip.grid_thw

@@ -14,7 +14,9 @@ from pipeline.errors import SettingsError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Inputs, output and every setting."""
     parser.add_argument("inputs", nargs="*", metavar="INPUT", help="file, folder, glob, list file or address")
-    parser.add_argument("--out", metavar="DIR", help="run folder; one that holds the same run is resumed")
+    parser.add_argument(
+        "--out", metavar="DIR", help="run folder, or s3://bucket/prefix; one that holds the same run is resumed"
+    )
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
     add_recipe_options(parser)
     add_execution_options(parser)
@@ -25,8 +27,6 @@ def run(options: argparse.Namespace) -> int:
     inputs, out, recipe, execution = settings_of(options)
     if out is None:
         raise SettingsError("--out DIR is missing: name the folder for plan, shards and records")
-    if "://" in str(options.out or out):
-        raise SettingsError(f"--out {options.out or out} must be a folder that every worker sees, not an address")
     if not inputs:
         raise SettingsError("no input was given: name a video, a folder, a glob, a list file or an address")
     # After the checks, because this imports torch.

@@ -5,15 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from jobs.table import print_table
+from pipeline.store import Where
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The folder."""
-    parser.add_argument("out", metavar="DIR", type=Path, help="run folder")
+    parser.add_argument("out", metavar="DIR", help="run folder, or the address of one")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -80,7 +80,7 @@ def _size_text(run_facts: dict[str, Any]) -> str:
     return f"{run_facts['deciding']['keep']:g} of the tokens kept"
 
 
-def inspect(out: Path) -> dict[str, Any]:
+def inspect(out: Where) -> dict[str, Any]:
     """Everything the command shows, as data.
 
     Raises:

@@ -64,8 +64,8 @@ def add_execution_options(parser: argparse.ArgumentParser) -> None:
     add("--config", metavar="FILE.toml", help="read settings from a recipe; options given here win")
 
 
-def settings_of(options: argparse.Namespace) -> tuple[list[str], Path | None, Recipe, Execution]:
-    """Inputs, output folder, recipe and execution, from options over a recipe file over defaults.
+def settings_of(options: argparse.Namespace) -> tuple[list[str], str | None, Recipe, Execution]:
+    """Inputs, where the run lives, recipe and execution, from options over a recipe file over defaults.
 
     Raises:
         SettingsError: a setting is unknown or cannot be carried out.
@@ -81,6 +81,6 @@ def settings_of(options: argparse.Namespace) -> tuple[list[str], Path | None, Re
     out = values.get("out")
     try:
         inputs = list(options.inputs) or [str(text) for text in values.get("inputs", [])]
-        return inputs, Path(out) if out else None, build(Recipe, values), build(Execution, values)
+        return inputs, str(out) if out else None, build(Recipe, values), build(Execution, values)
     except TypeError as error:
         raise SettingsError(f"a setting has the wrong kind of value: {error}") from error

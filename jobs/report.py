@@ -8,7 +8,7 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The folder, and how much to show."""
-    parser.add_argument("out", metavar="DIR", type=Path, help="run folder")
+    parser.add_argument("out", metavar="DIR", help="run folder, or the address of one")
     parser.add_argument("--clips", type=int, default=4, metavar="N", help="clips to show, spread over the run (4)")
     parser.add_argument("--frames", type=int, default=6, metavar="N", help="frames to show of each (6)")
     parser.add_argument("--page", type=Path, metavar="FILE", help="where to write (DIR/report.html)")
@@ -19,13 +19,16 @@ def run(options: argparse.Namespace) -> int:
     from jobs.inspect import inspect
     from jobs.report_page import render
     from pipeline.preview import clip_facts, preview_clips
-    from pipeline.shards.publish import publish
+    from pipeline.store import open_store
 
     facts = inspect(options.out)
     previews = list(preview_clips(options.out, options.clips, options.frames))
     page = render(facts, clip_facts(options.out), previews)
-    target = options.page or options.out / "report.html"
-    with publish(target) as stream:
-        stream.write(page.encode())
+    if options.page is None:
+        target = f"{options.out.rstrip('/')}/report.html"
+        open_store(options.out).put("report.html", page.encode())
+    else:
+        target = str(options.page)
+        open_store(options.page.parent).put(options.page.name, page.encode())
     print(f"report: {target} ({len(page) / 1e6:.1f} MB, {len(previews)} clips shown)")
     return 0

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.preview import ClipFacts, Preview
+from pipeline.preview import Preview
+from pipeline.shards.scan import ClipFacts
 
 PAGE = Path(__file__).with_name("report.html")
 HISTOGRAM_BINS = 24

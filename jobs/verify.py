@@ -5,15 +5,23 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import asdict
-from pathlib import Path
+from dataclasses import replace
 
 MOST_PROBLEMS = 50
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The folder."""
-    parser.add_argument("out", metavar="DIR", type=Path, help="run folder")
+    parser.add_argument("out", metavar="DIR", help="run folder, or the address of one")
+    parser.add_argument(
+        "--deep",
+        type=int,
+        nargs="?",
+        const=8,
+        default=0,
+        metavar="N",
+        help="also extract N clips, spread over the run, again and compare them byte for byte (8)",
+    )
     parser.add_argument("--json", action="store_true", help="print the verdict as JSON")
 
 
@@ -22,8 +30,13 @@ def run(options: argparse.Namespace) -> int:
     from pipeline.verify import verify
 
     verdict = verify(options.out)
+    if options.deep:
+        from pipeline.deep import compare_again
+
+        verdict = replace(verdict, findings=(*verdict.findings, *compare_again(options.out, options.deep)))
     if options.json:
-        print(json.dumps(asdict(verdict) | {"sound": verdict.is_sound}, indent=1))
+        facts = {"videos": verdict.videos, "clips": verdict.clips, "failed_ranges": verdict.failed_ranges}
+        print(json.dumps(facts | {"problems": verdict.problems, "sound": verdict.is_sound}, indent=1))
         return 0 if verdict.is_sound else 1
     for problem in verdict.problems[:MOST_PROBLEMS]:
         print(problem, file=sys.stderr)

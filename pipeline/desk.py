@@ -6,7 +6,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Protocol
 
 from pipeline.engine import messages as m
@@ -15,6 +14,8 @@ from pipeline.errors import EngineError, SettingsError
 from pipeline.owed import Owed, at
 from pipeline.plan.table import PlanRow, append_rows
 from pipeline.plan.units import Unit
+from pipeline.store import Store
+from pipeline.store.lease import Lease
 from pipeline.summary import Tally
 from pipeline.values import FailedRange, Input, PlannedVideo
 
@@ -42,22 +43,24 @@ class Desk:
     """The driver's part of a run.
 
     Args:
-        out: The run folder.
+        out: Where the run lives.
         unknown: Inputs to be scanned.
         owed: Work that the plan holds already.
         located: Where the videos of the plan are today, by id.
         planned: Ids of all videos of the plan.
+        addresses: Where their contents were found, with the stamps of then.
         listener: Told of progress.
         began_s: When the run began, by the performance counter.
     """
 
     def __init__(
         self,
-        out: Path,
+        out: Store,
         unknown: Sequence[Input],
         owed: Sequence[Owed],
         located: dict[str, str],
         planned: Collection[str],
+        addresses: Collection[tuple[str, str]],
         listener: Listener,
         began_s: float,
     ) -> None:
@@ -67,7 +70,7 @@ class Desk:
         """Inputs that were named and of which nothing was heard."""
         self._is_asked = False
         self._owed = list(owed)
-        self._located, self.planned = located, planned
+        self._located, self.planned, self._addresses = located, planned, addresses
         self._asked_for = 0
         self._rows: list[PlanRow] = []
         self._flushed_s = began_s
@@ -76,6 +79,13 @@ class Desk:
         self.seen: set[str] = set(located)
         """Videos of this run's inputs."""
         self.outcome: m.Finish | None = None
+        self.stopped: str | None = None
+        """Why the run ends early, where it is not a signal."""
+        self._lease: Lease | None = None
+
+    def watch(self, lease: Lease) -> None:
+        """End the run when somebody else takes it over."""
+        self._lease = lease
 
     @property
     def has_work(self) -> bool:
@@ -120,6 +130,9 @@ class Desk:
         That there are no more inputs is said last: work of the plan whose videos were at hand nowhere begins then,
         with the addresses of old.
         """
+        if self._lease is not None and self._lease.lost_to is not None and self.stopped is None:
+            self.stopped = f"{self._lease.lost_to}, who took the run over"
+            return [m.Stop(self.stopped)]
         if not self._is_asked:
             return []
         if self._unknown:
@@ -136,7 +149,7 @@ class Desk:
     def flush_plan(self) -> None:
         """Store the rows that are not yet."""
         if self._rows:
-            append_rows(self._out / "plan", self._rows)
+            append_rows(self._out, self._rows)
             self._rows.clear()
         self._flushed_s = time.perf_counter()
 
@@ -195,10 +208,15 @@ class Desk:
         """A known video at another address: moved, or there twice."""
         video_id, source = command.video.source.video_id, command.input
         self._answered(video_id)
+        is_known = (source.uri, source.stamp) in self._addresses
+        row = replace(command.video, source=replace(command.video.source, uri=source.uri, stamp=source.stamp))
         if video_id not in self._located:
             self._located[video_id] = source.uri
-            self._rows.append(PlanRow(replace(command.video, source=replace(command.video.source, uri=source.uri))))
+            if not is_known:
+                self._rows.append(PlanRow(row))
         elif self._located[video_id] != source.uri:
+            if not is_known:
+                self._rows.append(PlanRow(row, is_copy=True))
             self._listener.note(f"{source.uri} has the same content as {self._located[video_id]}")
 
     def _answered(self, video_id: str) -> None:

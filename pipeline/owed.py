@@ -26,20 +26,19 @@ class Sorted:
 
 def sort_inputs(found: Iterable[Input | FailedRange], state: RunState, *, retry_failed: bool) -> Sorted:
     """Tell inputs that are planned from those that are not, by address, size and time of the last change."""
-    planned = {
-        (source.uri, source.stamp): video
-        for video in state.plan.videos.values()
-        if (source := video.source).stamp and not (retry_failed and _failed_whole(video))
-    }
-    unknown, located, unreadable = [], {}, []
+    unknown, unreadable = [], []
+    located: dict[str, str] = {}
     for item in found:
         if isinstance(item, FailedRange):
             if item.video_id not in state.plan.videos:
                 unreadable.append(item)
-        elif (item.uri, item.stamp) in planned:
-            located[planned[item.uri, item.stamp].source.video_id] = item.uri
-        else:
+            continue
+        video_id = state.plan.addresses.get((item.uri, item.stamp)) if item.stamp else None
+        video = None if video_id is None else state.plan.videos.get(video_id)
+        if video is None or (retry_failed and _failed_whole(video)):
             unknown.append(item)
+        else:
+            located.setdefault(video.source.video_id, item.uri)
     return Sorted(tuple(unknown), located, tuple(unreadable))
 
 

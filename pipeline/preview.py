@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,22 +13,11 @@ from pipeline.errors import DecodeError
 from pipeline.plan.clips import plan_clips
 from pipeline.plan.index_file import read_index
 from pipeline.plan.settled import Grid
-from pipeline.shards.manifest import read_manifests
-from pipeline.shards.run_folder import grid_of, read_run
-from pipeline.shards.scan import read_shard
+from pipeline.shards.cache import TokenCache
+from pipeline.shards.run_folder import grid_of
+from pipeline.shards.scan import ClipFacts
+from pipeline.store import Where
 from pipeline.values import PictureSpec, TokenSet
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClipFacts:
-    """One clip in a few numbers."""
-
-    clip_id: str
-    uri: str
-    start_ns: int
-    num_tokens: int
-    num_sources: int
-    fidelity: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -45,51 +33,34 @@ class Preview:
     """(len(shown), H, W): the token of each patch."""
 
 
-def clip_facts(out: Path) -> list[ClipFacts]:
-    """Every committed clip, in order of shard and row."""
-    return [
-        ClipFacts(
-            clip_id=clip.clip_id,
-            uri=clip.uri,
-            start_ns=clip.start_ns,
-            num_tokens=len(clip.tokens),
-            num_sources=len(clip.group),
-            fidelity=clip.fidelity,
+def clip_facts(out: Where) -> list[ClipFacts]:
+    """Every committed clip, in order of video and clip; no token is read."""
+    return list(TokenCache(out).facts())
+
+
+def preview_clips(out: Where, num_clips: int, num_frames: int) -> Iterator[Preview]:
+    """Clips spread over the run, each with frames spread over it; no others are read."""
+    cache = TokenCache(out)
+    total = len(cache)
+    wanted = np.linspace(0, total - 1, min(num_clips, total)).round().astype(int).tolist() if total else []
+    picture = PictureSpec(**cache.run["deciding"]["picture"])
+    frames_per_row = cache.run["encoder"].get("frames_per_token_row", 1)
+    grid = grid_of(cache.run)
+    for position in sorted(set(wanted)):
+        clip = cache.token_set(position)
+        count = clip.grid_thw[0]
+        rows = np.unique(np.linspace(0, count - 1, min(num_frames, count)).round().astype(int))
+        shown = (rows * frames_per_row).tolist()
+        yield Preview(
+            clip=clip,
+            shown=tuple(shown),
+            frames=_frames(out, grid, clip, shown, picture),
+            group=clip.group.astype(np.int64).reshape(clip.grid_thw)[rows],
         )
-        for clip in committed_clips(out)
-    ]
-
-
-def committed_clips(out: Path) -> Iterator[TokenSet]:
-    """All clips of a run folder, from whichever format it holds."""
-    for manifest in read_manifests(out).values():
-        for file in manifest.files[:1]:
-            yield from read_shard(out / "shards" / file.name)
-
-
-def preview_clips(out: Path, num_clips: int, num_frames: int) -> Iterator[Preview]:
-    """Clips spread over the run, each with frames spread over it."""
-    total = sum(manifest.num_clips for manifest in read_manifests(out).values())
-    wanted = set(np.linspace(0, total - 1, min(num_clips, total)).round().astype(int).tolist()) if total else set()
-    run = read_run(out)
-    picture = PictureSpec(**run["deciding"]["picture"])
-    frames_per_row = run["encoder"].get("frames_per_token_row", 1)
-    grid = grid_of(run)
-    for position, clip in enumerate(committed_clips(out)):
-        if position in wanted:
-            count = clip.grid_thw[0]
-            rows = np.unique(np.linspace(0, count - 1, min(num_frames, count)).round().astype(int))
-            shown = (rows * frames_per_row).tolist()
-            yield Preview(
-                clip=clip,
-                shown=tuple(shown),
-                frames=_frames(out, grid, clip, shown, picture),
-                group=clip.group.astype(np.int64).reshape(clip.grid_thw)[rows],
-            )
 
 
 def _frames(
-    out: Path, grid: Grid, clip: TokenSet, shown: Sequence[int], picture: PictureSpec
+    out: Where, grid: Grid, clip: TokenSet, shown: Sequence[int], picture: PictureSpec
 ) -> NDArray[np.uint8] | None:
     try:
         info = read_index(out, clip.video_id, clip.uri)

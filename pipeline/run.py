@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import time
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from pipeline.cluster import Cluster, open_cluster
 from pipeline.describe import describe_encoder, picture_json
@@ -16,24 +16,32 @@ from pipeline.engine.job import Job, code_sha256
 from pipeline.engine.placement import Asked
 from pipeline.engine.policy import Limits, Policy
 from pipeline.engine.scheduler import Scheduler
+from pipeline.errors import StoreError
 from pipeline.owed import owed_work, sort_inputs
+from pipeline.plan.inputs import read_inputs, store_inputs
 from pipeline.plan.table import PlanRow, append_rows
+from pipeline.recorder import recording
 from pipeline.run_description import RunDescription
 from pipeline.settings import Execution, Recipe
+from pipeline.shards.manifest import shard_sizes
+from pipeline.shards.mend import copy_formats
 from pipeline.shards.run_folder import open_run, read_state, unfinished, write_records
-from pipeline.sources import find_inputs
+from pipeline.sources import find_named
+from pipeline.store import Store, Where, open_store
+from pipeline.store.lease import Lease, leased
 from pipeline.summary import RunSummary
-from pipeline.values import FailedRange, Input, PlannedVideo, VideoSource
+from pipeline.values import FailedRange, Input, Named, PlannedVideo, VideoSource
 
 RECORDED_PACKAGES = ("vtm-pipeline", "av", "numpy", "pyarrow", "torch", "webdataset")
 
 
-def extract(inputs: Sequence[str], out: Path, recipe: Recipe, execution: Execution, listener: Listener) -> RunSummary:
+def extract(inputs: Sequence[str], out: Where, recipe: Recipe, execution: Execution, listener: Listener) -> RunSummary:
     """Extract every video that the inputs name into a run folder.
 
     Args:
         inputs: Files, folders, globs, list files, addresses.
-        out: The run folder; a new one, or one with the same fingerprint.
+        out: Where the run lives: a folder, or a prefix of an object store; a new one, or one with the same
+            fingerprint.
         recipe: What decides the bytes.
         execution: How to go about it.
         listener: Told of progress.
@@ -43,18 +51,59 @@ def extract(inputs: Sequence[str], out: Path, recipe: Recipe, execution: Executi
         SettingsError: a setting cannot be carried out.
         RunFolderError: the folder belongs to another run.
         EngineError: the run cannot go on; what is committed stands.
+        StoreError: the run cannot be written.
     """
+    return extract_named(list(find_named(inputs)), open_store(out), recipe, execution, listener)
+
+
+def extract_named(
+    named: Sequence[Named | FailedRange] | None,
+    store: Store,
+    recipe: Recipe,
+    execution: Execution,
+    listener: Listener,
+) -> RunSummary:
+    """As `extract`, of inputs that are found already; None: of all that the run was ever asked for."""
     began_s = time.perf_counter()
-    found = list(find_inputs(inputs))
     with open_cluster(execution) as cluster:
-        job = prepare(out, recipe, execution, cluster.device)
-        desk = open_desk(found, job, listener, began_s)
-        stopped = carry_out(job, cluster, desk, listener) if desk.has_work else None
-    return summarise(job, found, desk, stopped)
+        job = prepare(store, recipe, execution, cluster.device)
+        with store_errors(store), leased(store, listener.note) as lease:
+            if named is None:
+                found = inputs_of(read_inputs(store))
+            else:
+                found = inputs_of(named)
+                store_inputs(store, [item for item in named if isinstance(item, Named)])
+            desk = open_desk(found, job, listener, began_s)
+            stopped = carry_out(job, cluster, desk, listener, lease) if desk.has_work else None
+            return summarise(job, found, desk, stopped)
 
 
-def prepare(out: Path, recipe: Recipe, execution: Execution, device: Device) -> Job:
-    """Describe the run and open its folder for it.
+@contextmanager
+def store_errors(store: Store) -> Iterator[None]:
+    """A store that cannot be had ends the run with one line.
+
+    Raises:
+        StoreError: for any OSError of the driver itself.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"{store.address} cannot be used: {error}") from error
+
+
+def inputs_of(named: Sequence[Named | FailedRange]) -> list[Input | FailedRange]:
+    """What is to be extracted: each address once."""
+    found: dict[str, Input | FailedRange] = {}
+    for item in named:
+        if isinstance(item, Named):
+            found.setdefault(item.input.uri, item.input)
+        else:
+            found.setdefault(item.uri, item)
+    return list(found.values())
+
+
+def prepare(store: Store, recipe: Recipe, execution: Execution, device: Device) -> Job:
+    """Describe the run and open its store for it.
 
     Raises:
         SettingsError, RunFolderError: as `extract` says.
@@ -63,9 +112,9 @@ def prepare(out: Path, recipe: Recipe, execution: Execution, device: Device) -> 
     packages = RECORDED_PACKAGES if encoder.architecture is None else (*RECORDED_PACKAGES, "transformers")
     versions = {name: importlib.metadata.version(name) for name in packages}
     run = RunDescription(recipe=recipe, encoder=encoder, picture=picture_json(picture), versions=versions).to_json()
-    open_run(out, run)
+    open_run(store, run)
     return Job(
-        out=out.resolve(),
+        out=store,
         run=run,
         recipe=recipe,
         execution=execution,
@@ -83,22 +132,24 @@ def open_desk(found: Sequence[Input | FailedRange], job: Job, listener: Listener
     for failed in inputs.unreadable:
         listener.failed(failed)
     if inputs.unreadable:
-        append_rows(job.out / "plan", [PlanRow(_unread(failed)) for failed in inputs.unreadable])
-    open_shards = unfinished(job.out, state.plan, state.manifests, execution.format)
-    owed = owed_work(state, open_shards, retry_failed=execution.retry_failed)
+        append_rows(job.out, [PlanRow(_unread(failed)) for failed in inputs.unreadable])
+    open_shards = unfinished(state, shard_sizes(job.out), execution.format)
+    spoilt = copy_formats(state, open_shards.to_copy, execution.format, listener.note)
+    owed = owed_work(state, [*open_shards.to_extract, *spoilt], retry_failed=execution.retry_failed)
     return Desk(
         job.out,
         unknown=inputs.unknown,
         owed=owed,
         located=inputs.located,
         planned=state.plan.videos.keys(),
+        addresses=state.plan.addresses.keys(),
         listener=listener,
         began_s=began_s,
     )
 
 
-def carry_out(job: Job, cluster: Cluster, desk: Desk, listener: Listener) -> str | None:
-    """Do the work. Returns the signal that ended it early, if one did.
+def carry_out(job: Job, cluster: Cluster, desk: Desk, listener: Listener, lease: Lease) -> str | None:
+    """Do the work. Returns what ended it early, if anything did.
 
     Raises:
         SettingsError, EngineError: as `extract` says.
@@ -107,8 +158,10 @@ def carry_out(job: Job, cluster: Cluster, desk: Desk, listener: Listener) -> str
         listener.note(f"{job.encoder.name}: run by transformers ({job.encoder.architecture}), merged after it")
     scheduler = Scheduler(policy_of(job, cluster.asked), desk.planned)
     executor = cluster.executor(job)
+    desk.watch(lease)
     try:
-        stopped = drive(scheduler, executor, desk)
+        with recording(job.out):
+            stopped = drive(scheduler, executor, desk)
     finally:
         executor.close()
     staff = scheduler.staff
@@ -118,7 +171,7 @@ def carry_out(job: Job, cluster: Cluster, desk: Desk, listener: Listener) -> str
         num_encoders=staff.count("encode"),
         shared_cores=job.encoder.device == "cpu",
     )
-    return stopped
+    return stopped or desk.stopped
 
 
 def policy_of(job: Job, asked: Asked) -> Policy:
@@ -141,7 +194,7 @@ def summarise(job: Job, found: Sequence[Input | FailedRange], desk: Desk, stoppe
     state = write_records(job.out)
     asked = desk.seen | {item.video_id if isinstance(item, FailedRange) else item.unread_id for item in found}
     return RunSummary(
-        out=job.out,
+        out=job.out.address,
         videos=len(state.plan.videos),
         clips=sum(len(clips) for clips in state.settled.done.values()),
         bytes_written=sum(file.size_bytes for manifest in state.manifests.values() for file in manifest.files),

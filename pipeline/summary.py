@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from pipeline.engine.job import ClipDone, ShardCommitted, StageTime
@@ -92,7 +91,7 @@ class Tally:
 class RunSummary:
     """What a run folder holds after a run, and what the run took."""
 
-    out: Path
+    out: str
     videos: int
     clips: int
     bytes_written: int
@@ -113,7 +112,7 @@ class RunSummary:
         """As JSON data."""
         tally = self.tally
         return {
-            "out": str(self.out),
+            "out": self.out,
             "videos": self.videos,
             "clips": self.clips,
             "bytes_written": self.bytes_written,
@@ -131,7 +130,7 @@ class RunSummary:
         ]
         lines += [f"  failed: {f.uri} [{f.failure}] {f.message}" for f in self.failures[:10]]
         if len(self.failures) > 10:
-            lines.append(f"  and {len(self.failures) - 10} more in {self.out / 'failures.parquet'}")
+            lines.append(f"  and {len(self.failures) - 10} more in {self.out}/failures.parquet")
         if self.stopped is not None:
             lines.append(f"stopped by {self.stopped}: run the same command again to go on from here")
         if not tally.clips and not tally.failures and self.stopped is None:

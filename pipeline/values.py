@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import FailureClass
+from pipeline.plan.units import Unit
 
 Interpolation = Literal["bicubic", "bilinear"]
 Resizer = Literal["torch", "pillow"]
@@ -45,6 +46,17 @@ class Input:
     def unread_source(self) -> VideoSource:
         """The source of an input whose content cannot be known."""
         return VideoSource(video_id=self.unread_id, uri=self.uri, size_bytes=-1, stamp=self.stamp)
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """An input, and by what it was named."""
+
+    named: str
+    """What the user wrote: a folder, a glob, a list."""
+    input: Input
+    labels: str = ""
+    """What a list says of it beside the address, as a JSON object; empty: nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,6 +233,8 @@ class TokenSet:
     """Mean cosine between each source token and the merged token that stands for it."""
     motion_source: MotionSource
     damaged_frames: int
+    embedding: NDArray[np.float32] | None = None
+    """(E,) mean of the frames' image embeddings, unit norm; None where the encoder's family has none."""
     encoded_patches: int | None = None
     """How many of the N source patches were encoded, where unchanged ones were not. It says what the work was, and is
     not stored."""
@@ -275,7 +289,7 @@ class PlannedVideo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardManifest:
-    """Published last: a shard exists when its manifest does."""
+    """Published last: a shard exists when its manifest, the record of its commit, does."""
 
     shard_id: str
     fingerprint: str
@@ -284,6 +298,10 @@ class ShardManifest:
     failures: tuple[FailedRange, ...]
     damaged_frames: dict[str, int]
     """Damaged frames by video, of those that have any."""
+    clips: tuple[Unit, ...] = ()
+    """The rows of its files, in order: runs of consecutive clips."""
+    committed_s: float = 0.0
+    """When, in seconds since 1970."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -291,5 +309,6 @@ class ShardFile:
     """One file of a shard."""
 
     name: str
+    """In the run folder: `shards/<id>.parquet` or `webdataset/<id>.tar`."""
     size_bytes: int
     sha256: str

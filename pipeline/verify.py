@@ -1,22 +1,42 @@
-"""Proof that a run folder is complete and sound: every instant of every video in one clip or one recorded failure."""
+"""Proof that a run is complete and sound: every instant of every named video in one clip or one recorded failure."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterator
+import hashlib
+import io
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from pipeline.errors import RunFolderError
 from pipeline.plan.table import Plan
-from pipeline.shards.publish import sha256_of
-from pipeline.shards.run_folder import read_state
-from pipeline.shards.scan import read_shard
-from pipeline.values import FailedRange, ShardManifest, TokenSet
+from pipeline.shards.manifest import PLACES
+from pipeline.shards.run_folder import RunState, read_state
+from pipeline.shards.scan import read_clips
+from pipeline.store import Store, Where
+from pipeline.values import FailedRange, Named, ShardManifest, TokenSet
 
 UNIT_NORM_TOLERANCE = 1e-3
+OUR_FILE = re.compile(r"[0-9a-f]{16}\.(parquet|tar)")
+
+Remedy = Literal["delete", "uncommit", "thin", "extract", "none"]
+"""What `vtm repair` does about a finding. `delete`: a file, which is made again where it is owed. `uncommit`: a shard with
+its record. `thin`: the clips that another shard holds too. `extract`: what is owed. `none`: a person decides."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong, and what mends it."""
+
+    text: str
+    remedy: Remedy = "none"
+    subject: str = ""
+    """A file's name, or a shard's id."""
+    clip_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,58 +46,103 @@ class Verdict:
     videos: int
     clips: int
     failed_ranges: int
-    problems: tuple[str, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong, a line each."""
+        return tuple(finding.text for finding in self.findings)
 
     @property
     def is_sound(self) -> bool:
         """Whether nothing is wrong; recorded failures are no wrong."""
-        return not self.problems
+        return not self.findings
 
 
-def verify(out: Path) -> Verdict:
+def verify(out: Where) -> Verdict:
     """Read everything and check it.
 
     Raises:
-        RunFolderError: the folder holds no run at all.
+        RunFolderError: there is no run at all.
     """
-    state = read_state(out)
-    run, plan, manifests, failures = state.run, state.plan, state.manifests, state.settled.failures
-    problems: list[str] = []
-    spans: dict[str, list[tuple[int, int, int]]] = defaultdict(list)
-    seen: Counter[str] = Counter()
-    for manifest in manifests.values():
-        problems += _shard_problems(out, manifest, run["fingerprint"])
-        for name in _data_files(manifest)[:1]:
-            try:
-                for clip in read_shard(out / "shards" / name):
-                    seen[clip.clip_id] += 1
-                    spans[clip.video_id].append((clip.start_ns, clip.end_ns, clip.clip_index))
-                    problems += clip_problems(clip, run["encoder"].get("frames_per_token_row", 1))
-            except (OSError, ValueError, KeyError) as error:
-                problems.append(f"{name}: cannot be read: {error}")
-    problems += [f"clip {clip_id} is there {count} times" for clip_id, count in seen.items() if count > 1]
-    problems += list(_coverage_problems(plan, spans, failures))
-    problems += _stray_problems(out, manifests)
-    return Verdict(videos=len(plan.videos), clips=len(seen), failed_ranges=len(failures), problems=tuple(problems))
+    broken: list[str] = []
+    state = read_state(out, broken=broken)
+    findings = [Finding(f"{name}: cannot be read", "delete", name) for name in broken]
+    spans: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    holders: dict[str, str] = {}
+    for manifest in state.manifests.values():
+        wrong, clips = _check_shard(state, manifest)
+        findings += wrong
+        for clip in clips:
+            if clip.clip_id in holders:
+                text = (
+                    f"clip {clip.clip_id} is there 2 times: in shards {holders[clip.clip_id]} and {manifest.shard_id}"
+                )
+                findings.append(Finding(text, "thin", manifest.shard_id, clip.clip_id))
+                continue
+            holders[clip.clip_id] = manifest.shard_id
+            spans[clip.video_id].append((clip.start_ns, clip.end_ns))
+    failures = state.settled.failures
+    findings += [Finding(text, "extract") for text in _coverage_problems(state.plan, spans, failures)]
+    findings += [Finding(text, "extract") for text in _input_problems(state.plan, state.inputs)]
+    findings += _stray_findings(state.store, state.manifests)
+    return Verdict(
+        videos=len(state.plan.videos), clips=len(holders), failed_ranges=len(failures), findings=tuple(findings)
+    )
 
 
-def _data_files(manifest: ShardManifest) -> list[str]:
-    return sorted(file.name for file in manifest.files)
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """Where a clip is, without its tokens."""
+
+    clip_id: str
+    video_id: str
+    start_ns: int
+    end_ns: int
 
 
-def _shard_problems(out: Path, manifest: ShardManifest, fingerprint: str) -> list[str]:
-    problems = []
+def _check_shard(state: RunState, manifest: ShardManifest) -> tuple[list[Finding], list[_Span]]:
+    """What is wrong with a shard, and the clips that it holds."""
+    fingerprint = state.run["fingerprint"]
     if manifest.fingerprint != fingerprint:
-        problems.append(f"shard {manifest.shard_id}: fingerprint {manifest.fingerprint}, the run's is {fingerprint}")
+        text = f"shard {manifest.shard_id}: fingerprint {manifest.fingerprint}, the run's is {fingerprint}"
+        return [Finding(text, "uncommit", manifest.shard_id)], []
+    findings: list[Finding] = []
+    spans: list[_Span] = []
     for file in manifest.files:
-        path = out / "shards" / file.name
-        if not path.is_file():
-            problems.append(f"{file.name}: is missing")
-        elif path.stat().st_size != file.size_bytes:
-            problems.append(f"{file.name}: {path.stat().st_size} bytes, {file.size_bytes} were written")
-        elif sha256_of(path) != file.sha256:
-            problems.append(f"{file.name}: its content is not what was written (sha256 differs)")
-    return problems
+        try:
+            data = state.store.get(file.name)
+        except FileNotFoundError:
+            findings.append(Finding(f"{file.name}: is missing", "extract", file.name))
+            continue
+        except OSError as error:
+            findings.append(Finding(f"{file.name}: cannot be read: {error}"))
+            continue
+        if len(data) != file.size_bytes:
+            text = f"{file.name}: {len(data)} bytes, {file.size_bytes} were written"
+            findings.append(Finding(text, "delete", file.name))
+        elif hashlib.sha256(data).hexdigest() != file.sha256:
+            text = f"{file.name}: its content is not what was written (sha256 differs)"
+            findings.append(Finding(text, "delete", file.name))
+        elif not spans:
+            wrong, spans = _check_rows(state, manifest, file.name, data)
+            findings += wrong
+    return findings, spans
+
+
+def _check_rows(state: RunState, manifest: ShardManifest, name: str, data: bytes) -> tuple[list[Finding], list[_Span]]:
+    per_row = state.run["encoder"].get("frames_per_token_row", 1)
+    findings: list[Finding] = []
+    spans: list[_Span] = []
+    try:
+        for clip in read_clips(io.BytesIO(data), name):
+            findings += [Finding(text, "uncommit", manifest.shard_id) for text in clip_problems(clip, per_row)]
+            spans.append(_Span(clip.clip_id, clip.video_id, clip.start_ns, clip.end_ns))
+    except (OSError, ValueError, KeyError) as error:
+        findings.append(Finding(f"{name}: cannot be read: {error}", "uncommit", manifest.shard_id))
+    if [span.clip_id for span in spans] != [clip.clip_id for unit in manifest.clips for clip in unit.clips]:
+        findings.append(Finding(f"{name}: holds other clips than were committed", "uncommit", manifest.shard_id))
+    return findings, spans
 
 
 def clip_problems(clip: TokenSet, frames_per_token_row: int = 1) -> list[str]:
@@ -113,13 +178,13 @@ def _is_finite(clip: TokenSet) -> bool:
 
 
 def _coverage_problems(
-    plan: Plan, spans: dict[str, list[tuple[int, int, int]]], failures: list[FailedRange]
+    plan: Plan, spans: dict[str, list[tuple[int, int]]], failures: Sequence[FailedRange]
 ) -> Iterator[str]:
     lost: dict[str, list[FailedRange]] = defaultdict(list)
     for failed in failures:
         lost[failed.video_id].append(failed)
     for video_id, video in plan.videos.items():
-        ranges = [(start, end) for start, end, _ in spans.get(video_id, [])]
+        ranges = list(spans.get(video_id, []))
         ranges += [(failed.start_ns, failed.end_ns) for failed in lost[video_id] if failed.start_ns < video.end_ns]
         if not video.num_clips:
             if not lost[video_id]:
@@ -138,12 +203,28 @@ def _coverage_problems(
         yield f"video {video_id}: has clips, but is not in the plan"
 
 
-def _stray_problems(out: Path, manifests: dict[str, ShardManifest]) -> list[str]:
+def _input_problems(plan: Plan, inputs: Sequence[Named]) -> Iterator[str]:
+    """What was named and never looked at: a run that was killed while it scanned."""
+    read = {uri for uri, stamp in plan.addresses if not stamp}
+    latest = {named.input.uri: named for named in inputs}
+    for uri, named in latest.items():
+        if (uri, named.input.stamp) not in plan.addresses and uri not in read:
+            yield f"{uri}: named by {named.named}, and neither extracted nor recorded as failed"
+
+
+def _stray_findings(store: Store, manifests: dict[str, ShardManifest]) -> list[Finding]:
     """Files that plain readers would take for shards, and that were never committed."""
     known = {file.name for manifest in manifests.values() for file in manifest.files}
-    folder = out / "shards"
-    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    return [f"{name}: was never committed; run the same `vtm extract` again" for name in sorted(names - known)]
+    names = {entry.name for folder, _ in PLACES.values() for entry in store.list(folder)}
+    return [
+        Finding(
+            f"{name}: was never committed; run the same `vtm extract` again",
+            # What no run can have written is somebody's.
+            "delete" if OUR_FILE.fullmatch(name.rpartition("/")[2]) else "none",
+            name,
+        )
+        for name in sorted(names - known)
+    ]
 
 
-__all__ = ["RunFolderError", "Verdict", "clip_problems", "verify"]
+__all__ = ["Finding", "RunFolderError", "Verdict", "clip_problems", "verify"]

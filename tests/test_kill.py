@@ -60,13 +60,13 @@ def test_killed_and_run_again(tiny_encoder: Path, tmp_path: Path, engine: str) -
     done: list[int] = []
     for _ in range(2):
         process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
-        before = len(list((out / "manifests").glob("*.json")))
+        before = len(list((out / "commits").glob("*.json")))
         deadline_s = time.monotonic() + DEADLINE_S
-        while len(list((out / "manifests").glob("*.json"))) < before + 2 and process.poll() is None:
+        while len(list((out / "commits").glob("*.json"))) < before + 2 and process.poll() is None:
             assert time.monotonic() < deadline_s
             time.sleep(0.01)
         kill_all(process)
-        done.append(len(list((out / "manifests").glob("*.json"))))
+        done.append(len(list((out / "commits").glob("*.json"))))
     # Six videos of 25 clips in units of two, five clips a shard at most.
     assert 2 <= done[0] < done[1] < 37, f"the runs were to be killed in their middle: {done} shards"
     assert not verify(out).is_sound

@@ -11,6 +11,7 @@ from jobs.labels.plain import labels_of_rows, load_csv
 from jobs.labels.values import LabelSet
 from pipeline.errors import InputError
 from pipeline.shards.tables import read_table
+from pipeline.store import open_store
 
 
 def load_labels(path: Path) -> LabelSet:
@@ -33,4 +34,4 @@ def load_labels(path: Path) -> LabelSet:
 
 
 def _load_parquet(path: Path) -> LabelSet:
-    return labels_of_rows(read_table(path), str(path))
+    return labels_of_rows(read_table(open_store(path.parent), path.name), str(path))

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 from pipeline.errors import FailureClass
 from pipeline.run_description import EncoderDescription
 from pipeline.settings import Execution, Recipe
+from pipeline.store import Store
 from pipeline.values import PictureSpec, ShardManifest
 
 
@@ -20,7 +21,7 @@ from pipeline.values import PictureSpec, ShardManifest
 class Job:
     """Everything a worker needs beside its calls; travels to every worker once."""
 
-    out: Path
+    out: Store
     run: dict[str, Any]
     """run.json's content."""
     recipe: Recipe

@@ -15,7 +15,7 @@ from pipeline.plan.index_file import has_index, read_index, write_index
 from pipeline.plan.units import Clip, Unit
 from pipeline.plan.videos import plan_video
 from pipeline.progress import Steps, count_in, made_progress
-from pipeline.values import DecodedClip, FailedRange, Input, PlannedVideo, TokenSet
+from pipeline.values import DecodedClip, FailedRange, Input, PlannedVideo, TokenSet, VideoInfo
 
 log = logging.getLogger(__name__)
 STORE_PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0)
@@ -86,7 +86,7 @@ class DecodeWorker:
             StoreError: the run folder cannot be written.
         """
         from pipeline.decode import scan_video
-        from pipeline.sources import identify
+        from pipeline.sources import identify, stamped
 
         with self._at_work():
             try:
@@ -99,6 +99,8 @@ class DecodeWorker:
                 info = replace(read_index(out, found.video_id, source.uri), source=found)
             else:
                 info = scan_video(found)
+                if stamped(source.uri) != source and source.stamp:
+                    raise DecodeError("io", "it changes while it is read: extract it again when it is whole")
                 patiently(lambda: write_index(out, info))
             return plan_video(info, fps=recipe.fps, clip_frames=recipe.clip_frames)
 
@@ -108,14 +110,18 @@ class DecodeWorker:
         Raises:
             DecodeError: the clip cannot be decoded.
         """
+        from pipeline.sources import require_unchanged
+
         with self._at_work():
             watch = Stopwatch(self._cpu_clock)
             try:
                 if not self._continues(unit):
                     self._open(uri, unit)
                 decoded = next(self._clips)
-            except BaseException:
+            except BaseException as error:
                 self._unit = None
+                if isinstance(error, DecodeError) and error.failure == "corrupt":
+                    require_unchanged(replace(self._info.source, uri=uri))
                 raise
             self._unit = Unit(unit.video_id, unit.first + 1, unit.count - 1)
             return Decoded(decoded, watch.lap())
@@ -126,16 +132,36 @@ class DecodeWorker:
     def _open(self, uri: str, unit: Unit) -> None:
         from pipeline.decode import open_video, timing_of
         from pipeline.plan.clips import plan_clips
+        from pipeline.sources import require_unchanged
 
         if self._video is None or self._video_id != unit.video_id or self._video.timing.uri != uri:
             self.close()
-            self._info = read_index(self._job.out, unit.video_id, uri)
+            self._info = self._indexed(unit.video_id, uri)
+            require_unchanged(self._info.source)
             self._video, self._video_id = open_video(timing_of(self._info)).__enter__(), unit.video_id
         recipe = self._job.recipe
         specs = plan_clips(
             self._info, fps=recipe.fps, clip_frames=recipe.clip_frames, first=unit.first, count=unit.count
         )
         self._clips = self._video.decode(specs, self._job.picture, motion=self._job.wants_motion)
+
+    def _indexed(self, video_id: str, uri: str) -> VideoInfo:
+        """What scanning found; found again where it was lost."""
+        from pipeline.decode import scan_video
+        from pipeline.sources import identify
+
+        try:
+            return read_index(self._job.out, video_id, uri)
+        except DecodeError as error:
+            try:
+                found = identify(uri)
+            except (OSError, ValueError) as unread:
+                raise DecodeError("io", f"cannot be read: {unread or type(unread).__name__}") from error
+            if found.video_id != video_id:
+                raise error
+            info = scan_video(found)
+            patiently(lambda: write_index(self._job.out, info))
+            return info
 
     @contextmanager
     def _at_work(self) -> Iterator[None]:
@@ -308,7 +334,7 @@ def check_folder(job: Job) -> None:
     except RunFolderError:
         held = None
     if held != job.run["fingerprint"]:
-        raise SettingsError(f"--out {job.out} is not shared with this node: name a folder that every node sees")
+        raise SettingsError(f"--out {job.out.address} is not shared with this node: name a folder that every node sees")
 
 
 def problem_of(error: BaseException) -> Problem:

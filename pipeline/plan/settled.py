@@ -55,28 +55,38 @@ def settle(plan: Plan, manifests: Mapping[str, ShardManifest], grid: Grid) -> Se
     """Compare a plan with what is committed."""
     done: dict[str, set[int]] = defaultdict(set)
     failed: dict[Clip, FailedRange] = {}
-    for shard_id, units in plan.shards.items():
+    for shard_id in plan.shards:
         manifest = manifests.get(shard_id)
         if manifest is None:
             continue
-        missing = {
-            Clip(f.video_id, index): f
-            for f in manifest.failures
-            if f.video_id in plan.videos
-            for index in grid.clips_in(plan.videos[f.video_id], f)
-        }
-        for unit in units:
-            for clip in unit.clips:
-                if clip in missing:
-                    failed[clip] = missing[clip]
-                else:
-                    done[clip.video_id].add(clip.index)
+        for unit in manifest.clips:
+            done[unit.video_id].update(range(unit.first, unit.first + unit.count))
+        failed |= failed_clips(plan, manifest, grid)
     lost: dict[str, set[int]] = defaultdict(set)
     for clip in failed:
         if clip.index not in done[clip.video_id]:
             lost[clip.video_id].add(clip.index)
     failures = [f for video in plan.videos.values() for f in (*video.failures, *_ranges(video, lost, failed, grid))]
     return Settled(done, failures, lost)
+
+
+def failed_clips(plan: Plan, manifest: ShardManifest, grid: Grid) -> dict[Clip, FailedRange]:
+    """The clips of a shard that could not be made."""
+    return {
+        Clip(f.video_id, index): f
+        for f in manifest.failures
+        if f.video_id in plan.videos
+        for index in grid.clips_in(plan.videos[f.video_id], f)
+    }
+
+
+def covers(plan: Plan, shard_id: str, manifest: ShardManifest, grid: Grid) -> bool:
+    """Whether a committed shard has every clip that it was planned for, or a failure in its place."""
+    planned, held = plan.shards[shard_id], set(manifest.clips)
+    if all(unit in held for unit in planned):
+        return True
+    clips = {clip for unit in manifest.clips for clip in unit.clips} | failed_clips(plan, manifest, grid).keys()
+    return all(clip in clips for unit in planned for clip in unit.clips)
 
 
 def _ranges(

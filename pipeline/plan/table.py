@@ -7,14 +7,13 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from pipeline.plan.units import ShardUnit, Unit
-from pipeline.shards.publish import TEMPORARY_PREFIX
-from pipeline.shards.tables import FACTS, FAILURES, failure_of, failure_row, read_table, write_table
+from pipeline.shards.tables import FACTS, FAILURES, failure_of, failure_row, read_tables, write_table
+from pipeline.store import Store
 from pipeline.values import PlannedVideo, VideoSource
 
 VIDEOS = pa.schema(
@@ -28,9 +27,11 @@ VIDEOS = pa.schema(
         ("units", pa.list_(pa.struct([("shard_id", pa.string()), ("first", pa.int32()), ("count", pa.int32())]))),
         ("failures", pa.list_(pa.struct(list(FAILURES)))),
         ("warnings", pa.list_(pa.string())),
+        ("is_copy", pa.bool_()),
     ]
 )
 
+FOLDER = "plan/videos"
 _STORED = (*(name for name, _ in FACTS[3:]), "num_clips", "num_instants", "end_ns", "is_sequential")
 """Fields of `PlannedVideo` that are columns of the same name."""
 
@@ -41,6 +42,8 @@ class PlanRow:
 
     video: PlannedVideo
     units: tuple[ShardUnit, ...] = ()
+    is_copy: bool = False
+    """Whether the address is a further one of the video, which was planned from another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,8 @@ class Plan:
     """By id, in the order in which they were planned."""
     shards: dict[str, list[Unit]] = field(default_factory=dict)
     """By id, each with its units in the order of its rows."""
+    addresses: dict[tuple[str, str], str] = field(default_factory=dict)
+    """Every address with its stamp that was read, with the id of what it held."""
 
     def attempts_of(self, video_id: str) -> Counter[int]:
         """How many shards each clip of a video was planned for."""
@@ -62,27 +67,28 @@ class Plan:
         return attempts
 
 
-def append_rows(folder: Path, rows: Sequence[PlanRow]) -> Path:
+def append_rows(store: Store, rows: Sequence[PlanRow]) -> None:
     """Add rows as one file. Its name puts it after what is there, and nobody else can have it."""
-    path = folder / f"{time.time_ns():020d}-{secrets.token_hex(4)}.parquet"
-    write_table(path, [_row(row) for row in rows], VIDEOS)
-    return path
+    name = f"{FOLDER}/{time.time_ns():020d}-{secrets.token_hex(4)}.parquet"
+    write_table(store, name, [_row(row) for row in rows], VIDEOS)
 
 
-def read_plan(folder: Path) -> Plan:
+def read_plan(store: Store, *, broken: list[str] | None = None) -> Plan:
     """All rows in the order in which they were added.
 
     A later row of a video replaces what is known of it, and adds to its units.
     """
-    paths = [path for path in sorted(folder.glob("*.parquet")) if not path.name.startswith(TEMPORARY_PREFIX)]
-    return merge_rows(_of(row) for path in paths for row in read_table(path))
+    return merge_rows(_of(row) for row in read_tables(store, FOLDER, broken))
 
 
 def merge_rows(rows: Iterable[PlanRow]) -> Plan:
     """Rows to a plan; a unit that is there twice is one."""
     plan = Plan()
     for row in rows:
-        plan.videos[row.video.source.video_id] = row.video
+        source = row.video.source
+        plan.addresses[source.uri, source.stamp] = source.video_id
+        if not row.is_copy or source.video_id not in plan.videos:
+            plan.videos[source.video_id] = row.video
         for shard_id, unit in row.units:
             units = plan.shards.setdefault(shard_id, [])
             if unit not in units:
@@ -108,6 +114,7 @@ def _row(row: PlanRow) -> dict[str, Any]:
         "units": [{"shard_id": s, "first": unit.first, "count": unit.count} for s, unit in row.units],
         "failures": [failure_row(failed) for failed in video.failures],
         "warnings": list(video.warnings),
+        "is_copy": row.is_copy,
     }
 
 
@@ -120,4 +127,4 @@ def _of(row: dict[str, Any]) -> PlanRow:
         **{name: row[name] for name in _STORED},
     )
     units = (ShardUnit(u["shard_id"], Unit(video_id, u["first"], u["count"])) for u in row["units"])
-    return PlanRow(video, tuple(units))
+    return PlanRow(video, tuple(units), row["is_copy"])

@@ -1,10 +1,10 @@
-"""Reading a run folder back: `TokenCache`, by position, by clip id, or as a stream split over ranks and workers."""
+"""Reading a run back: `TokenCache`, by position, by clip id, or as a stream split over ranks and workers."""
 
 from __future__ import annotations
 
 import bisect
 import random
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from itertools import accumulate
@@ -12,14 +12,17 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 from torch.utils.data import get_worker_info
 
 from pipeline.errors import RunFolderError
-from pipeline.shards.columns import clip_of
-from pipeline.shards.manifest import read_manifests
+from pipeline.plan.units import Clip
+from pipeline.shards.commits import read_manifests
+from pipeline.shards.rows import Rows, ShardReader, first_of_each, open_reader
 from pipeline.shards.run_folder import read_run
+from pipeline.shards.scan import ClipFacts, read_facts
+from pipeline.store import Where, open_store
+from pipeline.store.local_copies import LocalCopies
 from pipeline.values import TokenSet
 
 Arrays = Literal["torch", "numpy"]
@@ -54,6 +57,8 @@ class CachedClip:
     fidelity: float
     motion_source: str
     damaged_frames: int
+    embedding: Array | None = None
+    """(E,) float32, unit norm: the mean of the frames' image embeddings, where the encoder has them."""
     frames_per_token_row: int = 1
     """Frames that one step of the grid in time stands for: a video model's tubelet. The last may hold fewer."""
 
@@ -68,43 +73,47 @@ class CachedClip:
 
 
 class TokenCache:
-    """The committed clips of a run folder, in order of shard and row; a map-style dataset.
+    """The committed clips of a run, in order of video id and clip index; a map-style dataset.
 
-    Only what is committed is seen; nothing is read but the clips asked for.
+    Only what is committed is seen; nothing is read but the clips asked for. Every clip is there once, whatever shards
+    and formats hold it.
     """
 
-    def __init__(self, path: str | Path, *, arrays: Arrays = "torch") -> None:
-        """Open a run folder.
+    def __init__(self, path: Where, *, arrays: Arrays = "torch", local: str | Path | None = None) -> None:
+        """Open a run.
+
+        Args:
+            path: A folder, or the address of a prefix of an object store.
+            arrays: What clips are made of.
+            local: A folder of this machine in which shards of an object store are kept once they were read from.
 
         Raises:
-            RunFolderError: it is none, holds no Parquet shard, or mixes fingerprints.
+            RunFolderError: there is no run, or it mixes fingerprints.
         """
-        self.path = Path(path)
-        self.run = read_run(self.path)
+        self._store = open_store(path)
+        self.path = path if isinstance(path, Path) else self._store.address
+        self.run = read_run(self._store)
+        if local is not None:
+            self._store = LocalCopies(self._store, Path(local) / self.run["fingerprint"])
         self._arrays = arrays
-        self._files: list[Path] = []
-        rows: list[int] = []
-        for manifest in read_manifests(self.path).values():
+        manifests = list(read_manifests(self._store).values())
+        for manifest in manifests:
             if manifest.fingerprint != self.run["fingerprint"]:
                 raise RunFolderError(
                     f"{self.path}: shard {manifest.shard_id} was made with fingerprint {manifest.fingerprint}, "
                     f"the run's is {self.run['fingerprint']}: extract into another folder"
                 )
-            names = [file.name for file in manifest.files if file.name.endswith(".parquet")]
-            if manifest.num_clips and not names:
-                raise RunFolderError(f"{self.path} holds no Parquet shards: read its .tar shards with webdataset")
-            if names:
-                self._files.append(self.path / "shards" / names[0])
-                rows.append(manifest.num_clips)
-        self._ends = list(accumulate(rows))
-        self._open: OrderedDict[int, pq.ParquetFile] = OrderedDict()
-        self._positions: dict[str, int] | None = None
+        # Parquet where there is both: it can be read in part.
+        self._files = [min((file.name for file in m.files), default="") for m in manifests]
+        self._runs = first_of_each(manifests)
+        self._ends = list(accumulate(run.count for run in self._runs))
+        self._open: OrderedDict[int, ShardReader] = OrderedDict()
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
     def __repr__(self) -> str:
-        return f"TokenCache({str(self.path)!r}, {len(self)} clips in {len(self._files)} shards)"
+        return f"TokenCache({str(self.path)!r}, {len(self)} clips in {len({run.shard for run in self._runs})} shards)"
 
     def __getitem__(self, key: int | str) -> CachedClip:
         """A clip by position, negative from the end, or by clip id.
@@ -112,18 +121,68 @@ class TokenCache:
         Raises:
             IndexError, KeyError: there is none.
         """
+        per_row = self.run["encoder"].get("frames_per_token_row", 1)
+        return cached_clip(self.token_set(self.position(key)), self._arrays, per_row)
+
+    def position(self, key: int | str) -> int:
+        """Where a clip is, by position, negative from the end, or by clip id.
+
+        Raises:
+            IndexError, KeyError: there is none.
+        """
         if isinstance(key, str):
-            positions = self._index()
-            if key not in positions:
-                raise KeyError(
-                    f"{key} is no clip of {self.path}: {len(self)} clips such as {next(iter(positions), '')}"
-                )
-            key = positions[key]
+            position = self._find(key)
+            if position is None:
+                like = f": {len(self)} clips such as {self._clip_id(0)}" if len(self) else ", which holds none"
+                raise KeyError(f"{key} is no clip of {self.path}{like}")
+            return position
         if not -len(self) <= key < len(self):
             raise IndexError(f"clip {key} of {len(self)}")
-        position = key % len(self)
-        shard = bisect.bisect_right(self._ends, position)
-        return self._read(shard, position - (self._ends[shard - 1] if shard else 0))
+        return key % len(self)
+
+    def token_set(self, position: int) -> TokenSet:
+        """A clip by position as it is stored.
+
+        Raises:
+            RunFolderError: it cannot be read.
+        """
+        run, offset = self._at(position)
+        try:
+            clip = self._reader(run.shard).clip(run.row + offset)
+        except (OSError, ValueError, KeyError, IndexError) as error:
+            raise RunFolderError(
+                f"{self.path}: {self._files[run.shard]} cannot be read ({error}): run `vtm verify`"
+            ) from error
+        if clip.clip_id != self._clip_id(position):
+            raise RunFolderError(
+                f"{self.path}: {self._files[run.shard]} holds other clips than were committed: run `vtm verify`"
+            )
+        return clip
+
+    def facts(self) -> Iterator[ClipFacts]:
+        """What is known of every clip, in order of position, without reading a token.
+
+        Raises:
+            RunFolderError: a shard cannot be read.
+        """
+        found: dict[int, list[ClipFacts]] = {}
+        left = Counter(run.shard for run in self._runs)
+        for run in self._runs:
+            if run.shard not in found:
+                name = self._files[run.shard]
+                try:
+                    found[run.shard] = list(read_facts(self._store, name))
+                except (OSError, ValueError, KeyError) as error:
+                    raise RunFolderError(f"{self.path}: {name} cannot be read ({error}): run `vtm verify`") from error
+            yield from found[run.shard][run.row : run.row + run.count]
+            left[run.shard] -= 1
+            if not left[run.shard]:
+                del found[run.shard]
+
+    def __contains__(self, key: object) -> bool:
+        """Whether there is a clip of this id (or, for what `__getitem__` gives, of its id)."""
+        clip_id = key.clip_id if isinstance(key, CachedClip) else key
+        return isinstance(clip_id, str) and self._find(clip_id) is not None
 
     def __iter__(self) -> Iterator[CachedClip]:
         return (self[i] for i in range(len(self)))
@@ -135,7 +194,7 @@ class TokenCache:
     @property
     def clip_ids(self) -> list[str]:
         """Ids in order of position."""
-        return list(self._index())
+        return [self._clip_id(position) for position in range(len(self))]
 
     def stream(
         self, *, rank: int = 0, num_ranks: int = 1, shuffle_seed: int | None = None, start: int = 0
@@ -161,33 +220,35 @@ class TokenCache:
         for position in order[rank::num_ranks][part::parts][start:]:
             yield self[position]
 
-    def _index(self) -> dict[str, int]:
-        if self._positions is None:
-            ids: list[str] = []
-            for shard in range(len(self._files)):
-                ids += self._file(shard).read(columns=["clip_id"]).column(0).to_pylist()
-            self._positions = {clip_id: i for i, clip_id in enumerate(ids)}
-        return self._positions
+    def _at(self, position: int) -> tuple[Rows, int]:
+        number = bisect.bisect_right(self._ends, position)
+        return self._runs[number], position - (self._ends[number - 1] if number else 0)
 
-    def _file(self, shard: int) -> pq.ParquetFile:
+    def _clip_id(self, position: int) -> str:
+        run, offset = self._at(position)
+        return Clip(run.video_id, run.first + offset).clip_id
+
+    def _find(self, clip_id: str) -> int | None:
+        video_id, _, text = clip_id.partition("-")
+        if not text.isdigit() or Clip(video_id, int(text)).clip_id != clip_id:
+            return None
+        index = int(text)
+        number = bisect.bisect_right(self._runs, (video_id, index), key=lambda run: (run.video_id, run.first)) - 1
+        if number < 0:
+            return None
+        run = self._runs[number]
+        if run.video_id != video_id or index >= run.first + run.count:
+            return None
+        return self._ends[number] - run.count + index - run.first
+
+    def _reader(self, shard: int) -> ShardReader:
         if shard in self._open:
             self._open.move_to_end(shard)
         else:
             if len(self._open) >= OPEN_FILES:
                 self._open.popitem(last=False)[1].close()
-            self._open[shard] = pq.ParquetFile(self._files[shard], memory_map=True)
+            self._open[shard] = open_reader(self._store, self._files[shard])
         return self._open[shard]
-
-    def _read(self, shard: int, row: int) -> CachedClip:
-        file = self._file(shard)
-        for group in range(file.metadata.num_row_groups):
-            rows = file.metadata.row_group(group).num_rows
-            if row < rows:
-                table = file.read_row_group(group)
-                per_row = self.run["encoder"].get("frames_per_token_row", 1)
-                return cached_clip(clip_of(table.slice(row, 1).to_pylist()[0]), self._arrays, per_row)
-            row -= rows
-        raise RunFolderError(f"{self._files[shard]} holds fewer rows than its manifest says: run `vtm verify`")
 
 
 def cached_clip(clip: TokenSet, arrays: Arrays, frames_per_token_row: int = 1) -> CachedClip:
@@ -198,11 +259,12 @@ def cached_clip(clip: TokenSet, arrays: Arrays, frames_per_token_row: int = 1) -
         "sizes": clip.sizes,
         "centers": clip.centers,
         "pooled": clip.pooled,
+        "embedding": clip.embedding,
         "frame_time_ns": clip.frame_time_ns,
     }
     if arrays == "torch":
         # Copied, because the bytes of a file may not be written to and torch has no read-only tensors.
-        converted = {k: v if isinstance(v, torch.Tensor) else torch.from_numpy(v.copy()) for k, v in converted.items()}
+        converted = {k: torch.from_numpy(v.copy()) if isinstance(v, np.ndarray) else v for k, v in converted.items()}
     converted["frames_per_token_row"] = frames_per_token_row
     same = {f.name: getattr(clip, f.name) for f in fields(CachedClip) if f.name not in converted}
     return CachedClip(**same, **converted)

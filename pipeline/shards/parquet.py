@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.shards.columns import PAYLOAD, row_of, schema
-from pipeline.shards.publish import publish
+from pipeline.store import HashingFile
 from pipeline.values import TokenSet
 
 ROW_GROUP_BYTES = 16 << 20
@@ -19,28 +18,29 @@ ROW_GROUP_BYTES = 16 << 20
 METADATA_KEY = b"vtm"
 
 
-def write_parquet(path: Path, clips: Sequence[TokenSet], run: dict[str, Any], dim: int) -> None:
+def write_parquet(stream: BinaryIO | HashingFile, clips: Sequence[TokenSet], run: dict[str, Any], dim: int) -> None:
     """Write one shard; equal clips give equal bytes.
 
     Args:
-        path: Where the shard appears when it is whole.
+        stream: Where it is written.
         clips: Rows, in order.
         run: run.json's content, carried in the file's metadata under the key `vtm`.
         dim: Channels of a token.
     """
     columns = schema(dim).with_metadata({METADATA_KEY: json.dumps(run, sort_keys=True).encode()})
     plain = [name for name in columns.names if name not in PAYLOAD]
-    with publish(path) as stream:
-        writer = pq.ParquetWriter(
-            stream,
-            columns,
-            compression={name: "none" if name in PAYLOAD else "zstd" for name in columns.names},
-            use_dictionary=False,
-            write_statistics=[n for n in plain if n not in ("frame_time_ns", "grid_thw", "tokens_shape", "pooled")],
-        )
-        with writer:
-            for group in _row_groups(clips):
-                writer.write_table(pa.Table.from_pylist([row_of(clip) for clip in group], schema=columns))
+    writer = pq.ParquetWriter(
+        stream,
+        columns,
+        compression={name: "none" if name in PAYLOAD else "zstd" for name in columns.names},
+        use_dictionary=False,
+        write_statistics=[
+            n for n in plain if n not in ("frame_time_ns", "grid_thw", "tokens_shape", "pooled", "embedding")
+        ],
+    )
+    with writer:
+        for group in _row_groups(clips):
+            writer.write_table(pa.Table.from_pylist([row_of(clip) for clip in group], schema=columns))
 
 
 def _row_groups(clips: Sequence[TokenSet]) -> list[list[TokenSet]]:

@@ -4,63 +4,69 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 from pipeline.errors import RunFolderError
-from pipeline.plan.settled import Grid, Settled, settle
+from pipeline.plan.inputs import read_inputs
+from pipeline.plan.settled import Grid, Settled, covers, settle
 from pipeline.plan.table import Plan, read_plan
 from pipeline.plan.units import Clip
-from pipeline.shards.manifest import is_whole, read_manifests
-from pipeline.shards.publish import publish, sweep
+from pipeline.shards.commits import gather, read_manifests
+from pipeline.shards.manifest import has_a_whole_file, is_whole
 from pipeline.shards.tables import FAILURE_RECORDS, VIDEOS, failure_row, write_table
-from pipeline.values import FailedRange, PlannedVideo, ShardManifest
+from pipeline.store import Store, TakenError, Where, open_store
+from pipeline.values import FailedRange, Named, PlannedVideo, ShardManifest
 
 RUN_FILE = "run.json"
 
 
-def open_run(out: Path, run: dict[str, Any]) -> None:
-    """Make a folder ready for a run, or check that it belongs to the same one.
+def open_run(out: Where, run: dict[str, Any]) -> None:
+    """Make a place ready for a run, or check that it belongs to the same one.
 
     Raises:
         RunFolderError: it holds another fingerprint, or something that is no run.
     """
-    path = out / RUN_FILE
-    if path.exists():
-        held = read_run(out)
-        if held["fingerprint"] != run["fingerprint"]:
-            raise RunFolderError(_difference(out, held["deciding"], run["deciding"]))
-        sweep(out)
-        return
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RunFolderError(f"--out {out} holds something that is no run (no {RUN_FILE}): name a new or empty folder")
+    store = open_store(out)
     try:
-        with publish(path) as stream:
-            stream.write(json.dumps(run, indent=1, sort_keys=True).encode())
+        if store.entry(RUN_FILE) is None:
+            if not store.is_empty() and store.entry(RUN_FILE) is None:
+                raise RunFolderError(
+                    f"--out {store.address} holds something that is no run (no {RUN_FILE}): name a new or empty folder"
+                )
+            store.put(RUN_FILE, json.dumps(run, indent=1, sort_keys=True).encode(), only_if_absent=True)
+            return
+        store.sweep()
+    except TakenError:
+        # Another driver came first; what it opened is looked at below.
+        pass
     except OSError as error:
-        raise RunFolderError(f"--out {out} cannot be written: {error}") from error
+        raise RunFolderError(f"--out {store.address} cannot be written: {error}") from error
+    held = read_run(store)
+    if held["fingerprint"] != run["fingerprint"]:
+        raise RunFolderError(_difference(store.address, held["deciding"], run["deciding"]))
 
 
-def _difference(out: Path, held: dict[str, Any], asked: dict[str, Any]) -> str:
+def _difference(out: str, held: dict[str, Any], asked: dict[str, Any]) -> str:
     names = sorted(name for name in held.keys() | asked.keys() if held.get(name) != asked.get(name))
     changes = ", ".join(f"{name} {held.get(name)} there, {asked.get(name)} now" for name in names)
     return f"--out {out} holds a run with other settings ({changes}): name another folder, or ask for the same"
 
 
-def read_run(out: Path) -> dict[str, Any]:
+def read_run(out: Where) -> dict[str, Any]:
     """run.json's content.
 
     Raises:
-        RunFolderError: the folder holds no readable run.
+        RunFolderError: there is no readable run.
     """
+    store = open_store(out)
     try:
-        run: dict[str, Any] = json.loads((out / RUN_FILE).read_bytes())
+        run: dict[str, Any] = json.loads(store.get(RUN_FILE))
         run["fingerprint"], run["deciding"], run["settings"], run["encoder"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunFolderError(f"{out} holds no run: {RUN_FILE} is missing or unreadable ({error})") from error
+        raise RunFolderError(f"{store.address} holds no run: {RUN_FILE} is missing or unreadable ({error})") from error
     return run
 
 
@@ -71,48 +77,80 @@ def grid_of(run: dict[str, Any]) -> Grid:
 
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """What a run folder holds, without a byte of its tokens."""
+    """What a run holds, without a byte of its tokens."""
 
+    store: Store
     run: dict[str, Any]
     plan: Plan
     manifests: dict[str, ShardManifest]
     settled: Settled
+    inputs: tuple[Named, ...] = ()
+    """What the user named, as it was listed."""
 
 
-def read_state(out: Path) -> RunState:
+def read_state(out: Where, *, broken: list[str] | None = None) -> RunState:
     """The plan, the committed shards, and what has become of each clip.
 
+    Args:
+        out: Where the run lives.
+        broken: Takes the names of tables and records that cannot be read; without it they are an error.
+
     Raises:
-        RunFolderError: the folder holds no readable run.
+        RunFolderError: there is no readable run.
     """
-    run, plan, manifests = read_run(out), read_plan(out / "plan"), read_manifests(out)
-    return RunState(run, plan, manifests, settle(plan, manifests, grid_of(run)))
+    store = open_store(out)
+    run = read_run(store)
+    # What is committed is read before the plan: it is planned first, and so found there.
+    manifests = read_manifests(store, broken=broken)
+    plan = read_plan(store, broken=broken)
+    inputs = read_inputs(store, broken=broken)
+    return RunState(store, run, plan, manifests, settle(plan, manifests, grid_of(run)), inputs)
 
 
-def unfinished(out: Path, plan: Plan, manifests: dict[str, ShardManifest], formats: Sequence[str]) -> list[str]:
-    """Shards that are still to be made: not committed, or not whole."""
-    return [
-        shard_id
-        for shard_id in plan.shards
-        if shard_id not in manifests or not is_whole(out, manifests[shard_id], formats)
-    ]
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """Shards that lack something."""
+
+    to_extract: tuple[str, ...]
+    """Not committed, or no file of theirs is whole."""
+    to_copy: tuple[str, ...]
+    """Committed, with their tokens in one format and not in another that is asked for or was written."""
 
 
-def write_records(out: Path) -> RunState:
+def unfinished(state: RunState, sizes: Mapping[str, int], formats: Sequence[str]) -> Unfinished:
+    """What is still to be made, by the sizes of the files that are there."""
+    to_extract, to_copy = [], []
+    for shard_id in state.plan.shards:
+        manifest = state.manifests.get(shard_id)
+        if (
+            manifest is None
+            or (manifest.num_clips and not has_a_whole_file(sizes, manifest))
+            or not covers(state.plan, shard_id, manifest, grid_of(state.run))
+        ):
+            to_extract.append(shard_id)
+        elif not is_whole(sizes, manifest, formats):
+            to_copy.append(shard_id)
+    return Unfinished(tuple(to_extract), tuple(to_copy))
+
+
+def write_records(out: Where) -> RunState:
     """Write videos.parquet and failures.parquet from what is committed; both can be made again at any time."""
-    state = read_state(out)
-    write_table(out / "failures.parquet", failure_rows(out, state), FAILURE_RECORDS)
-    write_table(out / "videos.parquet", video_rows(state), VIDEOS)
+    store = open_store(out)
+    gather(store)
+    state = read_state(store)
+    write_table(store, "failures.parquet", failure_rows(state), FAILURE_RECORDS)
+    write_table(store, "videos.parquet", video_rows(state), VIDEOS)
     return state
 
 
-def failure_rows(out: Path, state: RunState) -> list[dict[str, Any]]:
+def failure_rows(state: RunState) -> list[dict[str, Any]]:
     """The rows of failures.parquet."""
-    return [failure_row(failed) | {"replay": replay_command(out, failed, state)} for failed in state.settled.failures]
+    return [failure_row(failed) | {"replay": replay_command(failed, state)} for failed in state.settled.failures]
 
 
-def replay_command(out: Path, failed: FailedRange, state: RunState) -> str:
+def replay_command(failed: FailedRange, state: RunState) -> str:
     """The command that does again what a failure is recorded for."""
+    out = state.store.address
     if failed.stage not in ("decode", "encode"):
         return f"vtm replay {out} {failed.video_id}"
     clip = grid_of(state.run).clips_in(state.plan.videos[failed.video_id], failed)[0]
@@ -126,10 +164,25 @@ def video_rows(state: RunState) -> list[dict[str, Any]]:
         damaged.update(manifest.damaged_frames)
     failed = {failed.video_id for failed in state.settled.failures}
     done = {video_id: len(clips) for video_id, clips in state.settled.done.items()}
+    labels = labels_of(state)
     return [
         _video_row(video, done.get(video_id, 0), damaged[video_id], video_id in failed)
+        | {"labels": labels.get(video_id)}
         for video_id, video in state.plan.videos.items()
     ]
+
+
+def labels_of(state: RunState) -> dict[str, str]:
+    """What the user's lists say of each video: a JSON list with an object a row."""
+    said: dict[str, list[Any]] = {}
+    for named in state.inputs:
+        video_id = state.plan.addresses.get((named.input.uri, named.input.stamp))
+        if named.labels and video_id is not None:
+            row = json.loads(named.labels)
+            rows = said.setdefault(video_id, [])
+            if row not in rows:
+                rows.append(row)
+    return {video_id: json.dumps(rows, sort_keys=True) for video_id, rows in said.items()}
 
 
 def status_of(video: PlannedVideo, clips_done: int, *, has_failed: bool) -> str:

@@ -4,53 +4,133 @@ from __future__ import annotations
 
 import io
 import json
+import tarfile
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow.parquet as pq
 
 from pipeline.shards.columns import NUMPY_DTYPES, clip_of
+from pipeline.store import Where, open_store
 from pipeline.values import TokenSet
 
+FACTS = ("clip_id", "video_id", "uri", "clip_index", "start_ns", "end_ns", "grid_thw", "tokens_shape", "fidelity")
 
-def read_shard(path: Path) -> Iterator[TokenSet]:
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipFacts:
+    """One clip in a few numbers, none of which needs its tokens."""
+
+    clip_id: str
+    video_id: str
+    uri: str
+    clip_index: int
+    start_ns: int
+    end_ns: int
+    grid_thw: tuple[int, int, int]
+    num_tokens: int
+    fidelity: float
+
+    @property
+    def num_sources(self) -> int:
+        """N."""
+        frames, rows, columns = self.grid_thw
+        return frames * rows * columns
+
+
+def read_shard(out: Where, name: str) -> Iterator[TokenSet]:
     """Clips of a Parquet or WebDataset shard, in memory one row group, or one sample, at a time.
+
+    Args:
+        out: Where the run lives.
+        name: Of the file in it.
 
     Raises:
         OSError, ValueError, KeyError: the file is damaged.
     """
-    if path.suffix == ".parquet":
-        with path.open("rb") as stream:
-            file = pq.ParquetFile(stream)
-            for group in range(file.metadata.num_row_groups):
-                yield from map(clip_of, file.read_row_group(group).to_pylist())
+    with open_store(out).open(name) as stream:
+        yield from read_clips(stream, name)
+
+
+def read_clips(stream: BinaryIO, name: str) -> Iterator[TokenSet]:
+    """Clips of an open shard file; `name` tells its format.
+
+    Raises:
+        OSError, ValueError, KeyError: the file is damaged.
+    """
+    if name.endswith(".parquet"):
+        file = pq.ParquetFile(stream, pre_buffer=True)
+        for group in range(file.metadata.num_row_groups):
+            yield from map(clip_of, file.read_row_group(group).to_pylist())
     else:
-        yield from _read_tar(path)
+        for members in _samples(stream):
+            yield clip_of_sample(members)
 
 
-def _read_tar(path: Path) -> Iterator[TokenSet]:
-    import webdataset
+def read_facts(out: Where, name: str) -> Iterator[ClipFacts]:
+    """What is known of the clips of a shard file, in order of its rows, without reading a token.
 
-    for sample in webdataset.WebDataset(str(path), shardshuffle=False, empty_check=False):
-        scalars = json.loads(sample["json"])
-        if "tokens.npy" in sample:
-            tokens, scale = _npy(sample["tokens.npy"]), None
+    Raises:
+        OSError, ValueError, KeyError: the file is damaged.
+    """
+    with open_store(out).open(name) as stream:
+        if name.endswith(".parquet"):
+            rows = pq.ParquetFile(stream, pre_buffer=True).read(columns=list(FACTS)).to_pylist()
         else:
-            tokens, scale = _safetensors(sample["tokens.safetensors"], scalars["tokens_dtype"])
-        same = ("clip_id", "video_id", "uri", "clip_index", "start_ns", "end_ns", "fidelity", "motion_source")
-        yield TokenSet(
-            **{name: scalars[name] for name in (*same, "damaged_frames", "tokens_dtype")},
-            frame_time_ns=np.asarray(scalars["frame_time_ns"], dtype=np.int64),
-            grid_thw=tuple(scalars["grid_thw"]),
-            tokens=tokens,
-            tokens_scale=scale,
-            sizes=_npy(sample["sizes.npy"]),
-            centers=_npy(sample["centers.npy"]),
-            group=_npy(sample["group.npy"]),
-            pooled=np.asarray(scalars["pooled"], dtype=np.float32),
-        )
+            rows = [json.loads(members["json"]) for members in _samples(stream, only="json")]
+    for row in rows:
+        values = {name: row[name] for name in FACTS if name not in ("grid_thw", "tokens_shape")}
+        yield ClipFacts(**values, grid_thw=tuple(row["grid_thw"]), num_tokens=row["tokens_shape"][0])
+
+
+def _samples(stream: BinaryIO, only: str = "") -> Iterator[dict[str, bytes]]:
+    """Members of each sample of a tar file by their extension."""
+    sample: dict[str, bytes] = {}
+    key_before = None
+    try:
+        with tarfile.open(fileobj=stream, mode="r:") as archive:
+            for member in archive:
+                key, _, extension = member.name.partition(".")
+                if key_before not in (None, key):
+                    yield sample
+                    sample = {}
+                key_before = key
+                content = archive.extractfile(member) if not only or extension == only else None
+                if content is not None:
+                    sample[extension] = content.read()
+    except tarfile.TarError as error:
+        raise ValueError(str(error)) from error
+    if key_before is not None:
+        yield sample
+
+
+def clip_of_sample(members: dict[str, bytes]) -> TokenSet:
+    """The token set of a WebDataset sample, its members by extension.
+
+    Raises:
+        KeyError, ValueError: it is none.
+    """
+    scalars = json.loads(members["json"])
+    if "tokens.npy" in members:
+        tokens, scale = _npy(members["tokens.npy"]), None
+    else:
+        tokens, scale = _safetensors(members["tokens.safetensors"], scalars["tokens_dtype"])
+    same = ("clip_id", "video_id", "uri", "clip_index", "start_ns", "end_ns", "fidelity", "motion_source")
+    embedding = scalars["embedding"]
+    return TokenSet(
+        **{name: scalars[name] for name in (*same, "damaged_frames", "tokens_dtype")},
+        frame_time_ns=np.asarray(scalars["frame_time_ns"], dtype=np.int64),
+        grid_thw=tuple(scalars["grid_thw"]),
+        tokens=tokens,
+        tokens_scale=scale,
+        sizes=_npy(members["sizes.npy"]),
+        centers=_npy(members["centers.npy"]),
+        group=_npy(members["group.npy"]),
+        pooled=np.asarray(scalars["pooled"], dtype=np.float32),
+        embedding=None if embedding is None else np.asarray(embedding, dtype=np.float32),
+    )
 
 
 def _npy(data: bytes) -> np.ndarray[Any, Any]:

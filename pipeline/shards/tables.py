@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.shards.publish import publish
+from pipeline.errors import RunFolderError
+from pipeline.store import Store
 from pipeline.values import FailedRange
 
 FAILURES = pa.schema(
@@ -58,6 +58,7 @@ VIDEOS = pa.schema(
         ("damaged_frames", pa.int64()),
         ("status", pa.string()),
         ("warnings", pa.list_(pa.string())),
+        ("labels", pa.string()),
     ]
 )
 
@@ -76,30 +77,62 @@ def failure_of(row: dict[str, Any]) -> FailedRange:
     return FailedRange(**values)
 
 
-def write_table(path: Path, rows: Iterable[dict[str, Any]], schema: pa.Schema) -> None:
+def write_table(store: Store, name: str, rows: Iterable[dict[str, Any]], schema: pa.Schema) -> None:
     """Write a small table whole."""
-    table = pa.Table.from_pylist(list(rows), schema=schema)
-    with publish(path) as stream:
-        pq.write_table(table, stream, compression="zstd")
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), buffer, compression="zstd")
+    store.put(name, buffer.getvalue())
 
 
-def read_table(path: Path) -> list[dict[str, Any]]:
-    """All rows of a small table."""
-    # Read through a plain handle: ParquetFile's own would outlive an error.
-    with path.open("rb") as stream:
-        rows: list[dict[str, Any]] = pq.ParquetFile(stream).read().to_pylist()
+def read_table(store: Store, name: str) -> list[dict[str, Any]]:
+    """All rows of a small table.
+
+    Raises:
+        RunFolderError: it cannot be read.
+    """
+    try:
+        rows: list[dict[str, Any]] = pq.ParquetFile(io.BytesIO(store.get(name))).read().to_pylist()
+    except ValueError as error:
+        raise RunFolderError(f"{store.address}/{name} is no table ({error}): `vtm repair` removes it") from error
     return rows
 
 
-def read_text_column(data: bytes, names: Sequence[str]) -> list[str]:
-    """The first column of these names in a Parquet file.
+def read_tables(store: Store, folder: str, broken: list[str] | None = None) -> Iterator[dict[str, Any]]:
+    """All rows of all tables of a folder, in the order of their names.
+
+    Args:
+        store: Where they are.
+        folder: In it.
+        broken: Takes the names of those that cannot be read; without it they are an error.
 
     Raises:
-        KeyError: it holds none of them.
+        RunFolderError: one cannot be read.
+    """
+    for entry in store.list(folder):
+        if not entry.name.endswith(".parquet"):
+            continue
+        try:
+            rows = read_table(store, entry.name)
+        except RunFolderError:
+            if broken is None:
+                raise
+            broken.append(entry.name)
+            continue
+        yield from rows
+
+
+def read_rows(data: bytes) -> list[dict[str, Any]]:
+    """The rows of somebody's Parquet file, as far as they are no raw bytes.
+
+    Raises:
         ValueError: it is no Parquet file.
     """
     file = pq.ParquetFile(io.BytesIO(data))
-    for name in names:
-        if name in file.schema_arrow.names:
-            return [str(value) for value in file.read(columns=[name]).column(0).to_pylist()]
-    raise KeyError(f"no column named {', '.join(names)} among {', '.join(file.schema_arrow.names)}")
+    fields = file.schema_arrow
+    plain = [
+        name
+        for name in fields.names
+        if not pa.types.is_large_binary(t := fields.field(name).type) and not pa.types.is_binary(t)
+    ]
+    rows: list[dict[str, Any]] = file.read(columns=plain).to_pylist()
+    return rows

@@ -5,27 +5,25 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import safetensors.torch
 import torch
 import webdataset
 
-from pipeline.shards.publish import publish
+from pipeline.store import HashingFile
 from pipeline.values import TokenSet
 
 MTIME_S = 0.0
 
 
-def write_webdataset(path: Path, clips: Sequence[TokenSet], run: dict[str, Any]) -> None:
+def write_webdataset(stream: BinaryIO | HashingFile, clips: Sequence[TokenSet], run: dict[str, Any]) -> None:
     """Write one shard; every sample's json names the fingerprint of the run."""
-    with publish(path) as stream:
-        writer = webdataset.TarWriter(stream, encoder=False, mtime=MTIME_S, user="", group="")
-        for clip in clips:
-            writer.write(_sample(clip, run["fingerprint"]))
-        writer.close()
+    writer = webdataset.TarWriter(stream, encoder=False, mtime=MTIME_S, user="", group="")
+    for clip in clips:
+        writer.write(_sample(clip, run["fingerprint"]))
+    writer.close()
 
 
 def _sample(clip: TokenSet, fingerprint: str) -> dict[str, str | bytes]:
@@ -49,6 +47,7 @@ def _sample(clip: TokenSet, fingerprint: str) -> dict[str, str | bytes]:
         "tokens_shape": list(clip.tokens.shape),
         "tokens_dtype": clip.tokens_dtype,
         "pooled": clip.pooled.tolist(),
+        "embedding": None if clip.embedding is None else clip.embedding.tolist(),
         "fidelity": clip.fidelity,
         "motion_source": clip.motion_source,
         "damaged_frames": clip.damaged_frames,

@@ -27,7 +27,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 from pipeline.engine.ray_cluster import connect
-from pipeline.shards.manifest import read_manifests
+from pipeline.shards.commits import read_manifests
 from pipeline.shards.scan import read_shard
 from pipeline.verify import verify
 from tests.pipeline.runs import rows_of, run, tiny_recipe
@@ -115,7 +115,7 @@ def outcome(out: Path, unbroken: Path) -> dict[str, Any]:
     clips: Counter[str] = Counter()
     for manifest in read_manifests(out).values():
         for file in manifest.files:
-            clips.update(clip.clip_id for clip in read_shard(out / "shards" / file.name))
+            clips.update(clip.clip_id for clip in read_shard(out, file.name))
     expected = rows_of(unbroken)
     return {
         "clips": len(clips),
@@ -181,7 +181,7 @@ def disturb_driver(encoder: Path, folder: Path, *, kills: int, seed: int) -> dic
 
 def committed(out: Path) -> int:
     """Shards that are there."""
-    return len(list((out / "manifests").glob("*.json")))
+    return len(list((out / "commits").glob("*.json")))
 
 
 def wait_until(condition: Callable[[], bool], limit_s: float = 120.0) -> None:

@@ -71,7 +71,7 @@ def test_what_is_not_there(out: Path) -> None:
 
 
 def test_uncommitted_shards_are_not_seen(out: Path) -> None:
-    (out / "manifests" / f"{'b' * 16}.json").unlink()
+    (out / "commits" / f"{'b' * 16}.json").unlink()
     assert len(TokenCache(out)) == 3
 
 

@@ -92,7 +92,7 @@ def test_resumes_on_ray(videos: list[Path], tiny_encoder: Path, tmp_path: Path) 
     out = tmp_path / "out"
     run(videos, out, recipe)
     whole = rows_of(out)
-    for path in sorted((out / "manifests").iterdir())[:2]:
+    for path in sorted((out / "commits").iterdir())[:2]:
         path.unlink()
     summary = run(videos, out, recipe, engine="ray")
     assert summary.tally.shards == 2

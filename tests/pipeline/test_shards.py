@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.shards.manifest import is_whole, read_manifests, write_shard
+from pipeline.shards.commits import read_manifests
+from pipeline.shards.manifest import is_whole, shard_sizes, write_shard
 from pipeline.shards.parquet import ROW_GROUP_BYTES, write_parquet
-from pipeline.shards.publish import publish, sweep
 from pipeline.shards.scan import read_shard
 from pipeline.shards.webdataset import write_webdataset
+from pipeline.store import open_store
+from pipeline.store.publish import publish, sweep
 from pipeline.values import FailedRange, TokenSet
 from tests.pipeline.clips_made import RUN, made_clip
 
@@ -34,12 +36,12 @@ def assert_same(a: TokenSet, b: TokenSet) -> None:
 @pytest.mark.parametrize("suffix", [".parquet", ".tar"])
 def test_what_is_written_is_read(tmp_path: Path, dtype: str, suffix: str) -> None:
     clips = [made_clip(i, dtype=dtype) for i in range(5)]
-    path = tmp_path / f"shard{suffix}"
-    if suffix == ".tar":
-        write_webdataset(path, clips, RUN)
-    else:
-        write_parquet(path, clips, RUN, 7)
-    read = list(read_shard(path))
+    with (tmp_path / f"shard{suffix}").open("wb") as stream:
+        if suffix == ".tar":
+            write_webdataset(stream, clips, RUN)
+        else:
+            write_parquet(stream, clips, RUN, 7)
+    read = list(read_shard(tmp_path, f"shard{suffix}"))
     assert len(read) == 5
     for clip, back in zip(clips, read, strict=True):
         assert_same(clip, back)
@@ -58,7 +60,8 @@ def test_equal_clips_give_equal_files(tmp_path: Path, formats: tuple[str, ...]) 
 def test_payload_is_stored_plain_and_the_rest_compressed(tmp_path: Path) -> None:
     import pyarrow.parquet as pq
 
-    write_parquet(tmp_path / "s.parquet", [made_clip(0)], RUN, 7)
+    with (tmp_path / "s.parquet").open("wb") as stream:
+        write_parquet(stream, [made_clip(0)], RUN, 7)
     group = pq.ParquetFile(tmp_path / "s.parquet").metadata.row_group(0)
     codecs = {group.column(i).path_in_schema: group.column(i).compression for i in range(group.num_columns)}
     assert codecs["tokens_bytes"] == codecs["group_bytes"] == "UNCOMPRESSED"
@@ -69,7 +72,8 @@ def test_columns_are_the_documented_ones(tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    write_parquet(tmp_path / "s.parquet", [made_clip(0)], RUN, 7)
+    with (tmp_path / "s.parquet").open("wb") as stream:
+        write_parquet(stream, [made_clip(0)], RUN, 7)
     schema = pq.read_schema(tmp_path / "s.parquet")
     assert schema.field("grid_thw").type == pa.list_(pa.int32(), 3)
     assert schema.field("pooled").type == pa.list_(pa.float32(), 7)
@@ -84,7 +88,8 @@ def test_row_groups_are_small(tmp_path: Path) -> None:
     wide = TokenSet(
         **{f.name: getattr(clip, f.name) for f in fields(TokenSet)} | {"tokens": np.zeros((11, 800_000), np.float16)}
     )
-    write_parquet(tmp_path / "s.parquet", [wide, wide, wide], RUN, 7)
+    with (tmp_path / "s.parquet").open("wb") as stream:
+        write_parquet(stream, [wide, wide, wide], RUN, 7)
     file = pq.ParquetFile(tmp_path / "s.parquet")
     assert 2 * wide.tokens.nbytes > ROW_GROUP_BYTES
     assert [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)] == [1, 1, 1]
@@ -121,18 +126,19 @@ def test_manifest_is_the_commit(tmp_path: Path) -> None:
     assert read == written
     assert read.failures == (failed,)
     assert read.damaged_frames == {"ab" * 16: 2}
-    file = tmp_path / "shards" / read.files[0].name
+    file = tmp_path / read.files[0].name
     assert hashlib.sha256(file.read_bytes()).hexdigest() == read.files[0].sha256
-    assert is_whole(tmp_path, read, ("parquet",))
-    assert not is_whole(tmp_path, read, ("parquet", "webdataset"))
+    sizes = shard_sizes(open_store(tmp_path))
+    assert is_whole(sizes, read, ("parquet",))
+    assert not is_whole(sizes, read, ("parquet", "webdataset"))
     file.unlink()
-    assert not is_whole(tmp_path, read, ("parquet",))
+    assert not is_whole(shard_sizes(open_store(tmp_path)), read, ("parquet",))
 
 
 def test_a_shard_of_failures_alone_has_no_data_file(tmp_path: Path) -> None:
     manifest = write_shard(tmp_path, "f" * 16, [], [], RUN, ("parquet",))
     assert manifest.files == ()
-    assert is_whole(tmp_path, manifest, ("parquet",))
+    assert is_whole({}, manifest, ("parquet",))
 
 
 def committed(tmp_path: Path, formats: tuple[str, ...] = ("parquet", "webdataset")) -> Path:
@@ -166,7 +172,7 @@ def test_datasets_reads_it(tmp_path: Path) -> None:
 def test_webdataset_reads_it(tmp_path: Path) -> None:
     import webdataset
 
-    tars = sorted(str(path) for path in (committed(tmp_path) / "shards").glob("*.tar"))
+    tars = sorted(str(path) for path in (committed(tmp_path) / "webdataset").glob("*.tar"))
     samples = list(webdataset.WebDataset(tars, shardshuffle=False).decode())
     assert [sample["json"]["clip_index"] for sample in samples] == [0, 1, 2, 3, 4]
     np.testing.assert_array_equal(samples[2]["tokens.npy"], made_clip(2).tokens)

@@ -1,9 +1,8 @@
-"""Files appear whole or not at all: written under a temporary name, flushed, renamed."""
+"""Files on a disk appear whole or not at all: written under a temporary name, flushed, renamed."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import secrets
 import time
@@ -12,22 +11,35 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from pipeline.store.store import TakenError
+
 TEMPORARY_PREFIX = ".tmp-"
 OLD_S = 3600.0
 """Nobody writes one file for so long."""
 
 
 @contextmanager
-def publish(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that takes its name when the block ends without an error."""
+def publish(path: Path, *, only_if_absent: bool = False) -> Iterator[BinaryIO]:
+    """Open a file that takes its name when the block ends without an error.
+
+    Raises:
+        TakenError: the name was to be new, and is not.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    # A name that no other process can have: containers share process numbers.
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}-{path.name}")
     try:
         with temporary.open("wb") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        temporary.replace(path)
+        if only_if_absent:
+            try:
+                os.link(temporary, path)
+            except FileExistsError as error:
+                raise TakenError(f"{path} is there already") from error
+        else:
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
     folder = os.open(path.parent, os.O_RDONLY)
@@ -43,12 +55,3 @@ def sweep(folder: Path, older_than_s: float = OLD_S) -> None:
         with contextlib.suppress(FileNotFoundError):
             if time.time() - leftover.stat().st_mtime > older_than_s:
                 leftover.unlink()
-
-
-def sha256_of(path: Path) -> str:
-    """Hash of a file's content, read in pieces."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while piece := stream.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()

@@ -1,0 +1,66 @@
+"""What the user named, as it was listed: kept, so that whether anything is missing can be said from the run alone."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.shards.tables import read_tables
+from pipeline.store import Store
+from pipeline.values import Input, Named
+
+FOLDER = "plan/inputs"
+INPUTS = pa.schema(
+    [
+        ("named", pa.string()),
+        ("uri", pa.string()),
+        ("size_bytes", pa.int64()),
+        ("stamp", pa.string()),
+        ("labels", pa.string()),
+    ]
+)
+
+
+def store_inputs(store: Store, named: Sequence[Named]) -> None:
+    """Remember what was named; the same again is remembered once."""
+    if not named:
+        return
+    rows = [_row(item) for item in named]
+    digest = hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()[:16]
+    before = [entry.name for entry in store.list(FOLDER)]
+    if before and before[-1].endswith(f"{digest}.parquet"):
+        return
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows, schema=INPUTS), buffer, compression="zstd")
+    store.put(f"{FOLDER}/{time.time_ns():020d}-{digest}.parquet", buffer.getvalue())
+
+
+def read_inputs(store: Store, *, broken: list[str] | None = None) -> tuple[Named, ...]:
+    """Everything that was ever named for a run; of an address that was named again, as it was listed last."""
+    found: dict[tuple[str, str, str], Named] = {}
+    for row in read_tables(store, FOLDER, broken):
+        named = _of(row)
+        found[named.named, named.input.uri, named.labels] = named
+    return tuple(found.values())
+
+
+def _row(item: Named) -> dict[str, Any]:
+    source = item.input
+    return {
+        "named": item.named,
+        "uri": source.uri,
+        "size_bytes": source.size_bytes,
+        "stamp": source.stamp,
+        "labels": item.labels,
+    }
+
+
+def _of(row: dict[str, Any]) -> Named:
+    return Named(row["named"], Input(uri=row["uri"], size_bytes=row["size_bytes"], stamp=row["stamp"]), row["labels"])
