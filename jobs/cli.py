@@ -16,6 +16,8 @@ COMMANDS = {
     "extract": "extract videos into token shards; resumes by itself",
     "plan": "say what a run would do, from headers alone",
     "verify": "prove that a run folder is complete and sound",
+    "repair": "make again what verify finds wrong, and only that",
+    "status": "say how far a run is, from its store alone",
     "inspect": "summarise a run folder",
     "replay": "decode and encode one clip of a run again, to look into a failure",
     "report": "make a page that shows what was merged",

@@ -84,3 +84,13 @@ def settings_of(options: argparse.Namespace) -> tuple[list[str], str | None, Rec
         return inputs, str(out) if out else None, build(Recipe, values), build(Execution, values)
     except TypeError as error:
         raise SettingsError(f"a setting has the wrong kind of value: {error}") from error
+
+
+def execution_of(options: argparse.Namespace) -> Execution:
+    """The execution of a command that has no recipe.
+
+    Raises:
+        SettingsError: a setting is unknown or cannot be carried out.
+    """
+    values = load_toml(Path(options.config)) if options.config else {}
+    return build(Execution, values | {name: value for name, value in vars(options).items() if value is not None})

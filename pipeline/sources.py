@@ -235,6 +235,11 @@ def _nonempty(items: Iterable[Named | FailedRange], message: str) -> Iterator[Na
         raise InputError(message)
 
 
+def has_changed(source: Input) -> bool:
+    """Whether a file of this machine is another than it was when it was listed."""
+    return bool(source.stamp) and "://" not in source.uri and stamped(source.uri) != source
+
+
 def require_unchanged(source: VideoSource) -> None:
     """Refuse to go on with a file that is not what was scanned.
 

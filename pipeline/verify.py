@@ -24,8 +24,8 @@ UNIT_NORM_TOLERANCE = 1e-3
 OUR_FILE = re.compile(r"[0-9a-f]{16}\.(parquet|tar)")
 
 Remedy = Literal["delete", "uncommit", "thin", "extract", "none"]
-"""What `vtm repair` does about a finding. `delete`: a file, which is made again where it is owed. `uncommit`: a shard with
-its record. `thin`: the clips that another shard holds too. `extract`: what is owed. `none`: a person decides."""
+"""What `vtm repair` does about a finding. `delete`: a file, which is made again where it is owed. `uncommit`: a shard
+with its record. `thin`: the clips that another shard holds too. `extract`: what is owed. `none`: a person decides."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,7 +86,7 @@ class DecodeWorker:
             StoreError: the run folder cannot be written.
         """
         from pipeline.decode import scan_video
-        from pipeline.sources import identify, stamped
+        from pipeline.sources import has_changed, identify
 
         with self._at_work():
             try:
@@ -99,7 +99,7 @@ class DecodeWorker:
                 info = replace(read_index(out, found.video_id, source.uri), source=found)
             else:
                 info = scan_video(found)
-                if stamped(source.uri) != source and source.stamp:
+                if has_changed(source):
                     raise DecodeError("io", "it changes while it is read: extract it again when it is whole")
                 patiently(lambda: write_index(out, info))
             return plan_video(info, fps=recipe.fps, clip_frames=recipe.clip_frames)
