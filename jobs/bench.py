@@ -14,6 +14,7 @@ BENCHES = {
     "network": "the paper's network with and without merging",
     "learning": "learnable merging against fixed strategies on planted scenes",
     "pipeline": "a whole extraction, beside a plain script that decodes and then encodes",
+    "plan": "planning and resuming a run of many videos, without a pixel",
     "engine": "the scheduler on a simulated cluster: how busy it keeps it, and what a decision costs",
 }
 

@@ -34,5 +34,7 @@ def run(options: argparse.Namespace) -> int:
         print(f"found: {problem}")
     for problem in done.after.problems[:MOST_PROBLEMS]:
         print(f"left: {problem}", file=sys.stderr)
-    print(f"{options.out}: {len(done.before.problems)} problems found, {len(done.after.problems)} left, {made} clips made")
+    print(
+        f"{options.out}: {len(done.before.problems)} problems found, {len(done.after.problems)} left, {made} clips made"
+    )
     return 0 if done.after.is_sound else 1

@@ -207,9 +207,44 @@ def load_toml(path: Path) -> dict[str, Any]:
         raise SettingsError(f"--config {path} cannot be read as TOML: {error}") from error
     settings = {name.replace("-", "_"): value for name, value in data.items()}
     known = sorted({f.name for cls in (Recipe, Execution) for f in fields(cls)} | {"inputs", "out"})
-    for name in settings:
+    for name, value in settings.items():
         _require(name in known, f"--config {path}: {name} is no setting: choose from {', '.join(known)}")
+        _require_kind(f"--config {path}", name, value)
     return settings
+
+
+LISTS = ("inputs", "format")
+LOOSE = ("out", "fps")
+
+
+def _require_kind(where: str, name: str, value: object) -> None:
+    """Refuse a value of another kind than the setting's, with its name.
+
+    Raises:
+        SettingsError: it is text where a number is wanted, or the like.
+    """
+    if name in LISTS:
+        fits = isinstance(value, str) or (isinstance(value, list) and all(isinstance(item, str) for item in value))
+        wanted = "text or a list of texts"
+    elif name in LOOSE:
+        fits, wanted = isinstance(value, str | int | float) and not isinstance(value, bool), "text or a number"
+    else:
+        wanted, kinds = _kind_of(name)
+        fits = isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
+    _require(fits, f"{where}: {name.replace('_', '-')} = {value!r} has the wrong kind of value: write {wanted}")
+
+
+def _kind_of(name: str) -> tuple[str, tuple[type, ...]]:
+    """What a setting is written as, and what it is read as."""
+    annotation = next(str(f.type) for cls in (Recipe, Execution) for f in fields(cls) if f.name == name)
+    for text, wanted, kinds in (
+        ("int", "a whole number, without quotes", (int,)),
+        ("float", "a number, without quotes", (int, float)),
+        ("bool", "true or false", (bool,)),
+    ):
+        if annotation.split(" |")[0] == text:
+            return wanted, kinds
+    return "text, in quotes", (str,)
 
 
 def build(cls: type[T], values: dict[str, Any]) -> T:

@@ -39,7 +39,7 @@ def done(videos: list[Path], tiny_encoder: Path, tmp_path_factory: pytest.TempPa
         (["good.mp4", "--keep", "1.5"], "--keep 1.5 must be above 0"),
         (["good.mp4", "--encoder", "nowhere"], "nowhere: no such folder"),
         (["good.mp4", "--encoder", "folder"], "lacks config.json"),
-        (["good.mp4", "--out", "s3://bucket/out"], "must be a folder that every worker sees"),
+        (["good.mp4", "--out", "nowhere://bucket/out"], "no file system for such an address"),
         (["good.mp4", "--fps", "fast"], "--fps fast is no rate"),
         (["good.mp4", "--config", "gone.toml"], "--config gone.toml cannot be read"),
         ([], "no input was given"),

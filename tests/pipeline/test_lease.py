@@ -94,6 +94,7 @@ print(summary.exit_code, summary.clips, *listener.notes, sep="|")
 """
 
 
+@pytest.mark.slow
 def test_two_drivers_started_at_once(tiny_encoder: Path, tmp_path: Path) -> None:
     """Three times: in one folder, with a video in common, in two orders."""
     assert tiny_recipe(tiny_encoder)

@@ -153,7 +153,7 @@ def test_lists_name_folders_globs_nulls_and_labels(videos: list[Path], tmp_path:
     found = list(find_named([str(tmp_path / "list.jsonl")]))
     names = [Path(item.input.uri).name for item in found if isinstance(item, Named)]
     assert names == ["a.avi", "b.avi", "c.avi", "b.avi", "c.avi"]
-    assert [item.labels for item in found if isinstance(item, Named)][0] == '{"caption": "a dog"}'
+    assert next(item.labels for item in found if isinstance(item, Named)) == '{"caption": "a dog"}'
     (lost,) = [item for item in found if isinstance(item, FailedRange)]
     assert "row 4 names no video" in lost.message
 
@@ -291,9 +291,13 @@ def test_deep_verification_makes_clips_again(out: Path) -> None:
     record = json.loads((out / "run.json").read_text())
     (out / "commits" / f"{manifest.shard_id}.json").unlink()
     clips = [TokenCache(out).token_set(0)]
-    assert file_name(manifest.shard_id, "parquet") not in {f.name for m in read_manifests(out).values() for f in m.files}
+    assert file_name(manifest.shard_id, "parquet") not in {
+        f.name for m in read_manifests(out).values() for f in m.files
+    }
     other = type(clips[0])(**{n: getattr(clips[0], n) for n in clips[0].__dataclass_fields__} | {"fidelity": 0.25})
-    shard = next(m for m in read_manifests(out).values() if any(c.clip_id == other.clip_id for u in m.clips for c in u.clips))
+    shard = next(
+        m for m in read_manifests(out).values() if any(c.clip_id == other.clip_id for u in m.clips for c in u.clips)
+    )
     (out / "commits" / f"{shard.shard_id}.json").unlink()
     write_shard(out, shard.shard_id, [other], [], record, ("parquet",))
     assert any("made again it has other fidelity" in f.text for f in compare_again(out, 20))
@@ -308,7 +312,9 @@ def test_status_from_the_store_alone(out: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0 and not Path("/dev/full").exists(), reason="needs a device that is full")
-def test_a_place_that_cannot_be_written_is_one_line(videos: list[Path], tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_place_that_cannot_be_written_is_one_line(
+    videos: list[Path], tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from pipeline.store.disk import DiskStore
 
     real = DiskStore.put
@@ -319,7 +325,7 @@ def test_a_place_that_cannot_be_written_is_one_line(videos: list[Path], tiny_enc
         real(self, name, data, **how)
 
     monkeypatch.setattr(DiskStore, "put", put)
-    with pytest.raises(StoreError, match="cannot be used: .*No space left"):
+    with pytest.raises(StoreError, match=r"cannot be used: .*No space left"):
         run(videos[2:], tmp_path / "out", tiny_recipe(tiny_encoder))
     monkeypatch.undo()
     assert run(videos[2:], tmp_path / "out", tiny_recipe(tiny_encoder)).exit_code == 0

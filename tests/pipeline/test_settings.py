@@ -114,3 +114,26 @@ def test_a_bad_toml_is_one_line(tmp_path: Path, text: str, message: str) -> None
 def test_a_rate_that_is_none(text: str) -> None:
     with pytest.raises(SettingsError, match="is no rate"):
         parse_fps(text)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('layer = "9"', "layer = '9' has the wrong kind of value: write a whole number"),
+        ('keep = "0.1"', "keep = '0.1' has the wrong kind of value: write a number"),
+        ("clip-frames = true", "clip-frames = True has the wrong kind of value: write a whole number"),
+        ("strategy = 3", "strategy = 3 has the wrong kind of value: write text"),
+        ("inputs = [1]", "inputs = .1. has the wrong kind of value"),
+        ("retry-failed = 1", "retry-failed = 1 has the wrong kind of value: write true or false"),
+    ],
+)
+def test_a_recipe_with_a_value_of_the_wrong_kind(tmp_path: Path, line: str, message: str) -> None:
+    (tmp_path / "recipe.toml").write_text(line)
+    with pytest.raises(SettingsError, match=message):
+        load_toml(tmp_path / "recipe.toml")
+
+
+def test_a_recipe_with_values_of_the_right_kind(tmp_path: Path) -> None:
+    text = 'layer = 9\nkeep = 1\nfps = "1/2"\nformat = ["parquet"]\nretry-failed = true\nworkers = 2\nencoder = "x"\n'
+    (tmp_path / "recipe.toml").write_text(text)
+    assert load_toml(tmp_path / "recipe.toml")["layer"] == 9

@@ -82,7 +82,9 @@ class _Passing(BaseHTTPRequestHandler):
             time.sleep(0.3)
         if fault in ("503", "429"):
             code = {"503": "SlowDown", "429": "TooManyRequests"}[fault]
-            self._answer(int(fault), {"Content-Type": "application/xml"}, f"<Error><Code>{code}</Code></Error>".encode())
+            self._answer(
+                int(fault), {"Content-Type": "application/xml"}, f"<Error><Code>{code}</Code></Error>".encode()
+            )
             return
         request = Request(self.server.behind + self.path, data=body or None, method=self.command)
         # Without one, urllib would say that the body is a form.
@@ -208,7 +210,9 @@ def test_a_writer_that_dies_leaves_nothing(store: Store) -> None:
 def test_an_upload_that_was_killed_is_removed_when_old(s3: tuple[Proxy, Any]) -> None:
     _, client = s3
     upload = client.create_multipart_upload(Bucket="runs", Key="killed/shards/x.parquet")
-    client.upload_part(Bucket="runs", Key="killed/shards/x.parquet", UploadId=upload["UploadId"], PartNumber=1, Body=b"x")
+    client.upload_part(
+        Bucket="runs", Key="killed/shards/x.parquet", UploadId=upload["UploadId"], PartNumber=1, Body=b"x"
+    )
     other = client.create_multipart_upload(Bucket="runs", Key="killed-not/x")
     store = open_store("s3://runs/killed")
     # This server says of every upload that it was begun in 2010.
@@ -235,9 +239,14 @@ def test_a_large_object_goes_in_parts_which_are_aborted_when_given_up(
         return await (refuse() if method == "upload_part" else real(self, method, *args, **kwargs))
 
     monkeypatch.setattr(s3fs.S3FileSystem, "_call_s3", call)
-    with pytest.raises(OSError, match="no more parts"), store.writer("big") as stream:
-        for _ in range(101):
-            stream.write(bytes(1 << 20))
+
+    def write() -> None:
+        with store.writer("big") as stream:
+            for _ in range(101):
+                stream.write(bytes(1 << 20))
+
+    with pytest.raises(OSError, match="no more parts"):
+        write()
     assert not client.list_multipart_uploads(Bucket="runs").get("Uploads")
     assert store.entry("big") is None
 
@@ -281,7 +290,9 @@ def test_files_on_s3_are_those_on_a_disk(s3: tuple[Proxy, Any], tiny_encoder: Pa
         assert client.get_object(Bucket="runs", Key=key)["Body"].read() == path.read_bytes()
 
 
-def test_counting_and_listing_read_no_tokens(s3: tuple[Proxy, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_counting_and_listing_read_no_tokens(
+    s3: tuple[Proxy, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from pipeline.shards.manifest import write_shard
     from pipeline.store.objects import ObjectStore
     from tests.pipeline.clips_made import RUN, made_clip
