@@ -330,3 +330,18 @@ def test_a_place_that_cannot_be_written_is_one_line(
     monkeypatch.undo()
     assert run(videos[2:], tmp_path / "out", tiny_recipe(tiny_encoder)).exit_code == 0
     assert verify(tmp_path / "out").is_sound
+
+
+def test_the_commands(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from jobs.cli import main
+
+    assert main(["status", str(out)]) == 0
+    assert "3 of 3 inputs scanned; 11 of 11 clips" in capsys.readouterr().out
+    sorted((out / "shards").iterdir())[0].unlink()
+    assert main(["verify", str(out)]) == 1
+    assert "is missing" in capsys.readouterr().err
+    assert main(["repair", str(out), "--engine", "inline", "--gpus", "0"]) == 0
+    assert "1 problems found, 0 left, 0 clips made" in capsys.readouterr().out
+    assert main(["verify", str(out), "--deep", "2"]) == 0
+    assert main(["status", str(out), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.split("\n", 1)[1])["clips_done"] == 11
