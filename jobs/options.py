@@ -59,6 +59,12 @@ def add_execution_options(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="stop a decode worker without progress for so long (300)",
     )
+    add(
+        "--encode-timeout-s",
+        type=float,
+        metavar="S",
+        help="stop an encode worker that is at one clip for so long (600)",
+    )
     add("--decode-memory-mb", type=int, metavar="MB", help="most memory that a decode worker may allocate (4096)")
     add("--retry-failed", action="store_true", default=None, help="try again what is recorded as failed")
     add("--config", metavar="FILE.toml", help="read settings from a recipe; options given here win")

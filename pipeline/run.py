@@ -132,7 +132,7 @@ def policy_of(job: Job, asked: Asked) -> Policy:
         clip_bytes=job.clip_bytes,
         unit_clips=execution.unit_clips,
         shard_clips=execution.shard_clips,
-        limits=Limits(scan_s=silent_s, decode_s=silent_s, encode_s=2 * silent_s, write_s=2 * silent_s),
+        limits=Limits(scan_s=silent_s, decode_s=silent_s, encode_s=execution.encode_timeout_s),
     )
 
 

@@ -171,6 +171,8 @@ class Execution:
     """Most clips in a shard (a unit is never split)."""
     unit_timeout_s: float = 300.0
     """A decode worker that makes no progress for so long is stopped."""
+    encode_timeout_s: float = 600.0
+    """An encode worker that is at one clip for so long is stopped."""
     decode_memory_mb: int = 4096
     """Most memory that a decode worker may allocate beyond what it starts with."""
     retry_failed: bool = False
@@ -192,6 +194,7 @@ class Execution:
             _require(count is None or count >= least, f"--{option} {count} must be {least} or more")
         _require(self.wait_for_nodes_s >= 0, f"--wait-for-nodes-s {self.wait_for_nodes_s} must be 0 or more")
         _require(self.unit_timeout_s > 0, f"--unit-timeout-s {self.unit_timeout_s} must be above 0")
+        _require(self.encode_timeout_s > 0, f"--encode-timeout-s {self.encode_timeout_s} must be above 0")
         _require(self.decode_memory_mb >= 256, f"--decode-memory-mb {self.decode_memory_mb} must be 256 or more")
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.errors import RunFolderError
 from pipeline.plan.table import Plan
-from pipeline.shards.publish import sha256_of
+from pipeline.shards.publish import TEMPORARY_PREFIX, sha256_of
 from pipeline.shards.run_folder import read_state
 from pipeline.shards.scan import read_shard
 from pipeline.values import FailedRange, ShardManifest, TokenSet
@@ -143,7 +143,11 @@ def _stray_problems(out: Path, manifests: dict[str, ShardManifest]) -> list[str]
     known = {file.name for manifest in manifests.values() for file in manifest.files}
     folder = out / "shards"
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    return [f"{name}: was never committed; run the same `vtm extract` again" for name in sorted(names - known)]
+    return [
+        f"{name}: was never committed; run the same `vtm extract` again"
+        for name in sorted(names - known)
+        if not name.startswith(TEMPORARY_PREFIX)
+    ]
 
 
 __all__ = ["RunFolderError", "Verdict", "clip_problems", "verify"]
