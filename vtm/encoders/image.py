@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vtm.encoders.checkpoint import PREPROCESSOR, open_checkpoint, read_json
+from vtm.encoders.checkpoint.families import vit_config
+from vtm.encoders.checkpoint.files import PREPROCESSOR, open_checkpoint, read_json
 from vtm.encoders.errors import EncoderError
-from vtm.encoders.families import vit_config
 from vtm.encoders.resample import Interpolation, resize
 
 RESAMPLE: dict[int, Interpolation] = {2: "bilinear", 3: "bicubic"}

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import torch
 
-from vtm.encoders.checkpoint import PREPROCESSOR, open_checkpoint, read_json
+from vtm.encoders.checkpoint.families import vit_config
+from vtm.encoders.checkpoint.files import PREPROCESSOR, open_checkpoint, read_json
+from vtm.encoders.checkpoint.state import State, own_keys, present_config, read_state
+from vtm.encoders.checkpoint.tensor_names import block_of
 from vtm.encoders.config import VitConfig
 from vtm.encoders.encoder import Encoder
 from vtm.encoders.errors import EncoderError
-from vtm.encoders.families import vit_config
 from vtm.encoders.image import image_spec
-from vtm.encoders.keys import block_of
 from vtm.encoders.linear import pack_linear_maps
-from vtm.encoders.state import State, own_keys, present_config, read_state
 from vtm.plan import MergeError
 
 

@@ -25,9 +25,9 @@ from vtm.encoders.encoder import CPU_ROWS, Encoder
 from vtm.encoders.errors import EncoderError
 from vtm.encoders.image import encoder_frames, standardise
 from vtm.encoders.output import EncoderOutput
-from vtm.encoders.packing import Batch, Group, Packing, pack
 from vtm.encoders.positions import Rotary
-from vtm.encoders.reuse import is_encoded
+from vtm.encoders.reuse.changes import is_encoded
+from vtm.encoders.reuse.packing import Batch, Group, Packing, pack
 from vtm.encoders.saliency import attention_saliency
 from vtm.encoders.threads import computing_alone, map_on_threads
 from vtm.encoders.vit import Block

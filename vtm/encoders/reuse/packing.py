@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from vtm.encoders.reuse import is_encoded
+from vtm.encoders.reuse.changes import is_encoded
 
 
 @dataclass(frozen=True, slots=True, eq=False)
