@@ -28,10 +28,10 @@ from vtm.encoders.image import normalise
 from vtm.network import Auxiliary, NetworkConfig, NetworkStrategy, VideoTokenMerging
 from vtm.network.network import SEED_STRIDE
 from vtm.network.targets import area_cue, choose_targets
-from vtm.network.windows import first_layout
 from vtm.plan import identity_plan
 from vtm.sampling import gumbel_noise
-from vtm.training import ClipBatch, Task, TrainingSettings, figures, labelled_objective, predict_videos, train
+from vtm.training import ClipBatch, TrainingSettings, TrainingTask, figures, labelled_objective, predict_videos, train
+from vtm.windows import layout_of, window_tokens
 
 STRATEGIES: tuple[NetworkStrategy, ...] = ("none", "naive", "center", "boundary", "motion", "learnable")
 WINDOWS_FRAMES = (2, 10, 20)
@@ -137,12 +137,12 @@ def train_one(
                 parameter.requires_grad_(False).zero_()
     shuffled = partial(_shuffled, clips["train"], layout, strategy, seed)
     test = list(_in_order(clips["test"], layout, strategy))
-    task = Task[VideoTokenMerging](
+    task = TrainingTask[VideoTokenMerging](
         objective=labelled_objective(),
         batches=shuffled,
         steps_per_epoch=len(list(_order(clips["train"], seed, 0))),
         validate=lambda model: figures("classification", predict_videos(model, test)),
-        score="accuracy",
+        scores=("accuracy", "log_loss"),
         keep_best=lambda _: None,
     )
     settings = TrainingSettings(epochs=args.epochs, warmup_epochs=min(2, args.epochs), seed=seed)
@@ -180,7 +180,7 @@ def _target_places(network: VideoTokenMerging, test: Sequence[ClipBatch], plante
         elif config.strategy == "learnable":
             score_BN = config.draw_sharpness * network.saliency(batch.patches)
         noise_BN = gumbel_noise([seed * SEED_STRIDE for seed in batch.seeds], batch.patches.shape[1])
-        windows = first_layout(batch.grid, config.windows_frames[0])
+        windows = layout_of(window_tokens(batch.grid, config.windows_frames[0]))
         (score,), (noise,), (planted,) = (windows.split(x) for x in (score_BN, noise_BN, planted_BN))
         chosen = choose_targets(config.strategy, (len(score), score.shape[1]), config.partition_factor, score, noise)
         on_planted += int(planted.gather(1, chosen).sum())

@@ -21,7 +21,7 @@ from torch import Tensor
 from jobs.row_process import in_own_process, machine_name, peak_bytes, wait_for
 from vtm.network import NetworkConfig, VideoTokenMerging
 from vtm.network.block import VideoBlock
-from vtm.network.config import Attention, NetworkStrategy
+from vtm.network.config import AttentionKernel, NetworkStrategy
 from vtm.plan import Grid
 
 STAGES = ("projection", "attention", "merge", "output")
@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--heads", type=int, default=4)
     parser.add_argument("--head-width", type=int, default=64)
     parser.add_argument("--strategies", nargs="+", choices=get_args(NetworkStrategy), default=get_args(NetworkStrategy))
-    parser.add_argument("--attention", nargs="+", choices=get_args(Attention), default=get_args(Attention))
+    parser.add_argument("--attention", nargs="+", choices=get_args(AttentionKernel), default=get_args(AttentionKernel))
     parser.add_argument("--batch", type=int, default=1, help="clips together")
     parser.add_argument(
         "--repeats", type=int, default=3, help="timed passes a row, after one untimed; the median counts"
@@ -95,7 +95,7 @@ def _line(row: dict[str, Any]) -> str:
     )
 
 
-def _rows(args: argparse.Namespace, attention: Attention) -> list[dict[str, Any]]:
+def _rows(args: argparse.Namespace, attention: AttentionKernel) -> list[dict[str, Any]]:
     requests = [_request(args, strategy, attention) for strategy in args.strategies]
     rows = [in_own_process(measure_row, request) for request in requests]
     baseline = next((row for row in rows if row["name"] == "baseline"), None)
@@ -107,7 +107,7 @@ def _rows(args: argparse.Namespace, attention: Attention) -> list[dict[str, Any]
     return rows
 
 
-def _request(args: argparse.Namespace, strategy: NetworkStrategy, attention: Attention) -> RowRequest:
+def _request(args: argparse.Namespace, strategy: NetworkStrategy, attention: AttentionKernel) -> RowRequest:
     config = NetworkConfig(
         in_width=args.width,
         outputs=10,

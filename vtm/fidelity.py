@@ -30,7 +30,7 @@ def token_cosines(x_BNC: Tensor, plan: MergePlan, merged_BMC: Tensor | None = No
     """
     precise = torch.promote_types(x_BNC.dtype, torch.float32)
     merged_BMC = (plan.sum(x_BNC) if merged_BMC is None else merged_BMC).to(precise)
-    rows = max(1, BLOCK_VALUES // (x_BNC.shape[0] * x_BNC.shape[2]))
+    rows = max(1, BLOCK_VALUES // max(1, x_BNC.shape[0] * x_BNC.shape[2]))
     cosines = []
     for start in range(0, x_BNC.shape[1], rows):
         mine = slice(start, start + rows)

@@ -11,10 +11,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from vtm.plan import Grid, token_positions
+from vtm.plan import Grid
 
 Area = Literal["center", "boundary"]
 """Where half of the targets of the strategy of that name lie."""
+
+WEIGHT_STEPS = 64
+"""Whole steps of a weight of 1: whole numbers add up alike on every device."""
 
 
 def strided_targets(total: int, partition_factor: int, device: torch.device | str = "cpu") -> Tensor:
@@ -45,58 +48,59 @@ def even_targets(total: int, num_targets: int, device: torch.device | str = "cpu
     return torch.arange(num_targets, device=device) * total // max(1, num_targets)
 
 
-def area_mask(area: Area, grid: Grid, device: torch.device | str = "cpu") -> Tensor:
-    """Which patches lie in the area that half of the targets come from.
+def area_weights(area: Area, grid: Grid, device: torch.device | str = "cpu") -> Tensor:
+    """How densely targets lie in each patch: three times as densely in a quarter of the picture as outside of it.
 
-    `center` is the central H/2 × W/2 (section 3.3). The paper gives no size for the boundary: `boundary` is the
-    outermost quarter of the picture, which mirrors its central quarter.
+    That is the paper's factor γ/2 in the area and 3γ/2 outside (section 3.3), half of the targets each. `center` is the
+    central H/2 × W/2. The paper gives no size for the boundary: `boundary` is the outermost quarter of the picture,
+    which mirrors its central quarter. A patch that the edge of the area crosses counts by the share of it inside, so
+    that the area is a quarter on every grid: a border of whole patches is half of a 7 × 7 grid.
 
     Args:
         area: which of the two.
         grid: T, H, W.
-        device: where the mask is to be.
+        device: where the weights are to be.
 
     Returns:
-        (T·H·W,) bool.
-    """
-    _, rows, columns = grid
-    height, width = _inner_sides(area, grid)
-    top, left = (rows - height) // 2, (columns - width) // 2
-    _, y_N, x_N = token_positions(grid, device).unbind(dim=1)
-    inner_N = (y_N >= top) & (y_N < top + height) & (x_N >= left) & (x_N < left + width)
-    return inner_N if area == "center" else ~inner_N
-
-
-def area_targets(
-    area: Area, grid: Grid, num_targets: int, partition_factor: int | None = None, device: torch.device | str = "cpu"
-) -> Tensor:
-    """Half of the targets from an area: factor γ/2 there, 3γ/2 outside of it (section 3.3).
-
-    The index i that γ divides counts all tokens of the clip. Where the factors leave a few targets more or fewer than
-    M, the last are left out, or tokens of the next remainder join; where one side has too few, the other gives more.
-
-    Args:
-        area: `center` or `boundary`, as `area_mask` has them.
-        grid: T, H, W.
-        num_targets: M; an odd one is the area's.
-        partition_factor: γ; N / M by default.
-        device: where the targets are to be.
-
-    Returns:
-        (M,) int64, increasing.
+        (T·H·W,) int64, WEIGHT_STEPS outside the area and three times as many inside.
     """
     frames, rows, columns = grid
-    height, width = _inner_sides(area, grid)
-    total = frames * rows * columns
-    area_size = frames * height * width if area == "center" else total - frames * height * width
-    from_area = max(min(-(-num_targets // 2), area_size), num_targets - (total - area_size))
-    # γ as a fraction: what is given, or N / M.
-    over, under = (total, num_targets) if partition_factor is None else (partition_factor, 1)
-    index_N = 2 * under * torch.arange(total, device=device)
-    area_N = area_mask(area, grid, device)
-    in_area = _first_by(index_N % over, area_N, from_area)
-    in_rest = _first_by(index_N % (3 * over), ~area_N, num_targets - from_area)
-    return torch.cat((in_area, in_rest)).sort().values
+    side = 0.5 if area == "center" else math.sqrt(0.75)
+    inner_HW = _covered(rows, side, device)[:, None] * _covered(columns, side, device)
+    inside_HW = inner_HW if area == "center" else 1 - inner_HW
+    return (WEIGHT_STEPS * (1 + 2 * inside_HW)).round().long().flatten().repeat(frames)
+
+
+def weighted_targets(weight_BN: Tensor, num_targets: int) -> Tensor:
+    """M targets, as densely as weights say and evenly among tokens of equal weight.
+
+    Tokens are laid in a row, the heaviest first, each as long as its weight; M marks at equal distances hit the
+    targets. Where a token is longer than the distance, all weights are raised until none is.
+
+    Args:
+        weight_BN: (B, N) int64, not negative.
+        num_targets: M, at most N.
+
+    Returns:
+        (B, M) int64, increasing in each row; of each weight's share of the targets, to within one.
+    """
+    total = weight_BN.shape[1]
+    if num_targets == total:
+        return torch.arange(total, device=weight_BN.device).expand(len(weight_BN), -1)
+    surplus_B1 = weight_BN.amax(dim=1, keepdim=True) * num_targets - weight_BN.sum(dim=1, keepdim=True)
+    length_BN, order_BN = weight_BN.sort(dim=1, descending=True, stable=True)
+    # At least 1: tokens without any weight are chosen evenly.
+    length_BN = length_BN + ((surplus_B1 + total - num_targets - 1) // (total - num_targets)).clamp_min(0)
+    length_BN = length_BN + (length_BN.sum(dim=1, keepdim=True) == 0)
+    end_BN = length_BN.cumsum(dim=1)
+    whole_B1 = end_BN[:, -1:]
+    # Marks lie at multiples of whole / M, the first at 0: a token from a to b holds one where a·M - 1 and b·M - 1 lie
+    # in different multiples of the whole.
+    marks_BN = (end_BN * num_targets - 1).div(whole_B1, rounding_mode="floor")
+    before_BN = ((end_BN - length_BN) * num_targets - 1).div(whole_B1, rounding_mode="floor")
+    hit_BN = (marks_BN > before_BN).to(torch.uint8)
+    place_BM = hit_BN.argsort(dim=1, descending=True, stable=True)[:, :num_targets]
+    return order_BN.gather(1, place_BM).sort(dim=1).values
 
 
 def complement(target_BM: Tensor, total: int) -> Tensor:
@@ -115,19 +119,8 @@ def complement(target_BM: Tensor, total: int) -> Tensor:
     return is_target_BN.argsort(dim=1, stable=True)[:, : total - target_BM.shape[1]]
 
 
-def _inner_sides(area: Area, grid: Grid) -> tuple[int, int]:
-    """Height and width of the centred rectangle that is the area, or that the area lies around."""
-    _, rows, columns = grid
-    if area == "center":
-        return max(1, rows // 2), max(1, columns // 2)
-    return _side_inside_border(rows), _side_inside_border(columns)
-
-
-def _side_inside_border(side: int) -> int:
-    """The side of a centred rectangle of three quarters of the area, of the same parity as the whole's."""
-    return max(0, side - 2 * max(1, round(side * (1 - math.sqrt(0.75)) / 2)))
-
-
-def _first_by(phase_N: Tensor, area_N: Tensor, count: int) -> Tensor:
-    """Exactly `count` tokens of an area, those of phase 0, the paper's targets, first."""
-    return phase_N.masked_fill(~area_N, torch.iinfo(phase_N.dtype).max).argsort(stable=True)[:count]
+def _covered(side: int, share: float, device: torch.device | str) -> Tensor:
+    """(side,) float64: how much of each of `side` patches in a line the middle `share` of the line covers."""
+    first, last = side * (1 - share) / 2, side * (1 + share) / 2
+    patch = torch.arange(side, device=device, dtype=torch.float64)
+    return ((patch + 1).clamp_max(last) - patch.clamp_min(first)).clamp_min(0)

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from vtm.budget import ROUNDING
+from vtm.errors import MergeError
 from vtm.matching import nearest_targets
 from vtm.merge import grow_groups
-from vtm.plan import MergeError, MergePlan
+from vtm.plan import MergePlan
 
 Schedule = Literal["constant", "decreasing"]
 

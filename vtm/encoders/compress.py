@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vtm.encoders.attention import Attention
+from vtm.encoders.attention import AttentionInputs
 from vtm.encoders.positions import Rotary, rotary_angles, rotary_of
 from vtm.encoders.vit import VisionTransformer
 from vtm.plan import MergePlan
@@ -28,7 +28,7 @@ class Compressed:
 
     tokens: Tensor
     """(B, S, D), without the final norm."""
-    attention: Attention
+    attention: AttentionInputs
     """Of the output block."""
     plan: MergePlan
     """The patch tokens' merge, N to M."""

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from vtm.encoders.checkpoint.families import vit_config
 from vtm.encoders.checkpoint.files import PREPROCESSOR, open_checkpoint, read_json
-from vtm.encoders.errors import EncoderError
 from vtm.encoders.resample import Interpolation, resize
+from vtm.errors import EncoderError
 
 RESAMPLE: dict[int, Interpolation] = {2: "bilinear", 3: "bicubic"}
 """Pillow's numbers for its filters."""

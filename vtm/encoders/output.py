@@ -47,6 +47,4 @@ def _joined(parts: Sequence[Tensor] | Sequence[MergePlan]) -> Tensor | MergePlan
     first = parts[0]
     if isinstance(first, Tensor):
         return torch.cat(cast(list[Tensor], parts))
-    plans = cast(Sequence[MergePlan], parts)
-    group_BN, targets_BM = torch.cat([plan.group for plan in plans]), torch.cat([plan.targets for plan in plans])
-    return MergePlan(group=group_BN, num_groups=first.num_groups, targets=targets_BM)
+    return MergePlan.cat(cast(Sequence[MergePlan], parts))

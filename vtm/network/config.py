@@ -6,21 +6,17 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from vtm.plan import MergeError
+from vtm.errors import NetworkError
 
 NetworkStrategy = Literal["none", "naive", "center", "boundary", "motion", "learnable"]
 """`none` is the paper's baseline: the same three blocks without a merge."""
 
 Task = Literal["classification", "regression"]
-Attention = Literal["plain", "fused"]
+AttentionKernel = Literal["plain", "fused"]
 Auxiliary = Literal["attention", "pooling"]
 
 
-class NetworkError(MergeError):
-    """A network that cannot be built, or an input that it cannot take; its text is one line that a user can act on."""
-
-
-_CHOICES = (("task", Task), ("strategy", NetworkStrategy), ("attention", Attention), ("auxiliary", Auxiliary))
+_CHOICES = (("task", Task), ("strategy", NetworkStrategy), ("attention", AttentionKernel), ("auxiliary", Auxiliary))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +57,7 @@ class NetworkConfig:
     `pooling`, ours: each block's scores pool the block's input for a prediction of its own."""
     auxiliary_scale: float | None = None
     """Factor on the logits of equation 10; None stands for the paper's 1/√C, C the width of the block's input."""
-    attention: Attention = "fused"
+    attention: AttentionKernel = "fused"
     """`plain` holds the softmax matrix in memory, as the paper's figures do; `fused` never does. Equal to rounding."""
 
     def __post_init__(self) -> None:

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from vtm.errors import NetworkError
 from vtm.network.block import BlockOutput, VideoBlock, Windows
-from vtm.network.config import NetworkConfig, NetworkError
+from vtm.network.config import NetworkConfig
 from vtm.network.targets import area_cue
-from vtm.network.windows import WindowLayout, first_layout
 from vtm.plan import Grid, MergePlan, identity_plan
 from vtm.sampling import gumbel_noise
+from vtm.windows import WindowLayout, layout_of, window_tokens
 
 WINDOW_BYTES = {"cpu": 1 << 27, "cuda": 1 << 31}
 """What the windows that a block takes together may hold in activations, by device: near the caches, or a GPU filled."""
@@ -87,7 +88,7 @@ class VideoTokenMerging(nn.Module):
         """
         self._check(patches_BNC, grid, seeds, motion)
         plan = identity_plan(len(patches_BNC), patches_BNC.shape[1], patches_BNC.device)
-        layout = first_layout(grid, self.config.windows_frames[0])
+        layout = layout_of(window_tokens(grid, self.config.windows_frames[0]))
         state = _State(patches_BNC, None, plan, motion, layout)
         auxiliary: list[Tensor] = []
         for index, block in enumerate(self.blocks):
@@ -144,7 +145,7 @@ class VideoTokenMerging(nn.Module):
             merge = layout.join_plans(plans)
             motion = None if motion is None else merge.mean(motion[..., None]).squeeze(2)
             plan = merge if index == 0 else plan.then(merge)
-        return _State(layout.join(xs), auxiliary, plan, motion, layout.next(xs, growth))
+        return _State(layout.join(xs), auxiliary, plan, motion, layout.grown(xs, growth))
 
     def _windows(self, index: int, state: _State, grid: Grid, seeds: Sequence[int]) -> list[list[Windows]]:
         """The block's input: pieces of the full windows, then the last window, where there are such."""
@@ -195,8 +196,5 @@ def _cat_outputs(pieces: Sequence[BlockOutput]) -> BlockOutput:
         return pieces[0]
     auxiliaries = [piece.auxiliary for piece in pieces if piece.auxiliary is not None]
     plans = [piece.plan for piece in pieces if piece.plan is not None]
-    plan = None
-    if plans:
-        group = torch.cat([plan.group for plan in plans])
-        plan = MergePlan(group, plans[0].num_groups, torch.cat([plan.targets for plan in plans]))
+    plan = MergePlan.cat(plans) if plans else None
     return BlockOutput(torch.cat([piece.x for piece in pieces]), torch.cat(auxiliaries) if auxiliaries else None, plan)

@@ -10,8 +10,8 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from vtm.errors import NetworkError
 from vtm.network.block import VideoBlock
-from vtm.network.config import NetworkError
 from vtm.network.network import VideoTokenMerging
 from vtm.plan import Grid
 

@@ -12,10 +12,9 @@ from vtm.encoders.checkpoint.state import State, own_keys, present_config, read_
 from vtm.encoders.checkpoint.tensor_names import block_of
 from vtm.encoders.config import VitConfig
 from vtm.encoders.encoder import Encoder
-from vtm.encoders.errors import EncoderError
 from vtm.encoders.image import image_spec
 from vtm.encoders.linear import pack_linear_maps
-from vtm.plan import MergeError
+from vtm.errors import EncoderError, MergeError
 
 
 def load_encoder(

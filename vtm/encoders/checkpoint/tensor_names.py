@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from vtm.encoders.errors import EncoderError
+from vtm.errors import EncoderError
 
 _WRAPPERS = re.compile(r"^(?:vit|deit|dinov2|dinov2_with_registers|dinov3_vit|model|vision_model)\.")
 _BLOCK = re.compile(r"^(?:encoder\.)?(?:layer|layers)\.(\d+)\.(.+)$")

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vtm.encoders.errors import EncoderError
 from vtm.encoders.image import as_frames
+from vtm.errors import EncoderError
 
 WHOLE_ABOVE = 1 / 3
 """Share of a frame's patches that have changed above which all are encoded: after a cut or with a new slide, those that

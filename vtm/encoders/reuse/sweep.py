@@ -22,7 +22,6 @@ from torch import Tensor
 
 from vtm.encoders.attention import gather_values
 from vtm.encoders.encoder import CPU_ROWS, Encoder
-from vtm.encoders.errors import EncoderError
 from vtm.encoders.image import encoder_frames, standardise
 from vtm.encoders.output import EncoderOutput
 from vtm.encoders.positions import Rotary
@@ -31,6 +30,7 @@ from vtm.encoders.reuse.packing import Batch, Group, Packing, pack
 from vtm.encoders.saliency import attention_saliency
 from vtm.encoders.threads import computing_alone, map_on_threads
 from vtm.encoders.vit import Block
+from vtm.errors import EncoderError
 
 CPU_LEAST_ROWS = 64
 """Tokens that pass a matrix product together on one thread: with fewer, it waits for the weights."""
