@@ -14,7 +14,7 @@ from vtm.merge import plan_from_targets
 from vtm.motion import token_motion
 from vtm.plan import Grid, MergePlan, identity_plan
 from vtm.strategies import STRATEGIES, Strategy, merge_plan
-from vtm.tome import Schedule, bipartite_plan, removal_schedule, size_bias
+from vtm.tome import bipartite_plan, removal_schedule, size_bias
 
 __all__ = [
     "STRATEGIES",
@@ -26,7 +26,6 @@ __all__ = [
     "MergeError",
     "MergePlan",
     "NetworkError",
-    "Schedule",
     "Strategy",
     "TrainingError",
     "VtmError",

@@ -178,6 +178,8 @@ class VideoTokenMerging(nn.Module):
         return max(1, min(windows, budget // (values * x_BNC.element_size())))
 
     def _check(self, patches_BNC: Tensor, grid: Grid, seeds: Sequence[int] | None, motion: Tensor | None) -> None:
+        if min(grid) < 1:
+            raise NetworkError(f"a grid has at least one frame, row and column, got {tuple(grid)}")
         expected = f"(B, {grid[0] * grid[1] * grid[2]}, {self.config.in_width})"
         if patches_BNC.dim() != 3 or patches_BNC.shape[1:] != (grid[0] * grid[1] * grid[2], self.config.in_width):
             raise NetworkError(f"patches of grid {tuple(grid)} have shape {expected}, got {tuple(patches_BNC.shape)}")

@@ -197,6 +197,7 @@ def test_learnable_network_compiles_once_for_all_seeds(make_network: Make) -> No
     ("changes", "arguments", "message"),
     [
         ({}, {"grid": (7, 3, 4)}, r"shape \(B, 84, 11\), got \(2, 105, 11\)"),
+        ({}, {"grid": (0, 3, 5)}, "at least one frame, row and column"),
         ({}, {"seeds": [1]}, "one seed a clip, got 1 for 2"),
         ({"strategy": "motion"}, {}, "motion takes the motion"),
         ({"strategy": "naive"}, {"motion": torch.zeros(2, TOKENS)}, "naive takes no motion"),
@@ -212,6 +213,14 @@ def test_only_a_learnable_network_scores_patches(make_network: Make) -> None:
     assert make_network().saliency(patches()).shape == (2, TOKENS)
     with pytest.raises(NetworkError, match="strategy is naive"):
         make_network(strategy="naive").saliency(patches())
+
+
+@pytest.mark.parametrize("strategy", ["none", *STRATEGIES])
+def test_no_clip_is_a_batch_too(make_network: Make, strategy: str) -> None:
+    motion = motion_for(strategy)
+    out = make_network(strategy=strategy)(patches()[:0], GRID, motion=None if motion is None else motion[:0])
+    assert out.prediction.shape == (0, 3)
+    assert len(out.plan.group) == 0
 
 
 @pytest.mark.parametrize("strategy", ["none", *STRATEGIES])

@@ -75,7 +75,7 @@ def load_encoder(
     _check_pooled(encoder, pooled)
     state = read_state(checkpoint, keys, config, num_blocks=num_blocks + len(encoder.later), grid_hw=image.grid_hw)
     _place(encoder, state, dtype)
-    encoder.weights_sha256 = checkpoint.weights_sha256()
+    encoder.checkpoint = checkpoint
     encoder = encoder.requires_grad_(False).eval().to(device)
     pack_linear_maps(encoder)
     return encoder
