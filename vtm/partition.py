@@ -35,7 +35,7 @@ def strided_targets(total: int, partition_factor: int, device: torch.device | st
 
 
 def even_targets(total: int, num_targets: int, device: torch.device | str = "cpu") -> Tensor:
-    """M targets spread evenly, floor(m · N / M): equation 1 for a share that is no 1 / γ.
+    """M targets at equal distances, floor(m · N / M): equation 1 for a share that is no 1 / γ.
 
     Args:
         total: N.

@@ -1,4 +1,4 @@
-"""Chance and near-chance, reproducible: noise drawn from a clip's seed, and a low-discrepancy order of its tokens.
+"""What is drawn for a clip, reproducibly: noise from its seed, and a low-discrepancy order of its tokens.
 
 Letters: B batch, N tokens, M targets.
 """
@@ -69,7 +69,7 @@ def highest(ranking_BN: Tensor, count: int) -> Tensor:
     return ranking_BN.argsort(dim=1, descending=True, stable=True)[:, :count].sort(dim=1).values
 
 
-def spread_ranking(grid: Grid, seeds: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
+def even_ranking(grid: Grid, seeds: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
     """Rank the tokens so that those of any number of highest ranks lie evenly over frames, rows and columns.
 
     The rank is a phase that advances by an irrational step a frame, a row and a column: no stride for a grid to alias

@@ -9,7 +9,7 @@
 | motion | drawn with probability softmax(motion) (equation 6) |
 | saliency | drawn with probability softmax(tanh(standardised saliency)): for scores of any scale |
 | learnable | drawn with probability softmax(saliency): for a trained scorer's tanh scores (section 3.4) |
-| coverage | ours: half spread evenly, half drawn where that covers badly, then refined (`vtm.coverage`) |
+| coverage | ours: half evenly in space and time, half drawn where that covers badly, then refined (`vtm.coverage`) |
 
 Letters: B batch, N tokens of a clip, M targets, C and D channels.
 """
@@ -28,7 +28,7 @@ from vtm.errors import MergeError
 from vtm.merge import plan_from_targets
 from vtm.partition import Area, area_weights, even_targets, strided_targets, weighted_targets
 from vtm.plan import Grid, MergePlan, identity_plan
-from vtm.sampling import gumbel_noise, sampled_targets, spread_ranking
+from vtm.sampling import even_ranking, gumbel_noise, sampled_targets
 from vtm.windows import WindowLayout, WindowRun, window_tokens
 
 Strategy = Literal["none", "naive", "center", "boundary", "motion", "saliency", "learnable", "coverage"]
@@ -143,7 +143,7 @@ def _covering(x_BNC: Tensor, grid: Grid, budget: Budget, seeds: Sequence[int]) -
         return coverage_plan(x_BNC, budget.targets(x_BNC.shape[1]), ranking_BN, noise_BN, budget.merge_share)
 
     noise_BN = gumbel_noise(seeds, x_BNC.shape[1], x_BNC.device)
-    return _in_windows(plan, grid, budget, x_BNC, spread_ranking(grid, seeds, x_BNC.device), noise_BN)
+    return _in_windows(plan, grid, budget, x_BNC, even_ranking(grid, seeds, x_BNC.device), noise_BN)
 
 
 def _in_windows(plan: Callable[..., MergePlan], grid: Grid, budget: Budget, *columns: Tensor) -> MergePlan:

@@ -6,7 +6,7 @@ import torch
 
 from vtm import STRATEGIES, MergeError, MergePlan, fidelity, merge_plan, plan_from_targets
 from vtm.coverage import coverage_plan
-from vtm.sampling import gumbel_noise, sampled_targets, spread_ranking
+from vtm.sampling import even_ranking, gumbel_noise, sampled_targets
 
 GRID = (7, 4, 5)
 TOKENS = 140
@@ -150,7 +150,7 @@ def test_what_is_drawn_compiles_as_one_graph_with_its_noise_given():
 
     noise_BN = gumbel_noise([3, 4], TOKENS)
     assert_compiles(merge, keys_BND, cues["motion"].flatten(1), noise_BN)
-    assert_compiles(cover, keys_BND, spread_ranking(GRID, [3, 4]), noise_BN)
+    assert_compiles(cover, keys_BND, even_ranking(GRID, [3, 4]), noise_BN)
 
 
 def assert_compiles(merge, *tensors):

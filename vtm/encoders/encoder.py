@@ -105,7 +105,7 @@ class Encoder(nn.Module):
         Args:
             pixels_B3HW: normalised pixels in the encoder's dtype; height and width of a patch or more. For another grid
                 than `grid_hw` the checkpoint's positions are interpolated.
-            saliency: whether to compute how much the block's attention looks at each patch.
+            saliency: whether to compute the block's attention on each patch.
 
         Raises:
             EncoderError: there is no frame.

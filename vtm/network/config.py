@@ -56,7 +56,7 @@ class NetworkConfig:
     """What trains the scores of a learnable network, in training only: the paper's auxiliary path (equation 10), or
     `pooling`, ours: each block's scores pool the block's input for a prediction of its own."""
     auxiliary_scale: float | None = None
-    """Factor on the logits of equation 10; None stands for the paper's 1/√C, C the width of the block's input."""
+    """Factor on the logits of equation 10; None is the paper's 1/√C, C the width of the block's input."""
     attention: AttentionKernel = "fused"
     """`plain` holds the softmax matrix in memory, as the paper's figures do; `fused` never does. Equal to rounding."""
 

@@ -1,6 +1,6 @@
 """Tensor names of checkpoints -> the names of `vit.VisionTransformer`, before what belongs together is fused.
 
-One table serves all families: their names differ, but none means two things. `*` stands for a block's number.
+One table serves all families: their names differ, but none means two things. `*` is a block's number.
 """
 
 from __future__ import annotations
