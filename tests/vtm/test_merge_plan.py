@@ -137,6 +137,7 @@ def test_sizes_are_counted_once_and_serve_where_gradients_are_taken():
     with torch.inference_mode():
         first = plan.sizes
     assert plan.sizes is first
+    assert not first.is_inference()
     x_BNC = torch.randn(2, 105, 3, requires_grad=True)
     plan.mean(x_BNC).sum().backward()
     assert x_BNC.grad is not None

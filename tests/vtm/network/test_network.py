@@ -15,7 +15,7 @@ from vtm.sampling import gumbel_noise
 Make = Callable[..., VideoTokenMerging]
 GRID = (7, 3, 5)
 TOKENS = 7 * 3 * 5
-STRATEGIES = ["naive", "center", "boundary", "motion", "learnable"]
+STRATEGIES = ["naive", "center", "boundary", "motion", "learnable", "weighted"]
 ROUNDING = 1e-12
 
 
@@ -44,30 +44,38 @@ def test_network_is_its_blocks_run_window_by_window(make_network: Make, strategy
     motion = None if strategy != "motion" else x[..., 0].abs()
     with torch.no_grad():
         out = network(x, GRID, seeds=[5], motion=motion)
-        expected = _blocks_by_hand(network, x, motion)
+        expected, log_mass = _blocks_by_hand(network, x, motion)
     torch.testing.assert_close(out.tokens, expected, rtol=0, atol=ROUNDING)
-    torch.testing.assert_close(out.prediction, network.head(expected.mean(dim=1)), rtol=0, atol=ROUNDING)
+    pooled = expected.mean(dim=1) if strategy != "weighted" else log_mass.softmax(dim=1) @ expected[0]
+    torch.testing.assert_close(out.prediction, network.head(pooled), rtol=0, atol=ROUNDING)
 
 
-def _blocks_by_hand(network: VideoTokenMerging, x: torch.Tensor, motion: torch.Tensor | None) -> torch.Tensor:
+def _blocks_by_hand(
+    network: VideoTokenMerging, x: torch.Tensor, motion: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tokens and, of `weighted`, their log masses."""
     frames_of_token = torch.arange(TOKENS) // 15
-    plan = identity_plan(1, TOKENS)
+    plan, log_mass = identity_plan(1, TOKENS), x.new_zeros(1, TOKENS)
     for index, (block, frames) in enumerate(zip(network.blocks, network.config.windows_frames, strict=True)):
         area = "boundary" if network.config.strategy == "boundary" else "center"
         cue = area_cue(area, plan, GRID) if motion is None else motion
+        cue = log_mass if network.config.strategy == "weighted" else cue
         noise = gumbel_noise([5 * SEED_STRIDE + index], x.shape[1], x.device)
-        outs, moved, origins = [], [], []
+        outs, moved, origins, masses = [], [], [], []
         for first in range(0, 7, frames):
             mine = torch.nonzero((frames_of_token >= first) & (frames_of_token < first + frames)).flatten()
             part = block(Windows(x[:, mine], cue[:, mine], noise[:, mine]))
             outs.append(part.x)
             moved.append(part.plan.mean(cue[:, mine, None]).squeeze(2))
             origins.append(mine[part.plan.targets[0]])
+            masses.append(part.log_mass)
         origin = torch.cat(origins)
         plan = MergePlan(plan.group, len(origin), plan.targets[:, origin])
         frames_of_token = frames_of_token[origin]
         x, motion = torch.cat(outs, dim=1), None if motion is None else torch.cat(moved, dim=1)
-    return x
+        if network.config.strategy == "weighted":
+            log_mass = torch.cat(masses, dim=1)
+    return x, log_mass
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
