@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from vtm.plan import Grid
+from vtm.sampling import phases
 
 Area = Literal["center", "boundary"]
 """Where half of the targets of the strategy of that name lie."""
 
-WEIGHT_STEPS = 64
-"""Whole steps of a weight of 1: whole numbers add up alike on every device."""
+DENSITY_STEPS = 64
+"""Whole steps of a density of 1: whole numbers rank alike on every device."""
 
 
 def strided_targets(total: int, partition_factor: int, device: torch.device | str = "cpu") -> Tensor:
@@ -48,59 +49,44 @@ def even_targets(total: int, num_targets: int, device: torch.device | str = "cpu
     return torch.arange(num_targets, device=device) * total // max(1, num_targets)
 
 
-def area_weights(area: Area, grid: Grid, device: torch.device | str = "cpu") -> Tensor:
-    """How densely targets lie in each patch: three times as densely in a quarter of the picture as outside of it.
+def area_ranking(area: Area, grid: Grid, device: torch.device | str = "cpu") -> Tensor:
+    """Rank the tokens so that any number of highest ranks are three times as dense in a quarter of the picture.
 
-    That is the paper's factor γ/2 in the area and 3γ/2 outside (section 3.3), half of the targets each. `center` is the
-    central H/2 × W/2. The paper gives no size for the boundary: `boundary` is the outermost quarter of the picture,
-    which mirrors its central quarter. A patch that the edge of the area crosses counts by the share of it inside, so
-    that the area is a quarter on every grid: a border of whole patches is half of a 7 × 7 grid.
+    That is the paper's factor γ/2 in the area and 3γ/2 outside, half of the targets each (section 3.3), at every number
+    of targets. The rank is a low-discrepancy phase over the density, so that targets lie evenly over frames, rows and
+    columns on either side: the paper's strides take the same few places where they share a factor with the grid.
+
+    Args:
+        area: which quarter.
+        grid: T, H, W.
+        device: where the ranking is to be.
+
+    Returns:
+        (T·H·W,) int64.
+    """
+    return -(phases(grid, device) * (3 * DENSITY_STEPS) // area_density(area, grid, device))
+
+
+def area_density(area: Area, grid: Grid, device: torch.device | str = "cpu") -> Tensor:
+    """How densely targets lie in each patch.
+
+    `center` is the central H/2 × W/2. The paper gives no size for the boundary: `boundary` is the outermost quarter of
+    the picture, which mirrors its central quarter. A patch that the edge of the area crosses counts by the share of it
+    inside, so that the area is a quarter on every grid: a border of whole patches is half of a 7 × 7 grid.
 
     Args:
         area: which of the two.
         grid: T, H, W.
-        device: where the weights are to be.
+        device: where the densities are to be.
 
     Returns:
-        (T·H·W,) int64, WEIGHT_STEPS outside the area and three times as many inside.
+        (T·H·W,) int64, DENSITY_STEPS outside the area and three times as many inside.
     """
     frames, rows, columns = grid
     side = 0.5 if area == "center" else math.sqrt(0.75)
     inner_HW = _covered(rows, side, device)[:, None] * _covered(columns, side, device)
     inside_HW = inner_HW if area == "center" else 1 - inner_HW
-    return (WEIGHT_STEPS * (1 + 2 * inside_HW)).round().long().flatten().repeat(frames)
-
-
-def weighted_targets(weight_BN: Tensor, num_targets: int) -> Tensor:
-    """M targets, as densely as weights say and evenly among tokens of equal weight.
-
-    Tokens are laid in a row, the heaviest first, each as long as its weight; M marks at equal distances hit the
-    targets. Where a token is longer than the distance, all weights are raised until none is.
-
-    Args:
-        weight_BN: (B, N) int64, not negative.
-        num_targets: M, at most N.
-
-    Returns:
-        (B, M) int64, increasing in each row; of each weight's share of the targets, to within one.
-    """
-    total = weight_BN.shape[1]
-    if num_targets == total:
-        return torch.arange(total, device=weight_BN.device).expand(len(weight_BN), -1)
-    surplus_B1 = weight_BN.amax(dim=1, keepdim=True) * num_targets - weight_BN.sum(dim=1, keepdim=True)
-    length_BN, order_BN = weight_BN.sort(dim=1, descending=True, stable=True)
-    # At least 1: tokens without any weight are chosen evenly.
-    length_BN = length_BN + ((surplus_B1 + total - num_targets - 1) // (total - num_targets)).clamp_min(0)
-    length_BN = length_BN + (length_BN.sum(dim=1, keepdim=True) == 0)
-    end_BN = length_BN.cumsum(dim=1)
-    whole_B1 = end_BN[:, -1:]
-    # Marks lie at multiples of whole / M, the first at 0: a token from a to b holds one where a·M - 1 and b·M - 1 lie
-    # in different multiples of the whole.
-    marks_BN = (end_BN * num_targets - 1).div(whole_B1, rounding_mode="floor")
-    before_BN = ((end_BN - length_BN) * num_targets - 1).div(whole_B1, rounding_mode="floor")
-    hit_BN = (marks_BN > before_BN).to(torch.uint8)
-    place_BM = hit_BN.argsort(dim=1, descending=True, stable=True)[:, :num_targets]
-    return order_BN.gather(1, place_BM).sort(dim=1).values
+    return (DENSITY_STEPS * (1 + 2 * inside_HW)).round().long().flatten().repeat(frames)
 
 
 def complement(target_BM: Tensor, total: int) -> Tensor:

@@ -88,10 +88,22 @@ def even_ranking(grid: Grid, seeds: Sequence[int], device: torch.device | str = 
     """
     shifts = [int(torch.randint(1 << PHASE_BITS, (1,), generator=_generator(seed))) for seed in seeds]
     shift_B1 = torch.tensor(shifts, dtype=torch.int64)[:, None]
+    return (phases(grid, device) + _moved(shift_B1, device)) % (1 << PHASE_BITS)
+
+
+def phases(grid: Grid, device: torch.device | str = "cpu") -> Tensor:
+    """The additive recurrence that `even_ranking` shifts.
+
+    Args:
+        grid: T, H, W.
+        device: where the phases are to be.
+
+    Returns:
+        (T·H·W,) int64 in [0, 2^32); those below any bound lie evenly over frames, rows and columns.
+    """
     t_N, y_N, x_N = token_positions(grid, device).unbind(dim=1)
     step_t, step_y, step_x = PHASE_STEPS_THW
-    phase_N = t_N * step_t + y_N * step_y + x_N * step_x
-    return (phase_N + _moved(shift_B1, device)) % (1 << PHASE_BITS)
+    return (t_N * step_t + y_N * step_y + x_N * step_x) % (1 << PHASE_BITS)
 
 
 def _moved(x: Tensor, device: torch.device | str) -> Tensor:

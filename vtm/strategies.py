@@ -26,9 +26,9 @@ from vtm.budget import Budget, check_merge
 from vtm.coverage import coverage_plan
 from vtm.errors import MergeError
 from vtm.merge import plan_from_targets
-from vtm.partition import Area, area_weights, even_targets, strided_targets, weighted_targets
+from vtm.partition import Area, area_ranking, even_targets, strided_targets
 from vtm.plan import Grid, MergePlan, identity_plan
-from vtm.sampling import even_ranking, gumbel_noise, sampled_targets
+from vtm.sampling import even_ranking, gumbel_noise, highest, sampled_targets
 from vtm.windows import WindowLayout, WindowRun, window_tokens
 
 Strategy = Literal["none", "naive", "center", "boundary", "motion", "saliency", "learnable", "coverage"]
@@ -121,12 +121,12 @@ def _naive(keys_BND: Tensor, grid: Grid, budget: Budget) -> MergePlan:
 
 
 def _half_from(area: Area, keys_BND: Tensor, grid: Grid, budget: Budget) -> MergePlan:
-    def plan(budget: Budget, keys_BND: Tensor, weight_BN: Tensor) -> MergePlan:
-        target_BM = weighted_targets(weight_BN, budget.targets(keys_BND.shape[1]))
+    def plan(budget: Budget, keys_BND: Tensor, ranking_BN: Tensor) -> MergePlan:
+        target_BM = highest(ranking_BN, budget.targets(keys_BND.shape[1]))
         return plan_from_targets(keys_BND, target_BM, budget.merge_share)
 
-    weight_BN = area_weights(area, grid, keys_BND.device).expand(len(keys_BND), -1)
-    return _in_windows(plan, grid, budget, keys_BND, weight_BN)
+    ranking_BN = area_ranking(area, grid, keys_BND.device).expand(len(keys_BND), -1)
+    return _in_windows(plan, grid, budget, keys_BND, ranking_BN)
 
 
 def _drawn(keys_BND: Tensor, scores_BN: Tensor, grid: Grid, budget: Budget, seeds: Sequence[int]) -> MergePlan:

@@ -37,24 +37,21 @@ def cosine(a: list[float], b: list[float]) -> float:
 def literal_targets(strategy: str, grid: tuple[int, int, int], count: int) -> list[int]:
     """The targets of center and boundary: three times as dense in a quarter of the picture as in the rest.
 
-    Tokens lie in a row, the denser ones first, each as long as it is dense; `count` marks at equal distances are hit.
+    Each token has a phase, a multiple of an irrational number a frame, row and column; as the density of targets grows
+    from nothing, a token is a target from the density on that is its phase over its own share of it.
     """
     frames, rows, columns = grid
     share = Fraction(1, 2) if strategy == "center" else Fraction(math.sqrt(0.75))
-    lengths = []
+    root = 1.2207440846057596  # x^4 = x + 1
+    steps = [round(2**32 / root**power) for power in (1, 2, 3)]
+    from_density_on = []
     for i in range(frames * rows * columns):
-        y, x = i // columns % rows, i % columns
+        t, y, x = i // (rows * columns), i // columns % rows, i % columns
         inner = overlap(y, rows, share) * overlap(x, columns, share)
         in_area = inner if strategy == "center" else 1 - inner
-        lengths.append(Fraction(round(64 * (1 + 2 * in_area))))
-    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    step, start, chosen = sum(lengths) / count, Fraction(0), []
-    assert max(lengths) <= step
-    for i in order:
-        if math.ceil(start / step) * step < start + lengths[i]:
-            chosen.append(i)
-        start += lengths[i]
-    return sorted(chosen)
+        phase = (t * steps[0] + y * steps[1] + x * steps[2]) % 2**32
+        from_density_on.append((192 * phase // round(64 * (1 + 2 * in_area)), i))
+    return sorted(i for _, i in sorted(from_density_on)[:count])
 
 
 def overlap(place: int, side: int, share: Fraction) -> Fraction:

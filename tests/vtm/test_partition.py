@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from vtm.partition import WEIGHT_STEPS, area_weights, complement, even_targets, strided_targets, weighted_targets
+from vtm.partition import DENSITY_STEPS, area_density, area_ranking, complement, even_targets, strided_targets
+from vtm.sampling import highest
 
 SIDES = [3, 4, 5, 7, 14, 16, 24]
 SHARE_ROUNDING = 0.02
@@ -12,7 +13,7 @@ SHARE_ROUNDING = 0.02
 
 def densities(area, grid, count):
     """Targets a patch, of each place of the picture: (H, W)."""
-    target_M = weighted_targets(area_weights(area, grid)[None], count)[0]
+    target_M = highest(area_ranking(area, grid)[None], count)[0]
     return torch.bincount(target_M % (grid[1] * grid[2]), minlength=grid[1] * grid[2]).view(grid[1:]) / grid[0]
 
 
@@ -20,10 +21,10 @@ def densities(area, grid, count):
 @pytest.mark.parametrize("area", ["center", "boundary"])
 def test_a_quarter_of_the_picture_has_half_of_the_targets_on_every_grid(area, side):
     """Patches that the edge of the area crosses belong to both sides in proportion to their share."""
-    weight_HW = area_weights(area, (1, side, side)).view(side, side) / WEIGHT_STEPS
-    in_area_HW = (weight_HW - 1) / 2
+    density_HW = area_density(area, (1, side, side)).view(side, side) / DENSITY_STEPS
+    in_area_HW = (density_HW - 1) / 2
     assert in_area_HW.mean() == pytest.approx(0.25, abs=SHARE_ROUNDING)
-    assert (3 * in_area_HW).sum() / weight_HW.sum() == pytest.approx(0.5, abs=2 * SHARE_ROUNDING)
+    assert (3 * in_area_HW).sum() / density_HW.sum() == pytest.approx(0.5, abs=2 * SHARE_ROUNDING)
 
 
 @pytest.mark.parametrize("side", SIDES)
@@ -40,20 +41,35 @@ def test_the_boundary_is_denser_at_the_border_and_the_center_in_the_middle(side,
 
 
 @pytest.mark.parametrize("area", ["center", "boundary"])
-def test_every_part_of_a_clip_has_its_share_of_the_targets(area):
-    grid = (60, 7, 7)
-    target_M = weighted_targets(area_weights(area, grid)[None], 490)[0]
-    tenths = torch.bincount(target_M // (6 * 49), minlength=10)
-    assert tenths.tolist() == pytest.approx([49] * 10, abs=2)
+@pytest.mark.parametrize(("grid", "count"), [((60, 7, 7), 490), ((60, 16, 16), 1536), ((60, 16, 16), 307)])
+def test_every_part_of_a_clip_has_its_share_of_the_targets(area, grid, count):
+    target_M = highest(area_ranking(area, grid)[None], count)[0]
+    tenths = torch.bincount(target_M // (6 * grid[1] * grid[2]), minlength=10).double()
+    assert tenths.var() / tenths.mean() < 0.5, "random targets have 1"
 
 
-def test_a_square_of_whole_patches_is_the_papers_two_factors():
-    """16 x 16 patches, γ = 8: every γ/2-th token of the central quarter and every 3γ/2-th of the rest."""
-    weight_N = area_weights("center", (2, 16, 16))
-    inside_K, outside_K = (torch.nonzero(weight_N == steps).flatten() for steps in (3 * WEIGHT_STEPS, WEIGHT_STEPS))
-    assert len(inside_K) == 128
-    expected = torch.cat((inside_K[::4], outside_K[::12])).sort().values
-    assert torch.equal(weighted_targets(weight_N[None], 64)[0], expected)
+@pytest.mark.parametrize("area", ["center", "boundary"])
+@pytest.mark.parametrize("partition_factor", [6, 8, 10])
+def test_no_place_of_the_picture_is_left_out(area, partition_factor):
+    """A stride of 15 over the 192 patches around the centre would take a third of them, in every frame the same."""
+    grid = (60, 16, 16)
+    density_HW = densities(area, grid, 60 * 256 // partition_factor)
+    expected_HW = area_density(area, (1, 16, 16)).view(16, 16) / DENSITY_STEPS / 1.5 / partition_factor
+    assert (density_HW == 0).float().mean() < 0.01
+    assert (density_HW - expected_HW).abs().max() < 0.06
+
+
+@pytest.mark.parametrize("grid", [(60, 16, 16), (60, 7, 7), (20, 4, 4)])
+@pytest.mark.parametrize("partition_factor", [2, 6, 10])
+def test_each_density_has_its_share(grid, partition_factor):
+    """Section 3.3's factors: γ/2 in the area, 3γ/2 outside."""
+    count = math.prod(grid) // partition_factor
+    for area in ("center", "boundary"):
+        density_N = area_density(area, grid)
+        target_M = highest(area_ranking(area, grid)[None], count)[0]
+        for steps in density_N.unique().tolist():
+            share = count * steps * int((density_N == steps).sum()) / int(density_N.sum())
+            assert int((density_N[target_M] == steps).sum()) == pytest.approx(share, rel=0.05, abs=4)
 
 
 @pytest.mark.parametrize("area", ["center", "boundary"])
@@ -61,16 +77,10 @@ def test_a_square_of_whole_patches_is_the_papers_two_factors():
 def test_small_grids_give_any_number_of_targets(area, grid):
     total = grid[0] * grid[1] * grid[2]
     for count in range(1, total + 1):
-        target_M = weighted_targets(area_weights(area, grid)[None], count)[0]
+        target_M = highest(area_ranking(area, grid)[None], count)[0]
         assert len(set(target_M.tolist())) == count
         assert target_M.tolist() == sorted(target_M.tolist())
         assert 0 <= target_M.min() <= target_M.max() < total
-
-
-def test_weights_are_each_rows_own_and_equal_ones_are_even():
-    weight_BN = torch.tensor([[0] * 12, [5] * 12, [1] * 11 + [99], [9] * 4 + [0] * 8])
-    even = even_targets(12, 4).tolist()
-    assert weighted_targets(weight_BN, 4).tolist() == [even, even, [0, 3, 7, 11], [0, 1, 2, 3]]
 
 
 def test_even_targets_are_the_stride_where_it_divides():

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from vtm.network.config import NetworkStrategy
-from vtm.partition import Area, area_weights, strided_targets, weighted_targets
+from vtm.partition import Area, area_ranking, strided_targets
 from vtm.plan import Grid, MergePlan
-from vtm.sampling import sampled_targets
+from vtm.sampling import highest, sampled_targets
 
 
 @torch.no_grad()
@@ -27,8 +27,8 @@ def choose_targets(
         strategy: any but `none`.
         shape: B, N.
         partition_factor: γ.
-        score_BN: (B, N) float: how densely targets lie (`center`, `boundary`: the whole numbers of `area_cue`), the
-            magnitude of motion (`motion`), the saliency (`learnable`); not read by `naive`.
+        score_BN: (B, N) float: the ranks of `area_cue` (`center`, `boundary`), the magnitude of motion (`motion`), the
+            saliency (`learnable`); not read by `naive`.
         noise_BN: (B, N) standard Gumbel noise, read by the sampled strategies.
 
     Returns:
@@ -40,19 +40,19 @@ def choose_targets(
     if strategy == "naive":
         return strided_targets(tokens, partition_factor, score_BN.device).expand(windows, -1)
     if strategy in ("center", "boundary"):
-        return weighted_targets(score_BN.long(), count)
+        return highest(score_BN, count)
     return sampled_targets(score_BN, count, noise_BN)
 
 
 def area_cue(area: Area, plan: MergePlan, grid: Grid) -> Tensor:
-    """How densely targets lie around each group, by the position of its own target.
+    """Rank the groups by the position of their own target.
 
     Args:
-        area: `center` or `boundary`, as `vtm.partition.area_weights` has them.
+        area: `center` or `boundary`, as `vtm.partition.area_ranking` has them.
         plan: from the source patches to M groups.
         grid: T, H, W of the source patches.
 
     Returns:
-        (B, M) float32 whole numbers.
+        (B, M) float64, which holds the ranks exactly.
     """
-    return area_weights(area, grid, plan.targets.device).float()[plan.targets]
+    return area_ranking(area, grid, plan.targets.device).double()[plan.targets]

@@ -43,7 +43,6 @@ def test_area_is_told_by_the_targets_of_a_merge() -> None:
     cue = area_cue("center", plan, (2, 5, 4))
     one_group = MergePlan(torch.zeros_like(plan.group), 1, torch.tensor([[5]]))
     assert area_cue("center", one_group, (2, 5, 4)).tolist() == [[cue[0, 5].item()]]
-    assert cue[0, 5] > cue[0, 0]
 
 
 def test_one_draw_follows_the_softmax() -> None:
