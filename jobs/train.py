@@ -48,7 +48,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--heads", type=int, default=network.heads, help="attention heads of each block")
     add("--head-width", type=int, default=network.head_width, help="channels of an attention head")
     add("--dropout", type=float, default=network.dropout, help="share of attention outputs zeroed in training")
-    auxiliary_help = "what trains the scores: attention is the paper's path, pooling ours (docs/learnable.md)"
+    add(
+        "--weight-sharpness", type=float, default=network.weight_sharpness, help="a of weighted: weights are exp(a · s)"
+    )
+    auxiliary_help = "trained beside the prediction: attention is the paper's path, pooling ours (docs/learnable.md)"
     add("--auxiliary", choices=get_args(Auxiliary), default="pooling", help=auxiliary_help)
     add("--auxiliary-weight", type=float, default=1.0, help="what each auxiliary loss counts")
     add("--batch", type=int, default=16, help="clips a step")
@@ -124,6 +127,7 @@ def network_config(options: argparse.Namespace, in_width: int, labels: LabelSet)
         head_width=options.head_width,
         dropout=options.dropout,
         auxiliary=options.auxiliary,
+        weight_sharpness=options.weight_sharpness,
     )
 
 

@@ -307,3 +307,10 @@ def test_other_settings_do_not_resume(
     assert run_training(cache, tmp_path / "net", "--labels", labels) == 0
     assert run_training(cache, tmp_path / "net", "--labels", labels, "--dropout", "0.3") == 2
     assert "dropout 0.1 instead of 0.3" in capsys.readouterr().err
+
+
+def test_a_weighted_network_learns_by_its_prediction_alone(cache: Path, labels: Path, tmp_path: Path) -> None:
+    out = tmp_path / "net"
+    assert run_training(cache, out, "--labels", labels, "--strategy", "weighted", "--auxiliary", "none") == 0
+    assert main(["eval", str(out), str(cache), "--labels", str(labels)]) == 0
+    assert load_network(out).config.strategy == "weighted"
