@@ -1,6 +1,6 @@
-"""`vtm bench fidelity`: how well merged tokens stand for the tokens of real videos, by strategy and share kept.
+"""`vtm bench fidelity`: how well merged tokens represent the tokens of real videos, by strategy and share kept.
 
-The figure is the cosine between each source token and the mean that stands for it, over all tokens of a video's first
+The figure is the cosine between each source token and the mean that represents it, over all tokens of a video's first
 clips: its mean and its 5th percentile. Beside the strategies stand `pool`, average pooling by whatever box of space and
 time suits a clip best; `random` targets; `ToMe rounds`, half-and-half rounds with size-weighted keys; and `k-means`,
 four Lloyd steps over all tokens from evenly spaced ones, as the practical upper bound. Both `coverage` and `k-means`

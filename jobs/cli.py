@@ -21,6 +21,7 @@ COMMANDS = {
     "report": "make a page that shows what was merged",
     "train": "train learnable merging on token caches",
     "eval": "evaluate a trained network",
+    "predict": "predict every video of a cache by a trained network",
     "bench": "measure, with peers in the same run",
     "assets": "fetch the demo's film and weights",
 }

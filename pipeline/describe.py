@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from pipeline.settings import Recipe
 from pipeline.values import PictureSpec, Resizer
 from vtm import encoders
 from vtm.encoders import EncoderError, ImageSpec
-from vtm.network import NetworkError, load_network, load_scorer, stored_kind
+from vtm.network import NetworkError, Origin, load_network, load_scorer, stored_kind, stored_origin
+
+log = logging.getLogger(__name__)
 
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -38,7 +41,7 @@ def describe_encoder(recipe: Recipe, device: Device) -> tuple[EncoderDescription
         known = _find_encoder(recipe)
     except EncoderError as error:
         raise SettingsError(str(error)) from error
-    trained = None if recipe.vtm is None else describe_trained(recipe.vtm, known.dim)
+    trained = None if recipe.vtm is None else describe_trained(recipe, known)
     if trained is not None and trained.decides_count and recipe.says_how_far:
         raise SettingsError(
             f"--vtm {recipe.vtm} is a network, which was trained to merge so far and no further: leave out --keep, "
@@ -128,13 +131,15 @@ class TrainedModel:
     """Whether it is a network, which merges as far as it was trained to; a scorer only places the targets."""
 
 
-def describe_trained(folder: str, encoder_dim: int) -> TrainedModel:
-    """The trained scorer or network of a folder.
+def describe_trained(recipe: Recipe, known: _Found) -> TrainedModel:
+    """The trained scorer or network that `--vtm` names.
 
     Raises:
-        SettingsError: the folder holds neither, or one for tokens of another width.
+        SettingsError: the folder holds neither, or one for tokens of another width, encoder, output block or rate.
     """
+    folder, encoder_dim = str(recipe.vtm), known.dim
     try:
+        _check_origin(recipe, known)
         is_network = stored_kind(folder) == "network"
         if is_network:
             config = load_network(folder).config
@@ -151,3 +156,15 @@ def describe_trained(folder: str, encoder_dim: int) -> TrainedModel:
     for name in ("config.json", "model.safetensors"):
         digest.update((Path(folder) / name).read_bytes())
     return TrainedModel(sha256=digest.hexdigest(), dim=dim, decides_count=is_network)
+
+
+def _check_origin(recipe: Recipe, known: _Found) -> None:
+    folder = str(recipe.vtm)
+    origin = stored_origin(folder)
+    if origin is None:
+        log.warning("--vtm %s does not say what it was trained on: whether it fits this encoder is not checked", folder)
+        return
+    tokens = Origin(
+        encoder=recipe.encoder, weights_sha256=known.weights_sha256, layer=recipe.layer, fps=str(recipe.fps)
+    )
+    origin.check_tokens(tokens, folder)

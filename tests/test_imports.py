@@ -71,7 +71,7 @@ def test_each_heavy_library_has_one_home(library: str, home: str | tuple[str, ..
 
 
 def test_vtm_imports_torch_and_little_else() -> None:
-    allowed = {"torch", "numpy", "safetensors", "vtm"} | set(sys.stdlib_module_names)
+    allowed = {"torch", "numpy", "safetensors", "PIL", "vtm"} | set(sys.stdlib_module_names)
     # The hub client and its tokenizers are optional and imported where they are used.
     optional = {"huggingface_hub", "tokenizers"}
     found = {module.split(".")[0] for path in FILES if path.parts[-2] != "jobs" for module in _vtm_imports(path)}

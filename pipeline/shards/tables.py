@@ -83,6 +83,12 @@ def write_table(path: Path, rows: Iterable[dict[str, Any]], schema: pa.Schema) -
         pq.write_table(table, stream, compression="zstd")
 
 
+def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write a small table whole, its columns and types those of the rows."""
+    with publish(path) as stream:
+        pq.write_table(pa.Table.from_pylist(list(rows)), stream, compression="zstd")
+
+
 def read_table(path: Path) -> list[dict[str, Any]]:
     """All rows of a small table."""
     # Read through a plain handle: ParquetFile's own would outlive an error.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vtm.encoders.config import Activation
-from vtm.encoders.errors import EncoderError
+from vtm.errors import EncoderError
 
 Json = Mapping[str, Any]
 

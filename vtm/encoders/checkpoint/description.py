@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from vtm.encoders.checkpoint import PREPROCESSOR, open_checkpoint, read_json
-from vtm.encoders.families import vit_config
+from vtm.encoders.checkpoint.families import vit_config
+from vtm.encoders.checkpoint.files import PREPROCESSOR, open_checkpoint, read_json
+from vtm.encoders.checkpoint.load import block_count
+from vtm.encoders.checkpoint.state import own_keys
 from vtm.encoders.image import ImageSpec, image_spec
-from vtm.encoders.load import block_count
-from vtm.encoders.state import own_keys
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

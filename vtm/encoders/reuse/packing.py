@@ -1,4 +1,4 @@
-"""The encoded tokens of a clip in one row, and which of them stands for each token of each frame.
+"""The encoded tokens of a clip in one row, and which of them represents each token of each frame.
 
 Frames follow each other; of each frame its prefix tokens, then those of its patches that are encoded.
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from vtm.encoders.reuse import is_encoded
+from vtm.encoders.reuse.changes import is_encoded
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,7 +27,7 @@ class Batch:
     kept_n: Tensor
     """Which of the B * Q are no padding."""
     row_BS: Tensor
-    """The encoded token of the clip that stands for each token of the frame."""
+    """The encoded token of the clip that represents each token of the frame."""
 
     def to(self, device: torch.device) -> Batch:
         """The same on a device."""
@@ -56,7 +56,7 @@ class Packing:
     """A clip's encoded tokens."""
 
     row_TS: Tensor
-    """int64, the encoded token that stands for each token."""
+    """int64, the encoded token that represents each token."""
     groups: tuple[Group, ...]
     """Every encoded token is in one of them, in order."""
     batch_frames: int
@@ -81,7 +81,7 @@ def pack(source_TN: Tensor, num_prefix: int, *, group_rows: int, batch_frames: i
     """Lay out the encoded tokens of a clip.
 
     Args:
-        source_TN: the frame whose token stands for each patch, as `reuse_map` returns it.
+        source_TN: the frame whose token represents each patch, as `reuse_map` returns it.
         num_prefix: tokens of each frame before its patches; they are always encoded.
         group_rows: most tokens of a group, whichever frames they are of.
         batch_frames: frames whose attention is computed in one call.

@@ -11,11 +11,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from vtm.encoders.checkpoint import Checkpoint
+from vtm.encoders.checkpoint.files import Checkpoint
+from vtm.encoders.checkpoint.tensor_names import block_of, own_name
 from vtm.encoders.config import VitConfig
-from vtm.encoders.errors import EncoderError
-from vtm.encoders.keys import block_of, own_name
 from vtm.encoders.positions import resize_table, rotary_angles, rotary_of
+from vtm.errors import EncoderError
 
 State = dict[str, Tensor]
 

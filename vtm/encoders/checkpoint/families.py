@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from vtm.encoders.checkpoint.fields import Fields, Json, body_fields
 from vtm.encoders.config import PositionConfig, VitConfig
-from vtm.encoders.errors import EncoderError
-from vtm.encoders.fields import Fields, Json, body_fields
+from vtm.errors import EncoderError
 
 _VIT = {
     "hidden_size": 768,

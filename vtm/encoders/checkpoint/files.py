@@ -15,7 +15,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from vtm.encoders.errors import EncoderError
+from vtm.errors import EncoderError
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"

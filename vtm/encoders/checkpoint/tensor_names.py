@@ -1,13 +1,13 @@
 """Tensor names of checkpoints -> the names of `vit.VisionTransformer`, before what belongs together is fused.
 
-One table serves all families: their names differ, but none means two things. `*` stands for a block's number.
+One table serves all families: their names differ, but none means two things. `*` is a block's number.
 """
 
 from __future__ import annotations
 
 import re
 
-from vtm.encoders.errors import EncoderError
+from vtm.errors import EncoderError
 
 _WRAPPERS = re.compile(r"^(?:vit|deit|dinov2|dinov2_with_registers|dinov3_vit|model|vision_model)\.")
 _BLOCK = re.compile(r"^(?:encoder\.)?(?:layer|layers)\.(\d+)\.(.+)$")

@@ -13,12 +13,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from vtm.encoders.checkpoint import Checkpoint, open_checkpoint, read_json
-from vtm.encoders.errors import EncoderError
-from vtm.encoders.keys import text_name
-from vtm.encoders.state import State, read_text_state
-from vtm.encoders.text_families import TextShape, text_shape
+from vtm.encoders.checkpoint.files import Checkpoint, open_checkpoint, read_json
+from vtm.encoders.checkpoint.state import State, read_text_state
+from vtm.encoders.checkpoint.tensor_names import text_name
+from vtm.encoders.text.shape import TextShape, text_shape
 from vtm.encoders.vit import Block
+from vtm.errors import EncoderError
 
 TOKENIZER = "tokenizer.json"
 

@@ -6,16 +6,15 @@ from pathlib import Path
 
 import torch
 
-from vtm.encoders.checkpoint import PREPROCESSOR, open_checkpoint, read_json
+from vtm.encoders.checkpoint.families import vit_config
+from vtm.encoders.checkpoint.files import PREPROCESSOR, open_checkpoint, read_json
+from vtm.encoders.checkpoint.state import State, own_keys, present_config, read_state
+from vtm.encoders.checkpoint.tensor_names import block_of
 from vtm.encoders.config import VitConfig
 from vtm.encoders.encoder import Encoder
-from vtm.encoders.errors import EncoderError
-from vtm.encoders.families import vit_config
 from vtm.encoders.image import image_spec
-from vtm.encoders.keys import block_of
 from vtm.encoders.linear import pack_linear_maps
-from vtm.encoders.state import State, own_keys, present_config, read_state
-from vtm.plan import MergeError
+from vtm.errors import EncoderError, MergeError
 
 
 def load_encoder(
@@ -76,7 +75,7 @@ def load_encoder(
     _check_pooled(encoder, pooled)
     state = read_state(checkpoint, keys, config, num_blocks=num_blocks + len(encoder.later), grid_hw=image.grid_hw)
     _place(encoder, state, dtype)
-    encoder.weights_sha256 = checkpoint.weights_sha256()
+    encoder.checkpoint = checkpoint
     encoder = encoder.requires_grad_(False).eval().to(device)
     pack_linear_maps(encoder)
     return encoder

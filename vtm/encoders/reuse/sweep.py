@@ -1,9 +1,9 @@
-"""A clip through the encoder where an earlier token stands for each patch that has not changed.
+"""A clip through the encoder where an earlier token represents each patch that has not changed.
 
-Only encoded tokens are projected, ask, and pass the MLP; each asks all N patches of its frame: the keys and values of
-the others are those that their stand-ins have in the same block. So a token's surroundings are complete, and the one
-approximation is that an unchanged patch does not notice what has changed around it. All frames of a clip are in the
-same block at the same time; none waits for another within it.
+Only encoded tokens are projected and pass the MLP. Their queries meet the keys of all N patches of the frame: those of
+the patches that are not encoded are the keys and values, in the same block, of the tokens that represent them. So a
+token attends to its whole frame, and the one approximation is that the token of an unchanged patch is not updated by
+what has changed around it. All frames of a clip are in the same block at the same time; none waits for another in it.
 
 Letters: T frames, h x w pixels, N patches, P prefix tokens, S tokens of a frame, E encoded tokens of the clip, n of
 them in a group, B frames of a batch, Q queries of a frame, D channels, a heads, d channels of a head.
@@ -22,15 +22,15 @@ from torch import Tensor
 
 from vtm.encoders.attention import gather_values
 from vtm.encoders.encoder import CPU_ROWS, Encoder
-from vtm.encoders.errors import EncoderError
 from vtm.encoders.image import encoder_frames, standardise
 from vtm.encoders.output import EncoderOutput
-from vtm.encoders.packing import Batch, Group, Packing, pack
 from vtm.encoders.positions import Rotary
-from vtm.encoders.reuse import is_encoded
+from vtm.encoders.reuse.changes import is_encoded
+from vtm.encoders.reuse.packing import Batch, Group, Packing, pack
 from vtm.encoders.saliency import attention_saliency
 from vtm.encoders.threads import computing_alone, map_on_threads
 from vtm.encoders.vit import Block
+from vtm.errors import EncoderError
 
 CPU_LEAST_ROWS = 64
 """Tokens that pass a matrix product together on one thread: with fewer, it waits for the weights."""
@@ -49,8 +49,8 @@ class _Step:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Asked:
-    """What all E tokens ask and answer in a block's attention; fields as in `Attention`. Each block writes it anew."""
+class _Projected:
+    """Queries, keys and values of all E tokens in a block; fields as in `AttentionInputs`. Blocks overwrite them."""
 
     queries_Ead: Tensor
     keys_Ead: Tensor
@@ -58,7 +58,7 @@ class _Asked:
     plain_keys_ED: Tensor
 
     @classmethod
-    def of(cls, encoder: Encoder, num_rows: int) -> _Asked:
+    def of(cls, encoder: Encoder, num_rows: int) -> _Projected:
         """Room for so many tokens."""
         heads, head_dim = encoder.config.num_heads, encoder.config.head_dim
         # Inference mode is a thread's own, and its tensors are not to be written to outside of it.
@@ -76,7 +76,7 @@ def encode_changed(
     saliency: bool = False,
     batch_frames: int = 20,
 ) -> EncoderOutput:
-    """Encode a clip's frames, but of their patches only those that stand for themselves.
+    """Encode a clip's frames, but of their patches only those that are their own.
 
     On a CPU a clip's bytes do not depend on the number of threads. Where nothing is reused, the outcome is that of
     `encoder(encoder.normalise(frames))`, as far as kernels round alike for any number of rows.
@@ -84,8 +84,8 @@ def encode_changed(
     Args:
         encoder: one that merges nothing inside.
         frames: (T, h, w, 3) uint8 RGB at the encoder's size.
-        source_TN: the frame whose token stands for each patch, from `reuse_map`.
-        saliency: whether to compute how much the block's attention looks at each patch.
+        source_TN: the frame whose token represents each patch, from `reuse_map`.
+        saliency: whether to compute the block's attention on each patch.
         batch_frames: frames at a time on a GPU; elsewhere without effect.
 
     Returns:
@@ -119,19 +119,19 @@ def sweep(
     """All groups through a block, then through the next; `encode_changed` for a packing made already."""
     config = encoder.config
     steps = map_on_threads(partial(_embedded, encoder, _cut(encoder, frames_Thw3)), packing.groups, num_threads)
-    asked = _Asked.of(encoder, packing.num_rows)
+    projected = _Projected.of(encoder, packing.num_rows)
     for block in encoder.vit.block_list():
-        map_on_threads(partial(_project, block, asked), steps, num_threads)
-        steps = map_on_threads(partial(_transformed, block, asked), steps, num_threads)
+        map_on_threads(partial(_project, block, projected), steps, num_threads)
+        steps = map_on_threads(partial(_transformed, block, projected), steps, num_threads)
     x_ED = torch.cat([step.x_1nD[0] for step in steps])
     if encoder.final_norm and encoder.norm is not None:
         x_ED = encoder.norm(x_ED)
     first, every_row, patch_row = config.num_prefix, packing.row_TS.flatten(), packing.row_TS[:, config.num_prefix :]
     tokens_TSD = x_ED.index_select(0, every_row).view(*packing.row_TS.shape, -1)
-    looks = partial(_saliency, asked, num_prefix=first, has_cls=config.has_cls)
+    looks = partial(_saliency, projected, num_prefix=first, has_cls=config.has_cls)
     return EncoderOutput(
         patches=tokens_TSD[:, first:],
-        keys=asked.plain_keys_ED.index_select(0, patch_row.flatten()).view(*patch_row.shape, -1),
+        keys=projected.plain_keys_ED.index_select(0, patch_row.flatten()).view(*patch_row.shape, -1),
         cls=tokens_TSD[:, 0] if config.has_cls else None,
         registers=tokens_TSD[:, int(config.has_cls) : first] if config.num_registers else None,
         saliency=torch.cat(map_on_threads(looks, packing.rows_in_batches(), num_threads)) if saliency else None,
@@ -187,37 +187,37 @@ def _embedded(encoder: Encoder, patches_Fpp3: Tensor, group: Group) -> _Step:
     return _Step(group, x_1nD, (cos_Sd.index_select(0, place_n), sin_Sd.index_select(0, place_n)))
 
 
-def _project(block: Block, asked: _Asked, step: _Step) -> None:
-    """Write down what the group's tokens ask and answer."""
+def _project(block: Block, projected: _Projected, step: _Step) -> None:
+    """Write down the queries, keys and values of the group's tokens."""
     part = block.project(step.x_1nD, step.rotary)
     rows = slice(step.group.first_row, step.group.first_row + step.x_1nD.shape[1])
-    asked.queries_Ead[rows] = part.queries[0].transpose(0, 1)
-    asked.keys_Ead[rows] = part.keys[0].transpose(0, 1)
-    asked.values_Ead[rows] = part.values[0].transpose(0, 1)
-    asked.plain_keys_ED[rows] = part.plain_keys[0]
+    projected.queries_Ead[rows] = part.queries[0].transpose(0, 1)
+    projected.keys_Ead[rows] = part.keys[0].transpose(0, 1)
+    projected.values_Ead[rows] = part.values[0].transpose(0, 1)
+    projected.plain_keys_ED[rows] = part.plain_keys[0]
 
 
-def _transformed(block: Block, asked: _Asked, step: _Step) -> _Step:
+def _transformed(block: Block, projected: _Projected, step: _Step) -> _Step:
     """The group after the block."""
-    gathered_nD = torch.cat([_gathered(asked, batch) for batch in step.group.batches])
+    gathered_nD = torch.cat([_gathered(projected, batch) for batch in step.group.batches])
     return replace(step, x_1nD=block.transform(block.add(step.x_1nD, gathered_nD[None])))
 
 
-def _gathered(asked: _Asked, batch: Batch) -> Tensor:
+def _gathered(projected: _Projected, batch: Batch) -> Tensor:
     """What the batch's encoded tokens gather from all tokens of their frames, (tokens, D)."""
     mixed_BQD = gather_values(
-        _rows(asked.queries_Ead, batch.query_BQ),
-        _rows(asked.keys_Ead, batch.row_BS),
-        _rows(asked.values_Ead, batch.row_BS),
+        _rows(projected.queries_Ead, batch.query_BQ),
+        _rows(projected.keys_Ead, batch.row_BS),
+        _rows(projected.values_Ead, batch.row_BS),
     )
     padded_nD = mixed_BQD.flatten(0, 1)
     return padded_nD if len(batch.kept_n) == len(padded_nD) else padded_nD.index_select(0, batch.kept_n)
 
 
-def _saliency(asked: _Asked, row_BS: Tensor, *, num_prefix: int, has_cls: bool) -> Tensor:
-    """(B, N); a stand-in looks at what the patch it stands for would look at."""
-    queries_BaQd = _rows(asked.queries_Ead, row_BS[:, :1] if has_cls else row_BS)
-    keys_BaSd = _rows(asked.keys_Ead, row_BS)
+def _saliency(projected: _Projected, row_BS: Tensor, *, num_prefix: int, has_cls: bool) -> Tensor:
+    """(B, N); a token that represents a patch has the attention that the patch would have."""
+    queries_BaQd = _rows(projected.queries_Ead, row_BS[:, :1] if has_cls else row_BS)
+    keys_BaSd = _rows(projected.keys_Ead, row_BS)
     return attention_saliency(queries_BaQd, keys_BaSd, row_BS.shape[1] - num_prefix, has_cls=has_cls)
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vtm.encoders.checkpoint.fields import Fields, Json, body_fields
 from vtm.encoders.config import PositionConfig, VitConfig
-from vtm.encoders.errors import EncoderError
-from vtm.encoders.fields import Fields, Json, body_fields
+from vtm.errors import EncoderError
 
 _CLIP_TEXT = {
     "hidden_size": 512,

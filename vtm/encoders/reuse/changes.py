@@ -1,7 +1,7 @@
-"""Which patches of a clip are encoded, and which earlier token stands for each of the others.
+"""Which patches of a clip are encoded, and which earlier token represents each of the others.
 
 Run-length tokenization (Choudhury et al. 2024, arXiv:2411.05222) leaves out patches that do not change. Here the token
-of the frame in which a patch was last encoded stands for it, so that every frame keeps its N tokens.
+of the frame in which a patch was last encoded represents it, so that every frame keeps its N tokens.
 
 Letters: T frames, h x w pixels, H x W patch grid, N = H * W patches, p side of a patch.
 """
@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vtm.encoders.errors import EncoderError
 from vtm.encoders.image import as_frames
+from vtm.errors import EncoderError
 
 WHOLE_ABOVE = 1 / 3
 """Share of a frame's patches that have changed above which all are encoded: after a cut or with a new slide, those that
@@ -24,7 +24,7 @@ look the same no longer mean the same."""
 def reuse_map(
     frames: NDArray[np.uint8] | Tensor, patch_px: int, levels: float, *, whole_above: float = WHOLE_ABOVE
 ) -> Tensor:
-    """For each patch of each frame, the frame whose token stands for it.
+    """For each patch of each frame, the frame whose token represents it.
 
     A patch is compared with its own pixels when it was last encoded, not with those of the frame before: slow changes
     add up until it is encoded again. The first frame is encoded whole.
@@ -72,5 +72,5 @@ def _difference(one_HpWc: NDArray[np.uint8], other_HpWc: NDArray[np.uint8]) -> N
 
 
 def is_encoded(source_TN: Tensor) -> Tensor:
-    """(T, N) bool: whether the patch stands for itself."""
+    """(T, N) bool: whether the patch is encoded itself."""
     return source_TN == torch.arange(len(source_TN), device=source_TN.device)[:, None]
