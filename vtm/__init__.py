@@ -10,11 +10,14 @@ from vtm.encoders import (
     read_image_spec,
 )
 from vtm.fidelity import fidelity, token_cosines
+from vtm.growing import merge_tree
 from vtm.merge import plan_from_targets
 from vtm.motion import token_motion
 from vtm.plan import Grid, MergeError, MergePlan, identity_plan
 from vtm.strategies import STRATEGIES, Strategy, merge_plan
 from vtm.tome import Schedule, bipartite_plan, removal_schedule, size_bias
+from vtm.tree import MergeTree
+from vtm.weights import weighted_mean
 
 __all__ = [
     "STRATEGIES",
@@ -25,6 +28,7 @@ __all__ = [
     "ImageSpec",
     "MergeError",
     "MergePlan",
+    "MergeTree",
     "Schedule",
     "Strategy",
     "bipartite_plan",
@@ -33,10 +37,12 @@ __all__ = [
     "load_encoder",
     "load_text_encoder",
     "merge_plan",
+    "merge_tree",
     "plan_from_targets",
     "read_image_spec",
     "removal_schedule",
     "size_bias",
     "token_cosines",
     "token_motion",
+    "weighted_mean",
 ]
