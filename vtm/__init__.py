@@ -10,7 +10,7 @@ from vtm.encoders import (
     read_image_spec,
 )
 from vtm.fidelity import fidelity, token_cosines
-from vtm.growing import merge_tree
+from vtm.growing import merge_tree, tree_of_fidelity
 from vtm.merge import plan_from_targets
 from vtm.motion import token_motion
 from vtm.plan import Grid, MergeError, MergePlan, identity_plan
@@ -44,5 +44,6 @@ __all__ = [
     "size_bias",
     "token_cosines",
     "token_motion",
+    "tree_of_fidelity",
     "weighted_mean",
 ]

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import torch
 from torch.utils.data import get_worker_info
 
+from pipeline.cut import Cut, check_cut, coarsened, decoded_tokens
 from pipeline.errors import RunFolderError
 from pipeline.shards.columns import clip_of
 from pipeline.shards.manifest import read_manifests
@@ -54,6 +55,10 @@ class CachedClip:
     fidelity: float
     motion_source: str
     damaged_frames: int
+    parent: Array | None = None
+    """(M,) int64: the token into which each merges next, the root's its own; None without a merge tree."""
+    loss: Array | None = None
+    """(M,) float32: what that merge costs in summed cosine, infinite for the root."""
     frames_per_token_row: int = 1
     """Frames that one step of the grid in time stands for: a video model's tubelet. The last may hold fewer."""
 
@@ -70,17 +75,40 @@ class CachedClip:
 class TokenCache:
     """The committed clips of a run folder, in order of shard and row; a map-style dataset.
 
-    Only what is committed is seen; nothing is read but the clips asked for.
+    Only what is committed is seen; nothing is read but the clips asked for. A run of `--strategy tree` gives any
+    smaller number of tokens than it stores; sizes, centres, map, tree and fidelity are then those of the tokens given.
     """
 
-    def __init__(self, path: str | Path, *, arrays: Arrays = "torch") -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        arrays: Arrays = "torch",
+        keep: float | None = None,
+        tokens: int | None = None,
+        fidelity: float | None = None,
+        max_loss: float | None = None,
+    ) -> None:
         """Open a run folder.
 
+        Args:
+            path: The folder.
+            arrays: What clips are made of.
+            keep: Share of the source patches that a clip's tokens are to be, instead of all that are stored.
+            tokens: So many of them instead.
+            fidelity: As few as have this mean cosine; a clip whose stored tokens have less comes whole.
+            max_loss: One loss for all clips, as `vtm budget` finds it for a share of a whole run.
+
         Raises:
-            RunFolderError: it is none, holds no Parquet shard, or mixes fingerprints.
+            RunFolderError: it is none, holds no Parquet shard, mixes fingerprints, or holds no trees to cut.
+            SettingsError: a cut is out of range, finer than what is stored, or there are two of them.
         """
         self.path = Path(path)
         self.run = read_run(self.path)
+        asked = any(value is not None for value in (keep, tokens, fidelity, max_loss))
+        self.cut = Cut(keep=keep, tokens=tokens, fidelity=fidelity, max_loss=max_loss) if asked else None
+        if self.cut is not None:
+            check_cut(self.path, self.run, self.cut)
         self._arrays = arrays
         self._files: list[Path] = []
         rows: list[int] = []
@@ -185,7 +213,8 @@ class TokenCache:
             if row < rows:
                 table = file.read_row_group(group)
                 per_row = self.run["encoder"].get("frames_per_token_row", 1)
-                return cached_clip(clip_of(table.slice(row, 1).to_pylist()[0]), self._arrays, per_row)
+                clip = clip_of(table.slice(row, 1).to_pylist()[0])
+                return cached_clip(clip if self.cut is None else coarsened(clip, self.cut), self._arrays, per_row)
             row -= rows
         raise RunFolderError(f"{self._files[shard]} holds fewer rows than its manifest says: run `vtm verify`")
 
@@ -195,6 +224,8 @@ def cached_clip(clip: TokenSet, arrays: Arrays, frames_per_token_row: int = 1) -
     converted: dict[str, Any] = {
         "tokens": _tokens(clip, arrays),
         "group": clip.group.astype(np.int64),
+        "parent": None if clip.parent is None else clip.parent.astype(np.int64),
+        "loss": clip.loss,
         "sizes": clip.sizes,
         "centers": clip.centers,
         "pooled": clip.pooled,
@@ -202,18 +233,13 @@ def cached_clip(clip: TokenSet, arrays: Arrays, frames_per_token_row: int = 1) -
     }
     if arrays == "torch":
         # Copied, because the bytes of a file may not be written to and torch has no read-only tensors.
-        converted = {k: v if isinstance(v, torch.Tensor) else torch.from_numpy(v.copy()) for k, v in converted.items()}
+        converted = {k: torch.from_numpy(v.copy()) if isinstance(v, np.ndarray) else v for k, v in converted.items()}
     converted["frames_per_token_row"] = frames_per_token_row
     same = {f.name: getattr(clip, f.name) for f in fields(CachedClip) if f.name not in converted}
     return CachedClip(**same, **converted)
 
 
 def _tokens(clip: TokenSet, arrays: Arrays) -> Array:
-    if clip.tokens_scale is not None:
-        return clip.tokens.astype(np.float32) * clip.tokens_scale[:, None]
-    if clip.tokens_dtype != "bfloat16":
-        return clip.tokens
-    if arrays == "torch":
+    if clip.tokens_dtype == "bfloat16" and arrays == "torch":
         return torch.from_numpy(clip.tokens.copy()).view(torch.bfloat16)
-    # bfloat16 is the upper half of float32.
-    return (clip.tokens.astype(np.uint32) << 16).view(np.float32)
+    return decoded_tokens(clip) if clip.tokens_dtype in ("bfloat16", "int8") else clip.tokens
