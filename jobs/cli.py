@@ -16,6 +16,7 @@ COMMANDS = {
     "plan": "say what a run would do, from headers alone",
     "verify": "prove that a run folder is complete and sound",
     "inspect": "summarise a run folder",
+    "budget": "find the one loss that spends the tokens of a run best",
     "report": "make a page that shows what was merged",
     "train": "train learnable merging on token caches",
     "eval": "evaluate a trained network",
