@@ -16,6 +16,7 @@ COMMANDS = {
     "plan": "say what a run would do, from headers alone",
     "verify": "prove that a run folder is complete and sound",
     "inspect": "summarise a run folder",
+    "merge": "merge the clips of each video into tokens of the whole video",
     "budget": "find the one loss that spends the tokens of a run best",
     "report": "make a page that shows what was merged",
     "train": "train learnable merging on token caches",

@@ -18,6 +18,7 @@ from torch import Tensor
 from pipeline.errors import RunFolderError, SettingsError
 from pipeline.values import TokenSet
 from vtm.segments import scattered_sum
+from vtm.tree import cut_groups
 
 STORED_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -54,17 +55,18 @@ class Cut:
         if self.max_loss is not None and not self.max_loss >= 0:
             raise SettingsError(f"max_loss {self.max_loss} must be 0 or more: it is a loss of summed cosine")
 
-    def count(self, clip: TokenSet) -> int:
-        """m, from 1 to M."""
-        stored, loss_M = len(clip.tokens), tree_of(clip)[1]
+    def count(self, loss_M: NDArray[np.float32], fidelity: float, num_sources: int) -> int:
+        """m, from 1 to M, of tokens with these losses, this fidelity and so many source patches."""
+        stored = len(loss_M)
         if self.keep is not None:
-            return min(stored, max(1, math.ceil(self.keep * len(clip.group) - SHARE_ROUNDING)))
+            return min(stored, max(1, math.ceil(self.keep * num_sources - SHARE_ROUNDING)))
         if self.tokens is not None:
             return min(stored, self.tokens)
         if self.max_loss is not None:
             return int(np.count_nonzero(loss_M > self.max_loss))
         assert self.fidelity is not None, "one of the four is given"
-        return min(stored, 1 + int(np.count_nonzero(fidelities(clip) < self.fidelity - FIDELITY_ROUNDING)))
+        below = fidelities(loss_M, fidelity, num_sources) < self.fidelity - FIDELITY_ROUNDING
+        return min(stored, 1 + int(np.count_nonzero(below)))
 
 
 def check_cut(path: Path, run: dict[str, Any], cut: Cut) -> None:
@@ -99,11 +101,11 @@ def tree_of(clip: TokenSet) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     return clip.parent.astype(np.int64), clip.loss
 
 
-def fidelities(clip: TokenSet) -> NDArray[np.float64]:
-    """(M,) the mean cosine with m + 1 tokens at position m."""
-    dearest_first_M = np.sort(tree_of(clip)[1])[::-1][1:].astype(np.float64)
+def fidelities(loss_M: NDArray[np.float32], fidelity: float, num_sources: int) -> NDArray[np.float64]:
+    """(M,) the mean cosine with m + 1 tokens at position m; `fidelity` is that of all M."""
+    dearest_first_M = np.sort(loss_M)[::-1][1:].astype(np.float64)
     lost_M = np.append(np.cumsum(dearest_first_M[::-1])[::-1], 0.0)
-    return clip.fidelity - lost_M / len(clip.group)
+    return fidelity - lost_M / num_sources
 
 
 def coarsened(clip: TokenSet, cut: Cut) -> TokenSet:
@@ -112,20 +114,17 @@ def coarsened(clip: TokenSet, cut: Cut) -> TokenSet:
     Raises:
         SettingsError: the clip holds no tree.
     """
-    left = cut.count(clip)
+    parent_M, loss_M = tree_of(clip)
+    left = cut.count(loss_M, clip.fidelity, len(clip.group))
     if left == len(clip.tokens):
         return clip
-    parent_M, loss_M = tree_of(clip)
-    kept_m = np.sort(np.argsort(-loss_M, kind="stable")[:left])
-    rank_M = np.full(len(parent_M), -1)
-    rank_M[kept_m] = np.arange(left)
-    into_M = rank_M[follow(parent_M, rank_M >= 0)]
+    kept_m, into_M = cut_map(parent_M, loss_M, left)
     group_N = into_M[clip.group]
     sizes_m = np.bincount(group_N, minlength=left)
     centers_m3 = _centers(group_N, sizes_m, clip.grid_thw)
     order_m = np.lexsort((centers_m3[:, 2], centers_m3[:, 1], centers_m3[:, 0]))
     place_m = np.argsort(order_m)
-    parent_m = place_m[rank_M[parent_M[kept_m[order_m]]]]
+    parent_m = place_m[into_M[parent_M[kept_m[order_m]]]]
     tokens, scale = stored_tokens(_means(clip, place_m[into_M], left), clip.tokens_dtype)
     return replace(
         clip,
@@ -136,29 +135,28 @@ def coarsened(clip: TokenSet, cut: Cut) -> TokenSet:
         group=place_m[group_N].astype(clip.group.dtype),
         parent=parent_m.astype(clip.group.dtype),
         loss=loss_M[kept_m[order_m]],
-        fidelity=float(fidelities(clip)[left - 1]),
+        fidelity=float(fidelities(loss_M, clip.fidelity, len(clip.group))[left - 1]),
     )
 
 
-def follow(parent_M: NDArray[np.int64], is_kept_M: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Of each token the one that is kept among its parents, or itself."""
-    up_M = np.where(is_kept_M, np.arange(len(parent_M)), parent_M)
-    for _ in range(len(parent_M).bit_length()):
-        further_M = up_M[up_M]
-        if np.array_equal(further_M, up_M):
-            break
-        up_M = further_M
-    return up_M
-
-
-def decoded_tokens(clip: TokenSet) -> NDArray[np.float32]:
-    """(M, D) the numbers that the stored tokens are."""
-    if clip.tokens_dtype == "bfloat16":
-        # bfloat16 is the upper half of float32.
-        return (clip.tokens.astype(np.uint32) << 16).view(np.float32)
+def cut_map(
+    parent_M: NDArray[np.int64], loss_M: NDArray[np.float32], left: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The `left` tokens that are kept, increasing, and for each token the position of the one that it ends in."""
     # A copy, because the bytes of a file may not be written to and torch has no read-only tensors.
-    values_MD: NDArray[np.float32] = torch.from_numpy(clip.tokens.copy()).float().numpy()
-    return values_MD if clip.tokens_scale is None else values_MD * clip.tokens_scale[:, None]
+    kept_1m, into_1M = cut_groups(torch.from_numpy(parent_M)[None], torch.from_numpy(loss_M.copy())[None], left)
+    return kept_1m[0].numpy(), into_1M[0].numpy()
+
+
+def decoded_tokens(
+    tokens_MD: NDArray[np.generic], dtype: str, scale_M: NDArray[np.float32] | None
+) -> NDArray[np.float32]:
+    """(M, D) the numbers that stored tokens are."""
+    if dtype == "bfloat16":
+        # bfloat16 is the upper half of float32.
+        return (tokens_MD.astype(np.uint32) << 16).view(np.float32)
+    values_MD: NDArray[np.float32] = torch.from_numpy(tokens_MD.copy()).float().numpy()
+    return values_MD if scale_M is None else values_MD * scale_M[:, None]
 
 
 def stored_tokens(values_MD: Tensor, dtype: str) -> tuple[NDArray[Any], NDArray[np.float32] | None]:
@@ -181,7 +179,9 @@ def stored_tokens(values_MD: Tensor, dtype: str) -> tuple[NDArray[Any], NDArray[
 def _means(clip: TokenSet, into_M: NDArray[np.int64], left: int) -> Tensor:
     """(m, D) float32, a token counting as its patches do."""
     # By torch, which adds up rows fifty times as fast as numpy's reduceat.
-    weighted_MD = decoded_tokens(clip) * clip.sizes.astype(np.float32)[:, None]
+    weighted_MD = (
+        decoded_tokens(clip.tokens, clip.tokens_dtype, clip.tokens_scale) * clip.sizes.astype(np.float32)[:, None]
+    )
     total_mD = scattered_sum(torch.from_numpy(weighted_MD), torch.from_numpy(into_M), left)
     return total_mD / torch.from_numpy(np.bincount(into_M, clip.sizes, left).astype(np.float32))[:, None]
 

@@ -75,18 +75,11 @@ class MergeTree:
         Arguments and errors as those of `plan`.
         """
         left = self._groups_left(keep, num_tokens, fidelity, max_loss)
-        total, device = self.base.num_groups, self.parents.device
-        # No two losses are equal, so that the groups that are left are the same whatever order the base is in.
-        kept_BG = self.losses.argsort(dim=1, descending=True, stable=True)[:, :left].sort(dim=1).values
-        rank_BM = torch.full_like(self.parents, -1)
-        rank_BM.scatter_(1, kept_BG, torch.arange(left, device=device).expand_as(kept_BG))
-        up_BM = torch.where(rank_BM >= 0, torch.arange(total, device=device), self.parents)
-        for _ in range(max(1, total - 1).bit_length()):
-            up_BM = up_BM.gather(1, up_BM)
-        later = MergePlan(group=rank_BM.gather(1, up_BM), num_groups=left, targets=kept_BG)
+        kept_BG, into_BM = cut_groups(self.parents, self.losses, left)
+        later = MergePlan(group=into_BM, num_groups=left, targets=kept_BG)
         return MergeTree(
             base=self.base.then(later),
-            parents=rank_BM.gather(1, self.parents.gather(1, kept_BG)),
+            parents=into_BM.gather(1, self.parents.gather(1, kept_BG)),
             losses=self.losses.gather(1, kept_BG),
             base_fidelity=self.fidelity_at(left),
             weight=self.weight,
@@ -177,3 +170,26 @@ class MergeTree:
             raise MergeError(
                 f"a cut leaves from 1 to {self.base.num_groups} tokens, the groups of the tree's base, got {num_tokens}"
             )
+
+
+def cut_groups(parents_BM: Tensor, losses_BM: Tensor, num_left: int) -> tuple[Tensor, Tensor]:
+    """Cut a tree given as parents and losses.
+
+    Args:
+        parents_BM: (B, M) int64, as `MergeTree.parents`.
+        losses_BM: (B, M) float32, as `MergeTree.losses`.
+        num_left: G, from 1 to M.
+
+    Returns:
+        The groups that the others end in, (B, G) int64, increasing; and for each group the position of the one that it
+        ends in, (B, M) int64 in [0, G).
+    """
+    total, device = parents_BM.shape[1], parents_BM.device
+    # No two losses are equal, so that the groups that are left are the same whatever order they are in.
+    kept_BG = losses_BM.argsort(dim=1, descending=True, stable=True)[:, :num_left].sort(dim=1).values
+    rank_BM = torch.full_like(parents_BM, -1)
+    rank_BM.scatter_(1, kept_BG, torch.arange(num_left, device=device).expand_as(kept_BG))
+    up_BM = torch.where(rank_BM >= 0, torch.arange(total, device=device), parents_BM)
+    for _ in range(max(1, total - 1).bit_length()):
+        up_BM = up_BM.gather(1, up_BM)
+    return kept_BG, rank_BM.gather(1, up_BM)

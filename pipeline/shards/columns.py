@@ -54,7 +54,8 @@ def schema(dim: int) -> pa.Schema:
     )
 
 
-def _little_endian(array: np.ndarray[Any, Any]) -> bytes:
+def little_endian(array: np.ndarray[Any, Any]) -> bytes:
+    """The bytes of an array, in the order of columns."""
     return np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
@@ -69,16 +70,16 @@ def row_of(clip: TokenSet) -> dict[str, Any]:
         "end_ns": clip.end_ns,
         "frame_time_ns": clip.frame_time_ns.tolist(),
         "grid_thw": list(clip.grid_thw),
-        "tokens_bytes": _little_endian(clip.tokens),
+        "tokens_bytes": little_endian(clip.tokens),
         "tokens_shape": list(clip.tokens.shape),
         "tokens_dtype": clip.tokens_dtype,
-        "tokens_scale_bytes": None if clip.tokens_scale is None else _little_endian(clip.tokens_scale),
-        "sizes_bytes": _little_endian(clip.sizes),
-        "centers_bytes": _little_endian(clip.centers),
-        "group_bytes": _little_endian(clip.group),
+        "tokens_scale_bytes": None if clip.tokens_scale is None else little_endian(clip.tokens_scale),
+        "sizes_bytes": little_endian(clip.sizes),
+        "centers_bytes": little_endian(clip.centers),
+        "group_bytes": little_endian(clip.group),
         "group_dtype": clip.group.dtype.name,
-        "parent_bytes": None if clip.parent is None else _little_endian(clip.parent),
-        "loss_bytes": None if clip.loss is None else _little_endian(clip.loss),
+        "parent_bytes": None if clip.parent is None else little_endian(clip.parent),
+        "loss_bytes": None if clip.loss is None else little_endian(clip.loss),
         "pooled": clip.pooled.tolist(),
         "fidelity": clip.fidelity,
         "motion_source": clip.motion_source,
