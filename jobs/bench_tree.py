@@ -3,8 +3,8 @@
 Four kinds of rows. `tree`: seconds to grow one a clip and to cut it, and how far the fidelity told is from the one
 measured. `equal fidelity`: how many tokens the tree takes for the mean cosine of `coverage`, made anew for each share.
 `fidelity F`: tokens where every clip is cut at a wanted fidelity, and the fixed share whose worst clip is as good.
-`video`: a stream over all clips, from their stored tokens alone, beside one tree over all of them and `coverage` clip by
-clip.
+`video`: a stream over all clips, from their stored tokens alone, beside one tree over all of them and `coverage` clip
+by clip.
 """
 
 from __future__ import annotations
