@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from jobs.cli import main
 from pipeline import TokenCache
 from pipeline.cut import Cut, coarsened, decoded_tokens, stored_tokens
 from pipeline.errors import RunFolderError, SettingsError
@@ -196,6 +197,15 @@ def test_a_run_read_at_other_budgets(runs: dict[float, Path]) -> None:
         assert sum(len(clip.tokens) for clip in cut) < sum(len(clip.tokens) for clip in whole)
     assert all(len(clip.tokens) == 5 for clip in TokenCache(runs[0.4], tokens=5).stream())
     assert min(clip.fidelity for clip in TokenCache(runs[0.4], fidelity=0.8)) >= 0.8 - 1e-6
+
+
+def test_a_report_shows_a_cut(runs: dict[float, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = tmp_path / "page.html"
+    assert main(["report", str(runs[0.4]), "--tokens", "5", "--page", str(page)]) == 0
+    clips = len(TokenCache(runs[0.4]))
+    assert f"<b>{5 * clips}</b><span>merged tokens" in page.read_text(encoding="utf-8")
+    assert main(["report", str(runs[0.4]), "--keep", "0.9", "--page", str(page)]) == 2
+    assert "keep 0.9 is more than the 0.4" in capsys.readouterr().err
 
 
 def test_both_formats_hold_the_tree(runs: dict[float, Path]) -> None:
