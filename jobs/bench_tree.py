@@ -4,7 +4,7 @@ Four kinds of rows. `tree`: seconds to grow one a clip and to cut it, and how fa
 measured. `equal fidelity`: how many tokens the tree takes for the mean cosine of `coverage`, made anew for each share.
 `fidelity F`: tokens where every clip is cut at a wanted fidelity, and the fixed share whose worst clip is as good.
 `video`: a stream over all clips, from their stored tokens alone, beside one tree over all of them and `coverage` clip
-by clip.
+by clip. `hours`: the clips of all videos over and over, their channels permuted each time so that no film comes twice.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import resource
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -61,6 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--clip-frames", type=int, default=60)
     parser.add_argument("--clips", type=int, default=4, help="full clips of each video, from its start")
     parser.add_argument("--whole", action="store_true", help="measure whole videos as well, which takes minutes")
+    parser.add_argument("--hours", type=float, default=0, help="merge a stream of so many hours as well (none)")
+    parser.add_argument("--tokens-per-video", type=int, default=4096, help="tokens that it is merged to (4096)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -87,6 +90,13 @@ def run(args: argparse.Namespace) -> int:
         {"name": f"fidelity {target}", "clips": len(everything), **wanted(everything, grid, target)}
         for target in TARGETS
     ]
+    if args.hours:
+        sets = [token_set(clip, index, grid) for index, clip in enumerate(everything)]
+        del everything
+        clip_s = float(args.clip_frames / args.fps)
+        rows.append(
+            {"name": "hours", **hours_long(sets, round(args.hours * 3600 / clip_s), clip_s, args.tokens_per_video)}
+        )
     if args.json:
         machine = f"{args.device} {platform.machine()}, torch {torch.__version__}, {dtype}"
         print(json.dumps({"machine": machine, "rows": rows}))
@@ -221,6 +231,32 @@ def video_fidelity(clips: Sequence[Measured], sets: Sequence[TokenSet], map_S: T
         sum_VC.index_add_(0, to_N, F.normalize(clip.x_1NC[0], dim=1).double())
         at += len(stored.tokens)
     return float(sum_VC.norm(dim=1).sum()) / sum(clip.x_1NC.shape[1] for clip in clips)
+
+
+def hours_long(sets: Sequence[TokenSet], num_clips: int, clip_s: float, num_tokens: int) -> dict[str, Any]:
+    """Seconds and memory of a stream of `num_clips` clips."""
+    peaks_bytes: list[int] = []
+
+    def clips() -> Iterator[TokenSet]:
+        for index in range(num_clips):
+            again, which = divmod(index, len(sets))
+            order = np.random.default_rng(again).permutation(sets[which].tokens.shape[1])
+            clip_id = f"bench-{index:06d}"
+            yield replace(sets[which], tokens=sets[which].tokens[:, order], clip_id=clip_id, clip_index=index)
+            peaks_bytes.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+    start = time.perf_counter()
+    video = merge_video(clips, num_tokens)
+    return {
+        "hours": round(num_clips * clip_s / 3600, 2),
+        "clips": num_clips,
+        "stored_tokens": len(video.map),
+        "tokens": len(video.tokens),
+        "fidelity": round(video.fidelity, 4),
+        "wall_s": round(time.perf_counter() - start, 1),
+        "peak_after_a_tenth_bytes": peaks_bytes[num_clips // 10],
+        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
 
 
 def token_set(clip: Measured, index: int, grid: Grid) -> TokenSet:
