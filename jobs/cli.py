@@ -18,6 +18,8 @@ COMMANDS = {
     "verify": "prove that a run folder is complete and sound",
     "inspect": "summarise a run folder",
     "replay": "decode and encode one clip of a run again, to look into a failure",
+    "merge": "merge the clips of each video into tokens of the whole video",
+    "budget": "find the one loss that spends the tokens of a run best",
     "report": "make a page that shows what was merged",
     "train": "train learnable merging on token caches",
     "eval": "evaluate a trained network",

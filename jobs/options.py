@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import SettingsError
-from pipeline.settings import Execution, Recipe, build, load_toml
+from pipeline.settings import AMOUNTS, Execution, Recipe, build, load_toml
 
 REUSE_HELP = (
     "do not encode a patch again while its pixels differ from those last encoded by at most LEVELS of 255 on average "
@@ -27,6 +27,8 @@ def add_recipe_options(parser: argparse.ArgumentParser) -> None:
     add("--strategy", help=f"how merge targets are chosen (default {Recipe().strategy})")
     add("--keep", type=float, metavar="SHARE", help="share of a clip's tokens to keep (0.1)")
     add("--tokens-per-clip", type=int, metavar="M", help="tokens to keep per clip, instead of a share")
+    add("--fidelity", type=float, metavar="F", help="keep as few as have this mean cosine in every clip (tree)")
+    add("--max-gap-frames", type=int, metavar="T", help="most frames between what the tree merges (any number)")
     add("--partition-factor", type=int, metavar="GAMMA", help="every GAMMA-th token is a target, instead of a share")
     add("--merge-share", type=float, metavar="R", help="merge only this share of the sources, the most similar (1)")
     add("--vtm", metavar="DIR", help="trained scorer or network, for --strategy learnable")
@@ -80,9 +82,8 @@ def settings_of(options: argparse.Namespace) -> tuple[list[str], Path | None, Re
     if options.config:
         values = load_toml(Path(options.config))
     given = {name: value for name, value in vars(options).items() if value is not None}
-    sizes = ("keep", "tokens_per_clip", "partition_factor")
-    if any(name in given for name in sizes) or given.get("strategy") == "none":
-        values = {name: value for name, value in values.items() if name not in sizes}
+    if any(name in given for name in AMOUNTS) or given.get("strategy") == "none":
+        values = {name: value for name, value in values.items() if name not in AMOUNTS}
     values |= {name: value for name, value in given.items() if name not in ("inputs", "config", "run")}
     out = values.get("out")
     try:

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.cut import stored_tokens
 from pipeline.describe import TORCH_DTYPES
 from pipeline.errors import EncodeError, SettingsError
 from pipeline.features import ClipFeatures, VitFeatures
@@ -25,8 +26,9 @@ from pipeline.foreign.features import ForeignFeatures
 from pipeline.reuse import ReusingFeatures
 from pipeline.run_description import EncoderDescription
 from pipeline.settings import Recipe
+from pipeline.trees import clip_tree
 from pipeline.values import DecodedClip, TokenSet
-from vtm import Grid, MergeError, MergePlan, Strategy, fidelity, identity_plan, merge_plan, token_motion
+from vtm import Grid, MergeError, MergePlan, MergeTree, Strategy, fidelity, identity_plan, merge_plan, token_motion
 from vtm.budget import Budget
 from vtm.encoders import EncoderError, load_encoder
 from vtm.encoders.compiling import compile_blocks
@@ -41,6 +43,8 @@ class _Merged:
 
     tokens_1MD: Tensor
     plan: MergePlan
+    tree: MergeTree | None = None
+    """Over the tokens, where they can be merged further."""
 
 
 def clip_seed(clip_id: str) -> int:
@@ -89,8 +93,9 @@ class ClipEncoder:
         plan, grid = merged.plan, features.grid
         sources_1ND = features.sources()
         stand_ins = merged.tokens_1MD if self._network is None else plan.mean(sources_1ND)
-        tokens, scale = _stored(merged.tokens_1MD[0], self._recipe.dtype)
+        tokens, scale = stored_tokens(merged.tokens_1MD[0], self._recipe.dtype)
         # The mean over all patches is the mean of the tokens weighted by their sizes; a network's tokens are no means.
+        group_dtype = np.uint16 if plan.num_groups <= 1 << 16 else np.uint32
         weights_M1 = plan.sizes[0][:, None].float()
         pooled_D = torch.nn.functional.normalize((merged.tokens_1MD[0] * weights_M1).sum(dim=0), dim=0)
         return TokenSet(
@@ -107,7 +112,9 @@ class ClipEncoder:
             tokens_scale=scale,
             sizes=plan.sizes[0].cpu().numpy(),
             centers=plan.centers(grid)[0].cpu().numpy(),
-            group=plan.group[0].cpu().numpy().astype(np.uint16 if plan.num_groups <= 1 << 16 else np.uint32),
+            group=plan.group[0].cpu().numpy().astype(group_dtype),
+            parent=None if merged.tree is None else merged.tree.parents[0].cpu().numpy().astype(group_dtype),
+            loss=None if merged.tree is None else merged.tree.losses[0].cpu().numpy(),
             pooled=pooled_D.cpu().numpy(),
             fidelity=float(fidelity(sources_1ND, plan, stand_ins)[0]),
             motion_source="tokens" if self._reads_token_motion else clip.motion_source,
@@ -123,6 +130,9 @@ class ClipEncoder:
             tokens_1MD, plan = self._network.tokens(features.patches_1KD, grid, seeds=[seed], motion=motion)
             order_1M = _order_by_center(plan, grid)
             return _Merged(tokens_1MD.gather(1, order_1M[..., None].expand_as(tokens_1MD)), plan.reorder(order_1M))
+        if self._recipe.strategy == "tree":
+            tree = clip_tree(features, self._recipe, seed)
+            return _Merged(tree.base.sum(features.sources()) / tree.base.sizes[..., None], tree.base, tree)
         later = self._plan(features, clip, seed)
         whole = later if features.inside is None else features.inside.then(later)
         plan = whole.ordered_by_center(grid)
@@ -191,14 +201,3 @@ def _order_by_center(plan: MergePlan, grid: Grid) -> Tensor:
     """(1, M) the old number of each new group in order of centre time, then y, then x."""
     ordered = plan.ordered_by_center(grid)
     return plan.group.gather(1, ordered.targets)
-
-
-def _stored(tokens_MD: Tensor, dtype: str) -> tuple[NDArray[np.generic], NDArray[np.float32] | None]:
-    """Tokens as they are written: bfloat16 as its bits, int8 with one scale a token."""
-    if dtype == "int8":
-        scale_M = tokens_MD.abs().amax(dim=1).clamp(min=torch.finfo(torch.float32).tiny) / 127
-        return (tokens_MD / scale_M[:, None]).round().to(torch.int8).cpu().numpy(), scale_M.cpu().numpy()
-    stored = tokens_MD.to(TORCH_DTYPES[dtype]).contiguous().cpu()
-    if dtype == "bfloat16":
-        return stored.view(torch.uint16).numpy(), None
-    return stored.numpy(), None

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.cut import Cut, check_cut, coarsened
 from pipeline.decode import open_video, timing_of
 from pipeline.errors import DecodeError
 from pipeline.plan.clips import plan_clips
@@ -45,8 +46,8 @@ class Preview:
     """(len(shown), H, W): the token of each patch."""
 
 
-def clip_facts(out: Path) -> list[ClipFacts]:
-    """Every committed clip, in order of shard and row."""
+def clip_facts(out: Path, cut: Cut | None = None) -> list[ClipFacts]:
+    """Every committed clip, in order of shard and row; with the tokens that a cut leaves, where there is one."""
     return [
         ClipFacts(
             clip_id=clip.clip_id,
@@ -56,18 +57,25 @@ def clip_facts(out: Path) -> list[ClipFacts]:
             num_sources=len(clip.group),
             fidelity=clip.fidelity,
         )
-        for clip in committed_clips(out)
+        for clip in committed_clips(out, cut)
     ]
 
 
-def committed_clips(out: Path) -> Iterator[TokenSet]:
-    """All clips of a run folder, from whichever format it holds."""
+def committed_clips(out: Path, cut: Cut | None = None) -> Iterator[TokenSet]:
+    """All clips of a run folder, from whichever format it holds, with the tokens that a cut leaves.
+
+    Raises:
+        RunFolderError, SettingsError: they cannot be cut so.
+    """
+    if cut is not None:
+        check_cut(out, read_run(out), cut)
     for manifest in read_manifests(out).values():
         for file in manifest.files[:1]:
-            yield from read_shard(out / "shards" / file.name)
+            for clip in read_shard(out / "shards" / file.name):
+                yield clip if cut is None else coarsened(clip, cut)
 
 
-def preview_clips(out: Path, num_clips: int, num_frames: int) -> Iterator[Preview]:
+def preview_clips(out: Path, num_clips: int, num_frames: int, cut: Cut | None = None) -> Iterator[Preview]:
     """Clips spread over the run, each with frames spread over it."""
     total = sum(manifest.num_clips for manifest in read_manifests(out).values())
     wanted = set(np.linspace(0, total - 1, min(num_clips, total)).round().astype(int).tolist()) if total else set()
@@ -75,7 +83,7 @@ def preview_clips(out: Path, num_clips: int, num_frames: int) -> Iterator[Previe
     picture = PictureSpec(**run["deciding"]["picture"])
     frames_per_row = run["encoder"].get("frames_per_token_row", 1)
     grid = grid_of(run)
-    for position, clip in enumerate(committed_clips(out)):
+    for position, clip in enumerate(committed_clips(out, cut)):
         if position in wanted:
             count = clip.grid_thw[0]
             rows = np.unique(np.linspace(0, count - 1, min(num_frames, count)).round().astype(int))

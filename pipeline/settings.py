@@ -21,8 +21,10 @@ ComputeDtype = Literal["auto", "float32", "bfloat16", "float16"]
 ShardFormat = Literal["parquet", "webdataset"]
 EngineName = Literal["ray", "inline"]
 DeviceName = Literal["auto", "cuda", "cpu"]
-STRATEGIES = ("none", "naive", "center", "boundary", "motion", "saliency", "coverage", "learnable")
+STRATEGIES = ("none", "naive", "center", "boundary", "motion", "saliency", "coverage", "learnable", "tree")
 DEFAULT_KEEP = 0.1
+AMOUNTS = ("keep", "tokens_per_clip", "partition_factor", "fidelity")
+"""Settings of which at most one says how far clips merge."""
 
 T = TypeVar("T")
 
@@ -51,12 +53,16 @@ class Recipe:
     reuse_levels: float | None = None
     """A patch is not encoded again while the mean difference of its uint8 values to those last encoded is at most this;
     a frame that changed by more than a third is encoded whole, and every frame is where nothing is said."""
-    strategy: str = "coverage"
-    """How the merge picks its targets."""
+    strategy: str = "tree"
+    """How the merge picks its targets; `tree` stores with them what leaves any smaller number at reading."""
     keep: float | None = None
     """Share of a clip's tokens left by the merge; 0.1 where nothing is said."""
     tokens_per_clip: int | None = None
     """Tokens left per clip, instead of a share."""
+    fidelity: float | None = None
+    """Mean cosine that every clip is to have with its tokens, instead of a share; for `tree`."""
+    max_gap_frames: int | None = None
+    """`tree` merges only groups between which at most so many frames lie: 0 keeps moments together."""
     partition_factor: int | None = None
     """The paper's γ, instead of a share: every γ-th token is a target."""
     merge_share: float = 1.0
@@ -97,11 +103,26 @@ class Recipe:
         tokens, factor = self.tokens_per_clip, self.partition_factor
         _require(tokens is None or tokens > 0, f"--tokens-per-clip {tokens} must be 1 or more")
         _require(factor is None or factor > 1, f"--partition-factor {factor} must be 2 or more")
-        given = [n for n in ("keep", "tokens_per_clip", "partition_factor") if getattr(self, n) is not None]
+        given = [n for n in AMOUNTS if getattr(self, n) is not None]
         names = " and ".join("--" + n.replace("_", "-") for n in given)
         _require(len(given) <= 1, f"{names} exclude each other: give one of them")
         _require(
             self.strategy != "none" or not given, f"--strategy none keeps every token: leave out {names}, or merge"
+        )
+        _require(
+            self.fidelity is None or (self.strategy == "tree" and 0 < self.fidelity < 1),
+            f"--fidelity {self.fidelity} must be above 0 and below 1, and wants --strategy tree, which alone knows it",
+        )
+        gap = self.max_gap_frames
+        _require(gap is None or gap >= 0, f"--max-gap-frames {gap} must be 0 or more")
+        _require(
+            gap is None or self.strategy == "tree",
+            f"--max-gap-frames bounds what --strategy tree merges: leave it out of --strategy {self.strategy}",
+        )
+        _require(
+            self.strategy != "tree" or (factor is None and self.merge_share == 1),
+            "--strategy tree takes --keep, --tokens-per-clip or --fidelity: --partition-factor and --merge-share "
+            "are the paper's, for --strategy naive and the others",
         )
         _require(
             (self.strategy == "learnable") == (self.vtm is not None),
@@ -132,14 +153,14 @@ class Recipe:
     @property
     def says_how_far(self) -> bool:
         """Whether a share, a count or a factor was given."""
-        return any(size is not None for size in (self.keep, self.tokens_per_clip, self.partition_factor))
+        return any(getattr(self, name) is not None for name in AMOUNTS)
 
     @property
     def share_kept(self) -> float | None:
-        """The share to keep, where neither a count nor a factor says otherwise."""
+        """The share to keep, where no count, factor or fidelity says otherwise."""
         if self.strategy == "none":
             return 1.0
-        if self.tokens_per_clip is not None or self.partition_factor is not None:
+        if self.keep is None and self.says_how_far:
             return None
         return DEFAULT_KEEP if self.keep is None else self.keep
 

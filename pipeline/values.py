@@ -221,6 +221,10 @@ class TokenSet:
     """Mean cosine between each source token and the merged token that stands for it."""
     motion_source: MotionSource
     damaged_frames: int
+    parent: NDArray[np.unsignedinteger] | None = None
+    """(M,) in the dtype of `group`: the token into which each merges next, a root its own; None without a tree."""
+    loss: NDArray[np.float32] | None = None
+    """(M,) what that merge costs in summed cosine: all different, growing along the parents, infinite for the root."""
     encoded_patches: int | None = None
     """How many of the N source patches were encoded, where unchanged ones were not. It says what the work was, and is
     not stored."""

@@ -36,7 +36,12 @@ LLOYD_STEPS = 2
 
 @torch.no_grad()
 def coverage_plan(
-    x_BNC: Tensor, num_groups: int, ranking_BN: Tensor, noise_BN: Tensor, merge_share: float = 1.0
+    x_BNC: Tensor,
+    num_groups: int,
+    ranking_BN: Tensor,
+    noise_BN: Tensor,
+    merge_share: float = 1.0,
+    lloyd_steps: int = LLOYD_STEPS,
 ) -> MergePlan:
     """Group the tokens of a clip around directions that cover them.
 
@@ -46,6 +51,7 @@ def coverage_plan(
         ranking_BN: (B, N) from `even_ranking`.
         noise_BN: (B, N) standard Gumbel noise.
         merge_share: R as a share of the sources (equation 5).
+        lloyd_steps: of step 3.
 
     Returns:
         A plan of M + |S| - R groups, none empty, whose targets are the members nearest to their group's direction.
@@ -56,7 +62,7 @@ def coverage_plan(
     learned_BL = highest(ranking_BN, learned)
     sample_BLC = F.normalize(take_tokens(x_BNC, learned_BL), dim=2)
     directions_BMC = _seed(sample_BLC, num_groups, ranking_BN.gather(1, learned_BL), noise_BN.gather(1, learned_BL))
-    for _ in range(LLOYD_STEPS):
+    for _ in range(lloyd_steps):
         nearest_BL, _ = nearest_directions(sample_BLC, directions_BMC)
         directions_BMC = _means(sample_BLC, nearest_BL, directions_BMC)
     nearest_BN, cosine_BN = nearest_directions(x_BNC, directions_BMC)

@@ -49,6 +49,8 @@ def _read_tar(path: Path) -> Iterator[TokenSet]:
             sizes=_npy(sample["sizes.npy"]),
             centers=_npy(sample["centers.npy"]),
             group=_npy(sample["group.npy"]),
+            parent=_npy(sample["parent.npy"]) if "parent.npy" in sample else None,
+            loss=_npy(sample["loss.npy"]) if "loss.npy" in sample else None,
             pooled=np.asarray(scalars["pooled"], dtype=np.float32),
         )
 
