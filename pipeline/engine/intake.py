@@ -59,7 +59,7 @@ class Intake:
         self.is_asked = False
         self._order: deque[Input] = deque()
         """All inputs found and not planned, in the order in which they are planned."""
-        self._scanned: dict[Input, list[PlannedVideo | None]] = {}
+        self._scanned: dict[Input, list[PlannedVideo]] = {}
         """The same input may be named twice."""
         self._passed_over: Counter[Input] = Counter()
         """Inputs that others did not wait for; planned as soon as they are scanned."""
@@ -73,8 +73,8 @@ class Intake:
         self._order += inputs
         self.is_asked, self.has_more = False, not is_last
 
-    def scanned(self, source: Input, video: PlannedVideo | None) -> None:
-        """An input was scanned, or (None) given up."""
+    def scanned(self, source: Input, video: PlannedVideo) -> None:
+        """An input was scanned, or given up."""
         self._scanned.setdefault(source, []).append(video)
         if source in self._passed_over:
             self._passed_over -= Counter([source])
@@ -100,5 +100,4 @@ class Intake:
             video = videos.pop(0)
             if not videos:
                 del self._scanned[source]
-            if video is not None:
-                yield source, video
+            yield source, video

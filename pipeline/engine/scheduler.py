@@ -13,9 +13,10 @@ from pipeline.engine import messages as m
 from pipeline.engine.attempts import HOPELESS_CLIPS, Strikes
 from pipeline.engine.decoding import Decoding
 from pipeline.engine.encoding import Encoding
-from pipeline.engine.intake import Intake, ShardPacker
+from pipeline.engine.intake import Intake
 from pipeline.engine.ledger import Ledger
-from pipeline.engine.messages import Clip, Command, ShardUnit, Unit
+from pipeline.engine.messages import Clip, Command
+from pipeline.engine.planning import Planning
 from pipeline.engine.policy import DRAIN_S, NODE_LOSS_S, PAUSE_S, Policy
 from pipeline.engine.staff import Staff, Worker
 from pipeline.engine.writing import Writing
@@ -34,17 +35,15 @@ class Scheduler:
         self.staff = Staff(policy.asked, policy.limits)
         self.ledger = Ledger()
         self._intake = Intake()
-        self._packer = ShardPacker(policy.shard_clips, policy.unit_clips)
         self._decoding = Decoding(policy, self.staff, self.ledger, self._intake, self._out)
         self._encoding = Encoding(self.staff, self.ledger, self._out)
         self._writing = Writing(self.staff, self.ledger, self._out)
+        self._planning = Planning(policy, self._intake, self.ledger, self._decoding, self._writing, self._out)
         self._strikes = Strikes()
         self._lacks_since_s: float | None = None
         """Since when no node can hold some kind of worker."""
         self._had_all_kinds = False
         self._has_lost_nodes = False
-        self._planned: set[str] = set()
-        """Ids of the videos in the plan."""
         self._unencodable: int | None = 0
         """Clips that no encoder could take, until one was encoded."""
         self._drains_until_s: float | None = None
@@ -210,16 +209,13 @@ class Scheduler:
     def _inputs_found(self, event: m.InputsFound) -> None:
         self._intake.add(event.inputs, event.is_last, self._now_s)
         self._decoding.find_inputs()
-        self._plan_scanned()
+        self._planning.plan_scanned(self._now_s)
 
     def _pending(self, event: m.Pending) -> None:
-        self._planned.add(event.video.source.video_id)
-        self._owe(event.video, event.units)
+        self._planning.resume(event, self._now_s)
 
     def _retry(self, event: m.Retry) -> None:
-        self._planned.add(event.video.source.video_id)
-        for unit in event.units:
-            self._plan(event.video, unit, event.generation)
+        self._planning.retry(event, self._now_s)
 
     def _scanned(self, event: m.Scanned) -> None:
         worker = self._ended(event.worker, event.input)
@@ -228,34 +224,8 @@ class Scheduler:
         self._decoding.scanning -= 1
         self._strikes.clear(event.input)
         self._intake.scanned(event.input, event.video)
-        self._plan_scanned()
+        self._planning.plan_scanned(self._now_s)
         self._next_call(worker)
-
-    def _plan_scanned(self) -> None:
-        for source, video in self._intake.take_planned(self._now_s):
-            video_id = video.source.video_id
-            if video_id in self._planned:
-                self._out.append(m.ReportCopy(source, video_id))
-                continue
-            self._planned.add(video_id)
-            self._plan(video, Unit(video_id, 0, video.num_clips), 0)
-        if self._intake.is_empty:
-            self._close_shard()
-
-    def _plan(self, video: PlannedVideo, clips: Unit, generation: int) -> None:
-        units = tuple(self._packer.pack(clips, generation))
-        self._out.append(m.AppendPlan(video, units))
-        self._owe(video, units)
-        self._writing.close_all_but(self._packer.open_shard, self._now_s)
-
-    def _owe(self, video: PlannedVideo, units: tuple[ShardUnit, ...]) -> None:
-        self.ledger.owe(video, units, self._packer.open_shard, self._now_s)
-        if units:
-            self._decoding.add(units, sequential=video.is_sequential)
-
-    def _close_shard(self) -> None:
-        self._packer.close()
-        self._writing.close_all_but(None, self._now_s)
 
     # Clips and shards.
 
@@ -347,7 +317,7 @@ class Scheduler:
         )
         self._out.append(m.ReportFailure(failed, worker.number))
         self._intake.scanned(source, PlannedVideo(source=source.unread_source(), failures=(failed,)))
-        self._plan_scanned()
+        self._planning.plan_scanned(self._now_s)
 
     def _blame_clip(self, worker: Worker, clip: Clip, failure: FailureClass, message: str) -> None:
         attempts = self._strikes.add(clip, failure)
@@ -399,9 +369,7 @@ class Scheduler:
         self._hire()
         self._look_for_room()
         self._out += [m.AskProgress(worker.number) for worker in self.staff.to_be_asked(self._now_s)]
-        self._plan_scanned()
-        if self._writing.has_idled(self._now_s):
-            self._close_shard()
+        self._planning.plan_scanned(self._now_s)
         self._writing.resume(self._now_s)
         self._end_drain()
 
@@ -428,7 +396,7 @@ class Scheduler:
         self._drains_until_s = self._now_s + DRAIN_S
         self._say(f"{event.reason}: writing what is complete, at most {DRAIN_S:.0f} s")
         self._decoding.is_stopped = True
-        self._close_shard()
+        self._planning.close_shard(self._now_s)
         self._end_drain()
 
     def _end_drain(self) -> None:
