@@ -72,7 +72,7 @@ def simulated(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def drive(scheduler: Scheduler, cluster: SimulatedCluster) -> dict[str, Any]:
-    """Run to the end, and say what it took. Utilization is that of the time between start-up and the last video's begin."""
+    """Run to the end, and say what it took; utilization is of the time from start-up to the last video's begin."""
     begun_s = time.perf_counter()
     spent_s, resident, half_clips = 0.0, [math.nan, math.nan], 0
     clips = cluster.corpus.videos * cluster.corpus.clips

@@ -74,14 +74,14 @@ class Recovery:
     ) -> str | None:
         """A call ended badly, through its subject as far as anybody can tell. Returns why the run must end, if so."""
         if isinstance(subject, Input):
-            self._blame_input(worker, subject, failure, message)
+            self._blame_input(worker, subject, failure, message, now_s)
         elif isinstance(subject, Clip):
             return self._blame_clip(worker, subject, "encode" if worker.kind == "encode" else failure, message, now_s)
         else:
             return self._writing.failed(subject, message, now_s)
         return None
 
-    def _blame_input(self, worker: Worker, source: Input, failure: FailureClass, message: str) -> None:
+    def _blame_input(self, worker: Worker, source: Input, failure: FailureClass, message: str, now_s: float) -> None:
         self._decoding.scanning -= 1
         attempts = self.strikes.add(source, failure)
         if attempts is None:
@@ -100,7 +100,7 @@ class Recovery:
             node=worker.node.name,
         )
         self._out.append(m.ReportFailure(failed, worker.number))
-        self._intake.scanned(source, PlannedVideo(source=source.unread_source(), failures=(failed,)))
+        self._intake.scanned(source, PlannedVideo(source=source.unread_source(), failures=(failed,)), now_s)
 
     def _blame_clip(self, worker: Worker, clip: Clip, failure: FailureClass, message: str, now_s: float) -> str | None:
         attempts = self.strikes.add(clip, failure)

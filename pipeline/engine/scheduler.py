@@ -191,7 +191,7 @@ class Scheduler:
     # Scanning and planning.
 
     def _inputs_found(self, event: m.InputsFound) -> None:
-        self._intake.add(event.inputs, event.is_last, self._now_s)
+        self._intake.add(event.inputs, event.is_last)
         self._decoding.find_inputs()
         self._planning.plan_scanned(self._now_s)
 
@@ -207,7 +207,7 @@ class Scheduler:
             return
         self._decoding.scanning -= 1
         self._recovery.went_well(event.input)
-        self._intake.scanned(event.input, event.video)
+        self._intake.scanned(event.input, event.video, self._now_s)
         self._planning.plan_scanned(self._now_s)
         self._next_call(worker)
 

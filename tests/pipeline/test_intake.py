@@ -15,7 +15,7 @@ def video(name: str) -> PlannedVideo:
 
 def intake(*names: str) -> Intake:
     found = Intake()
-    found.add(tuple(source(name) for name in names), True, 0.0)
+    found.add(tuple(source(name) for name in names), True)
     return found
 
 
@@ -25,34 +25,34 @@ def planned(found: Intake, now_s: float) -> list[str]:
 
 def test_videos_are_planned_in_the_order_of_the_inputs() -> None:
     found = intake("a", "b", "c")
-    found.scanned(source("c"), video("c"))
-    found.scanned(source("b"), video("b"))
+    found.scanned(source("c"), video("c"), 0.0)
+    found.scanned(source("b"), video("b"), 0.0)
     assert planned(found, 1.0) == []
-    found.scanned(source("a"), video("a"))
+    found.scanned(source("a"), video("a"), 0.0)
     assert planned(found, 1.0) == ["a", "b", "c"]
     assert found.is_empty
 
 
 def test_a_slow_scan_does_not_hold_the_others() -> None:
-    found = intake("slow", "b", "slower", "d", "e")
+    found = intake("slow", "b", "slower", "d", "e", "f")
     for name in "bde":
-        found.scanned(source(name), video(name))
+        found.scanned(source(name), video(name), 0.0)
+    found.scanned(source("f"), video("f"), 1.0)
     assert planned(found, PATIENCE_S - 0.1) == []
-    assert planned(found, PATIENCE_S) == ["b"]
-    assert planned(found, 2 * PATIENCE_S) == ["d", "e"]
-    found.scanned(source("slower"), video("slower"))
-    assert planned(found, 2 * PATIENCE_S) == ["slower"]
+    assert planned(found, PATIENCE_S) == ["b", "d", "e", "f"]
+    found.scanned(source("slower"), video("slower"), PATIENCE_S)
+    assert planned(found, PATIENCE_S) == ["slower"]
     assert not found.is_empty
-    found.scanned(source("slow"), video("slow"))
-    assert planned(found, 2 * PATIENCE_S) == ["slow"]
+    found.scanned(source("slow"), video("slow"), 900.0)
+    assert planned(found, 900.0) == ["slow"]
     assert found.is_empty
 
 
 def test_an_input_named_twice_is_taken_twice() -> None:
     found = intake("slow", "b", "b")
-    found.scanned(source("b"), video("b"))
-    found.scanned(source("b"), video("b"))
-    found.scanned(source("slow"), video("slow"))
+    found.scanned(source("b"), video("b"), 0.0)
+    found.scanned(source("b"), video("b"), 0.0)
+    found.scanned(source("slow"), video("slow"), 0.0)
     assert planned(found, 0.0) == ["slow", "b", "b"]
     assert found.is_empty
 

@@ -162,14 +162,14 @@ def limit_covers_a_whole_scan(patch: Patch) -> None:
 
 def gaps_are_decoded_too(patch: Patch) -> None:
     """What is pending of a video is taken for consecutive."""
-    patch.setattr(decoding, "_stretches", lambda units: [list(units)])
+    patch.setattr(decoding, "_stretches", lambda units: [list(units)] if units else [])
 
 
 def twins_are_planned_once(patch: Patch) -> None:
     """An input named twice, scanned twice before its turn, is planned once and then awaited for ever."""
 
-    def scanned(self: Any, source: Any, video: Any) -> None:
-        self._scanned[source] = [video]
+    def scanned(self: Any, source: Any, video: Any, now_s: float) -> None:
+        self._scanned[source] = intake.deque([(now_s, video)])
 
     patch.setattr(intake.Intake, "scanned", scanned)
 
