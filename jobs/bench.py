@@ -10,7 +10,7 @@ BENCHES = {
     "encoder": "frames a second and share of the machine's matrix-product rate, beside transformers",
     "reuse": "what not encoding unchanged patches again gains, and how far its tokens are from encoding everything",
     "merge": "time and memory of merging, beside ToMe's rounds and a dense similarity matrix",
-    "fidelity": "how well merged tokens stand for their sources, by strategy and share kept",
+    "fidelity": "how well merged tokens represent their sources, by strategy and share kept",
     "network": "the paper's network with and without merging",
     "learning": "learnable merging against fixed strategies on planted scenes",
     "pipeline": "a whole extraction, beside a plain script that decodes and then encodes",

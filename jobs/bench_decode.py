@@ -26,10 +26,10 @@ from pathlib import Path
 from typing import Any
 
 from jobs.table import print_table
-from pipeline.clips import plan_clips, plan_units
 from pipeline.decode import open_video, scan_video, timing_of
 from pipeline.errors import InputError
-from pipeline.values import PictureSpec, Unit, VideoInfo, VideoSource, VideoTiming
+from pipeline.plan.clips import plan_clips
+from pipeline.values import ClipSpec, PictureSpec, VideoInfo, VideoSource, VideoTiming
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,9 +149,9 @@ def _measure_own(request: Request, *, workers: int) -> tuple[float, list[Cost]]:
         list(pool.map(_warm_up, range(workers)))
         started = time.perf_counter()
         info, scan_cost = pool.submit(_scan, request.video).result()
-        units = plan_units(plan_clips(info, fps=request.fps, clip_frames=60), 1)
-        share = -(-len(units) // workers)
-        parts = [units[first : first + share] for first in range(0, len(units), share)]
+        clips = plan_clips(info, fps=request.fps, clip_frames=60)
+        share = -(-len(clips) // workers)
+        parts = [clips[first : first + share] for first in range(0, len(clips), share)]
         futures = [pool.submit(_decode, timing_of(info), part, request.picture) for part in parts]
         costs = [scan_cost, *(future.result() for future in futures)]
         return time.perf_counter() - started, costs
@@ -176,12 +176,10 @@ def _scan(video: str) -> tuple[VideoInfo, Cost]:
     return info, Cost(0, time.process_time() - before, peak_rss_bytes())
 
 
-def _decode(timing: VideoTiming, units: Sequence[Unit], picture: PictureSpec) -> Cost:
+def _decode(timing: VideoTiming, clips: Sequence[ClipSpec], picture: PictureSpec) -> Cost:
     before = time.process_time()
-    frames = 0
     with open_video(timing) as video:
-        for unit in units:
-            frames += sum(len(clip.frames) for clip in video.decode(unit.clips, picture))
+        frames = sum(len(clip.frames) for clip in video.decode(clips, picture))
     return Cost(frames, time.process_time() - before, peak_rss_bytes())
 
 

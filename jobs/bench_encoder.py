@@ -27,9 +27,10 @@ from torch import Tensor
 
 from jobs.encoder_contenders import Contender, Setup, own_contenders
 from jobs.row_process import machine_name, peak_bytes, wait_for
-from pipeline.clips import plan_clips
 from pipeline.decode import open_video, scan_video, timing_of
-from pipeline.describe import TORCH_DTYPES, picture_spec, resolve_compute_dtype
+from pipeline.describe import TORCH_DTYPES, picture_spec
+from pipeline.devices import resolve_compute_dtype, this_device
+from pipeline.plan.clips import plan_clips
 from pipeline.sources import identify
 from vtm.encoders import Encoder
 from vtm.encoders.config import VitConfig
@@ -81,7 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure and print; returns the exit code."""
     torch.set_num_threads(args.threads)
-    dtype = TORCH_DTYPES[resolve_compute_dtype(args.dtype, args.device)]
+    dtype = TORCH_DTYPES[resolve_compute_dtype(args.dtype, this_device(args.device))]
     with tempfile.TemporaryDirectory() as scratch:
         folder = _random_checkpoint(args.random, Path(scratch)) if args.random else args.encoder
         setup = Setup(folder, args.layer, dtype, args.device, args.compile)

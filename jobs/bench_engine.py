@@ -1,21 +1,30 @@
-"""`vtm bench engine`: the scheduler on a simulated cluster: how busy it keeps it, and what a decision costs."""
+"""`vtm bench engine`: what a clip costs beside its work, and how busy the scheduler keeps a simulated cluster.
+
+The runs in this process and on Ray have workers that do nothing; the simulated one is in virtual time.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
 import math
+import os
+import platform
+import tempfile
 import time
 from fractions import Fraction
 from pathlib import Path
 from random import Random
 from typing import Any
 
+from jobs.progress import Silence
 from jobs.simulated_cluster import Corpus, Seconds, SimulatedCluster
 from pipeline.engine import messages as m
 from pipeline.engine.placement import Asked
 from pipeline.engine.policy import Policy
 from pipeline.engine.scheduler import Scheduler
+from pipeline.settings import Execution, Recipe, build
+from pipeline.values import Input, PictureSpec
 
 CLIP_FRAMES = 60
 FRAME_BYTES = 224 * 224 * 3
@@ -25,6 +34,11 @@ TOKEN_BYTES = 2_500_000
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
+    parser.add_argument(
+        "--only", choices=("inline", "ray", "simulated"), nargs="+", default=("inline", "ray", "simulated")
+    )
+    parser.add_argument("--clips", type=int, default=600, help="of the runs with workers that do nothing")
+    parser.add_argument("--side-px", type=int, default=224, help="of their frames, of which a clip has 60")
     parser.add_argument("--videos", type=int, default=50_000, help="of the simulated corpus")
     parser.add_argument("--video-clips", type=int, default=5, help="clips a video: 5 are five minutes at 1 fps")
     parser.add_argument("--nodes", type=int, default=64)
@@ -39,13 +53,61 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print; returns the exit code."""
-    row = simulated(args)
+    rows = [simulated(args) if name == "simulated" else overhead(name, args) for name in args.only]
     if args.json:
-        print(json.dumps({"machine": "in virtual time", "rows": [row]}))
-    else:
+        machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
+        print(json.dumps({"machine": machine, "rows": rows}))
+        return 0
+    for row in rows:
         for key, value in row.items():
             print(f"{key:28} {value:.6g}" if isinstance(value, float) else f"{key:28} {value}")
     return 0
+
+
+def overhead(engine: str, args: argparse.Namespace) -> dict[str, Any]:
+    """A run whose workers do nothing: one clip a video, so that everything that a clip may cost is in it."""
+    from jobs.null_workers import NULL
+    from pipeline.cluster import open_cluster
+    from pipeline.desk import Desk
+    from pipeline.engine.drive import drive as drive_run
+    from pipeline.engine.job import Job
+    from pipeline.run import policy_of
+    from pipeline.run_description import EncoderDescription
+
+    side = args.side_px
+    picture = PictureSpec(
+        resize_mode="exact", resize_height_px=side, resize_width_px=side, crop_height_px=side, crop_width_px=side
+    )
+    execution = build(Execution, {"engine": engine, "gpus": 0})
+    with tempfile.TemporaryDirectory() as folder, open_cluster(execution) as cluster:
+        job = Job(
+            out=Path(folder),
+            run={},
+            recipe=Recipe(clip_frames=CLIP_FRAMES),
+            execution=execution,
+            encoder=EncoderDescription(
+                name="null", revision=None, weights_sha256="", dim=8, compute_dtype="float32", device="cpu"
+            ),
+            picture=picture,
+            code_sha256="",
+        )
+        inputs = [Input(uri=f"video-{number}-1") for number in range(args.clips)]
+        desk = Desk(Path(folder), inputs, [], {}, (), Silence(), time.perf_counter())
+        executor = cluster.executor(job, NULL)
+        try:
+            drive_run(Scheduler(policy_of(job, cluster.asked)), executor, desk)
+        finally:
+            executor.close()
+        desk.close(num_cores=executor.num_cores, num_decoders=0, num_encoders=0, shared_cores=True)
+    wall_s = desk.tally.wall_s
+    return {
+        "name": engine,
+        "clips": desk.tally.clips,
+        "clip_bytes": job.clip_bytes,
+        "wall_s": wall_s,
+        "overhead_s_per_clip": wall_s / desk.tally.clips,
+        "startup_s": desk.tally.startup_s,
+    }
 
 
 def simulated(args: argparse.Namespace) -> dict[str, Any]:
@@ -72,7 +134,7 @@ def simulated(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def drive(scheduler: Scheduler, cluster: SimulatedCluster) -> dict[str, Any]:
-    """Run to the end, and say what it took; utilization is of the time from start-up to the last video's begin."""
+    """Run to the end, and say what it took; utilization is that between start-up and the last video's begin."""
     begun_s = time.perf_counter()
     spent_s, resident, half_clips = 0.0, [math.nan, math.nan], 0
     clips = cluster.corpus.videos * cluster.corpus.clips

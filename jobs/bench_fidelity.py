@@ -1,6 +1,6 @@
-"""`vtm bench fidelity`: how well merged tokens stand for the tokens of real videos, by strategy and share kept.
+"""`vtm bench fidelity`: how well merged tokens represent the tokens of real videos, by strategy and share kept.
 
-The figure is the cosine between each source token and the mean that stands for it, over all tokens of a video's first
+The figure is the cosine between each source token and the mean that represents it, over all tokens of a video's first
 clips: its mean and its 5th percentile. Beside the strategies stand `pool`, average pooling by whatever box of space and
 time suits a clip best; `random` targets; `ToMe rounds`, half-and-half rounds with size-weighted keys; and `k-means`,
 four Lloyd steps over all tokens from evenly spaced ones, as the practical upper bound. Both `coverage` and `k-means`
@@ -23,9 +23,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.clips import plan_clips
 from pipeline.decode import open_video, scan_video, timing_of
-from pipeline.describe import picture_spec, resolve_compute_dtype
+from pipeline.describe import picture_spec
+from pipeline.devices import resolve_compute_dtype, this_device
+from pipeline.plan.clips import plan_clips
 from pipeline.sources import identify
 from vtm import (
     Encoder,
@@ -69,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print; returns the exit code."""
-    dtype = getattr(torch, resolve_compute_dtype("auto", args.device))
+    dtype = getattr(torch, resolve_compute_dtype("auto", this_device(args.device)))
     encoder = load_encoder(args.encoder, layer=args.layer, dtype=dtype, device=args.device)
     grid = (args.clip_frames, *encoder.grid_hw)
     rows = []

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.options import add_recipe_options, settings_of
+from jobs.progress import Silence
 from pipeline.settings import Execution, Recipe
 
 
@@ -24,17 +25,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gpus", type=int, help="GPUs to encode on")
     add_recipe_options(parser)
     parser.set_defaults(config=None)
-
-
-class _Silence:
-    def note(self, text: str) -> None:
-        """Nothing."""
-
-    def begin(self, total_ns: int) -> None:
-        """Nothing."""
-
-    def event(self, event: object) -> None:
-        """Nothing."""
 
 
 def run(options: argparse.Namespace) -> int:
@@ -58,15 +48,18 @@ def run(options: argparse.Namespace) -> int:
 
 def _plain_script(video: str, recipe: Recipe, execution: Execution) -> dict[str, Any]:
     """What one would write without this project: all clips decoded, then all encoded and merged."""
-    from pipeline.clips import plan_clips
+    import torch
+
     from pipeline.decode import open_video, scan_video, timing_of
-    from pipeline.describe import describe_encoder, pick_device
+    from pipeline.describe import describe_encoder
+    from pipeline.devices import this_device
     from pipeline.encode import ClipEncoder
+    from pipeline.plan.clips import plan_clips
     from pipeline.sources import identify
 
-    device = pick_device(execution.gpus)
-    description, picture = describe_encoder(recipe, device)
-    encoder = ClipEncoder(recipe, description, device)
+    on_gpu = torch.cuda.is_available() and execution.gpus != 0
+    description, picture = describe_encoder(recipe, this_device("cuda" if on_gpu else "cpu"))
+    encoder = ClipEncoder(recipe, description, description.device)
     began_s, began_cpu_s = time.perf_counter(), time.process_time()
     info = scan_video(identify(video))
     with open_video(timing_of(info)) as source:
@@ -86,10 +79,10 @@ def _plain_script(video: str, recipe: Recipe, execution: Execution) -> dict[str,
 
 
 def _extraction(video: str, recipe: Recipe, execution: Execution) -> dict[str, Any]:
-    from pipeline.extract import extract
+    from pipeline.run import extract
 
     with tempfile.TemporaryDirectory() as folder:
-        tally = extract([video], Path(folder) / "out", recipe, execution, _Silence()).tally
+        tally = extract([video], Path(folder) / "out", recipe, execution, Silence()).tally
     return {
         "name": f"vtm, {execution.engine}",
         "wall_s": tally.wall_s,

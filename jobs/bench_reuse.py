@@ -26,10 +26,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.clips import plan_clips
 from pipeline.decode import open_video, scan_video, timing_of
-from pipeline.describe import picture_spec, resolve_compute_dtype
+from pipeline.describe import picture_spec
+from pipeline.devices import resolve_compute_dtype, this_device
 from pipeline.features import ClipFeatures, VitFeatures
+from pipeline.plan.clips import plan_clips
 from pipeline.reuse import ReusingFeatures
 from pipeline.sources import identify
 from vtm import Encoder, load_encoder
@@ -55,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure and print; returns the exit code."""
     torch.set_num_threads(args.threads)
-    dtype = getattr(torch, resolve_compute_dtype("auto", args.device))
+    dtype = getattr(torch, resolve_compute_dtype("auto", this_device(args.device)))
     encoder = load_encoder(args.encoder, layer=args.layer, dtype=dtype, device=args.device)
     rows = []
     for video in args.videos:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -16,9 +17,11 @@ COMMANDS = {
     "plan": "say what a run would do, from headers alone",
     "verify": "prove that a run folder is complete and sound",
     "inspect": "summarise a run folder",
+    "replay": "decode and encode one clip of a run again, to look into a failure",
     "report": "make a page that shows what was merged",
     "train": "train learnable merging on token caches",
     "eval": "evaluate a trained network",
+    "predict": "predict every video of a cache by a trained network",
     "bench": "measure, with peers in the same run",
     "assets": "fetch the demo's film and weights",
 }
@@ -27,6 +30,8 @@ OK, FAILED, USAGE, PARTIAL = 0, 1, 2, 3
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    # Decoders share the cores with the encoder's threads, which would burn them while they wait for each other.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = _parser(arguments)
     options = parser.parse_args(arguments)
@@ -47,14 +52,15 @@ def _extract_error() -> type[Exception]:
 
 def _report(error: Exception) -> int:
     """One line on stderr. Errors about what was asked are usage; the others are not the user's to mend."""
-    from pipeline.errors import EncodeError, ExtractError
+    from pipeline.errors import EncodeError, EngineError, ExtractError, StoreError
 
     if not _is_ours(error):
         raise error
     missing = error.filename if isinstance(error, FileNotFoundError) else None
     text = " ".join(str(error).split()) if missing is None else f"{missing}: no such file or folder"
     print(f"vtm: {text or type(error).__name__}", file=sys.stderr)
-    usage = isinstance(error, ExtractError | ValueError) and not isinstance(error, EncodeError)
+    is_accident = isinstance(error, EncodeError | EngineError | StoreError)
+    usage = isinstance(error, ExtractError | ValueError) and not is_accident
     return FAILED if missing is None and not usage else USAGE
 
 

@@ -30,7 +30,7 @@ def run(options: argparse.Namespace) -> int:
     if not inputs:
         raise SettingsError("no input was given: name a video, a folder, a glob, a list file or an address")
     # After the checks, because this imports torch.
-    from pipeline.extract import extract
+    from pipeline.run import extract
 
     with Progress() as progress:
         summary = extract(inputs, out, recipe, execution, progress)

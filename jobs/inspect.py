@@ -86,13 +86,12 @@ def inspect(out: Path) -> dict[str, Any]:
     Raises:
         RunFolderError: the folder holds no run.
     """
-    from pipeline.shards.run_folder import read_folder, read_run, video_rows
+    from pipeline.shards.run_folder import read_state, video_rows
 
-    run_facts = read_run(out)
-    plan, manifests = read_folder(out)
-    videos, failures = video_rows(plan, manifests)
+    state = read_state(out)
+    videos, manifests, failures = video_rows(state), state.manifests, state.settled.failures
     return {
-        "run": run_facts,
+        "run": state.run,
         "totals": {
             "videos": len(videos),
             "duration_s": sum(video["duration_found_s"] for video in videos),

@@ -47,11 +47,25 @@ def add_execution_options(parser: argparse.ArgumentParser) -> None:
     add("--engine", help="ray (default) or inline")
     add("--address", help="Ray cluster to join (default: RAY_ADDRESS, else Ray starts here)")
     add("--workers", type=int, metavar="N", help="decode workers (as many as cores)")
-    add("--gpus", type=int, metavar="N", help="GPUs to encode on (all there are; 0: encode on the cores)")
+    add("--device", help="what encoders compute on: auto (default: GPUs where there are any), cuda or cpu")
+    add("--gpus", type=int, metavar="N", help="GPUs to encode on (all there are; 0: none)")
+    add("--gpu-share", type=float, metavar="SHARE", help="share of a GPU that an encoder takes (1)")
+    add("--wait-for-nodes-s", type=float, metavar="S", help="wait for GPUs that an autoscaler may add (0)")
     add("--unit-clips", type=int, metavar="N", help="clips a worker decodes in one pass (2)")
     add("--shard-clips", type=int, metavar="N", help="most clips in a shard (32)")
-    add("--unit-timeout-s", type=float, metavar="S", help="a worker silent for so long is killed (300)")
-    add("--decode-memory-mb", type=int, metavar="MB", help="most memory a decode worker may take on (4096)")
+    add(
+        "--unit-timeout-s",
+        type=float,
+        metavar="S",
+        help="stop a decode worker without progress for so long (300)",
+    )
+    add(
+        "--encode-timeout-s",
+        type=float,
+        metavar="S",
+        help="stop an encode worker that is at one clip for so long (600)",
+    )
+    add("--decode-memory-mb", type=int, metavar="MB", help="most memory that a decode worker may allocate (4096)")
     add("--retry-failed", action="store_true", default=None, help="try again what is recorded as failed")
     add("--config", metavar="FILE.toml", help="read settings from a recipe; options given here win")
 

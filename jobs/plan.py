@@ -39,10 +39,10 @@ class Estimate:
 
 def run(options: argparse.Namespace) -> int:
     """Print the table; exit code 3 when some input cannot be read."""
-    inputs, _, recipe, execution = settings_of(options)
+    inputs, _, recipe, _ = settings_of(options)
     if not inputs:
         raise SettingsError("no input was given: name a video, a folder, a glob, a list file or an address")
-    rows = estimate(inputs, recipe, execution.unit_clips)
+    rows = estimate(inputs, recipe)
     if options.json:
         print(json.dumps([asdict(row) for row in rows], indent=1))
     else:
@@ -73,30 +73,41 @@ def run(options: argparse.Namespace) -> int:
     return 3 if any(row.problem for row in rows) else 0
 
 
-def estimate(inputs: list[str], recipe: Recipe, unit_clips: int) -> list[Estimate]:
+def estimate(inputs: list[str], recipe: Recipe) -> list[Estimate]:
     """Scan and plan every input in this process, longest first."""
     from pipeline.decode import scan_video
     from pipeline.describe import describe_encoder
+    from pipeline.devices import this_device
     from pipeline.errors import DecodeError
-    from pipeline.planning import plan_video
-    from pipeline.sources import find_videos
+    from pipeline.plan.clips import plan_clips
+    from pipeline.plan.videos import plan_video
+    from pipeline.sources import find_inputs, identify
+    from pipeline.values import FailedRange
     from vtm.network import load_network
     from vtm.network import tokens_left as network_tokens_left
 
-    encoder, picture = describe_encoder(recipe, "cpu")
+    encoder, picture = describe_encoder(recipe, this_device("cpu"))
     folder = recipe.vtm if encoder.vtm_decides_count else None
     network = None if folder is None else load_network(folder).config
-    found = find_videos(inputs)
-    rows = [_failed(lost.uri, lost.message) for lost in found.unreadable]
-    for source in found.videos:
-        try:
-            video, units = plan_video(
-                scan_video(source), fps=recipe.fps, clip_frames=recipe.clip_frames, unit_clips=unit_clips
-            )
-        except DecodeError as error:
-            rows.append(_failed(source.uri, f"[{error.failure}] {error}"))
+    rows = []
+    seen = set()
+    for source in find_inputs(inputs):
+        if isinstance(source, FailedRange):
+            rows.append(_failed(source.uri, source.message))
             continue
-        frames = [len(clip.frame_pts) for unit in units for clip in unit.clips]
+        try:
+            identified = identify(source.uri)
+            if identified.video_id in seen:
+                continue
+            seen.add(identified.video_id)
+            info = scan_video(identified)
+        except (DecodeError, OSError) as error:
+            failure = f"[{error.failure}] " if isinstance(error, DecodeError) else ""
+            rows.append(_failed(source.uri, f"{failure}{error}"))
+            continue
+        video = plan_video(info, fps=recipe.fps, clip_frames=recipe.clip_frames)
+        clips = plan_clips(info, fps=recipe.fps, clip_frames=recipe.clip_frames)
+        frames = [len(clip.frame_pts) for clip in clips]
         steps = [-(-count // encoder.frames_per_token_row) for count in frames]
         sources = [count * picture.grid_hw[0] * picture.grid_hw[1] for count in steps]
         if network is None:

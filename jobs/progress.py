@@ -9,7 +9,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from pipeline.engine.job import ClipDone, Event, RangeFailed, ShardCommitted
+from pipeline.engine.job import ClipDone, Record, ShardCommitted
+from pipeline.values import FailedRange
 
 LINE_EVERY_S = 10.0
 BAR = "{desc} {percentage:3.0f}%|{bar}| {n:.2f}/{total:.2f} h of video [{elapsed}<{remaining}{postfix}]"
@@ -41,24 +42,29 @@ class Progress:
         else:
             print(text, file=sys.stderr, flush=True)
 
-    def begin(self, total_ns: int) -> None:
-        """Start the clock."""
-        self._total_ns, self._began_s = total_ns, time.monotonic()
-        if self._terminal:
-            self._bar = tqdm(total=total_ns / 3.6e12, desc="extract", bar_format=BAR, file=sys.stderr)
+    def planned(self, video_ns: int) -> None:
+        """So much more is ahead."""
+        if not self._total_ns:
+            self._began_s = time.monotonic()
+        self._total_ns += video_ns
+        if self._terminal and self._bar is None:
+            self._bar = tqdm(total=0, desc="extract", bar_format=BAR, file=sys.stderr)
+        if self._bar is not None:
+            self._bar.total = self._total_ns / 3.6e12
 
-    def event(self, event: Event) -> None:
+    def record(self, record: Record) -> None:
         """Move on."""
-        if isinstance(event, ClipDone):
-            self._advance(event.video_ns)
-        elif isinstance(event, RangeFailed):
-            failed = event.failed
-            self._failures += 1
-            self._advance(failed.end_ns - failed.start_ns)
-            where = f"{failed.start_ns / 1e9:.1f} to {failed.end_ns / 1e9:.1f} s"
-            self.note(f"failed: {failed.uri}, {where} [{failed.failure}] {failed.message}")
-        elif isinstance(event, ShardCommitted):
+        if isinstance(record, ClipDone):
+            self._advance(record.video_ns)
+        elif isinstance(record, ShardCommitted):
             self._shards += 1
+
+    def failed(self, failed: FailedRange) -> None:
+        """Move on, and say what is lost."""
+        self._failures += 1
+        self._advance(failed.end_ns - failed.start_ns)
+        where = f", {failed.start_ns / 1e9:.1f} to {failed.end_ns / 1e9:.1f} s" if failed.end_ns else ""
+        self.note(f"failed: {failed.uri}{where} [{failed.failure}] {failed.message}")
 
     def _advance(self, video_ns: int) -> None:
         self._done_ns += video_ns
@@ -76,3 +82,19 @@ class Progress:
                 file=sys.stderr,
                 flush=True,
             )
+
+
+class Silence:
+    """A listener that shows nothing."""
+
+    def note(self, text: str) -> None:
+        """Not shown."""
+
+    def planned(self, video_ns: int) -> None:
+        """Not shown."""
+
+    def record(self, record: Record) -> None:
+        """Not shown."""
+
+    def failed(self, failed: FailedRange) -> None:
+        """Not shown."""

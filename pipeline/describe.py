@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from pipeline.devices import Device, resolve_compute_dtype
 from pipeline.errors import SettingsError
 from pipeline.foreign.describe import describe_foreign, is_foreign
 from pipeline.run_description import EncoderDescription
@@ -16,24 +18,30 @@ from pipeline.settings import Recipe
 from pipeline.values import PictureSpec, Resizer
 from vtm import encoders
 from vtm.encoders import EncoderError, ImageSpec
-from vtm.network import NetworkError, load_network, load_scorer, stored_kind
+from vtm.network import NetworkError, Origin, load_network, load_scorer, stored_kind, stored_origin
+
+log = logging.getLogger(__name__)
 
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def describe_encoder(recipe: Recipe, device: str) -> tuple[EncoderDescription, PictureSpec]:
+def describe_encoder(recipe: Recipe, device: Device) -> tuple[EncoderDescription, PictureSpec]:
     """What a run must know of its encoder before anything starts, without loading its weights.
+
+    Args:
+        recipe: What decides the bytes.
+        device: What the encoder will run on.
 
     Raises:
         SettingsError: the encoder cannot be had, or lacks something.
     """
-    if recipe.compile and not device.startswith("cuda"):
+    if recipe.compile and device.kind != "cuda":
         raise SettingsError("--compile gains on GPUs alone, and this run encodes on the CPU: leave it out")
     try:
         known = _find_encoder(recipe)
     except EncoderError as error:
         raise SettingsError(str(error)) from error
-    trained = None if recipe.vtm is None else describe_trained(recipe.vtm, known.dim)
+    trained = None if recipe.vtm is None else describe_trained(recipe, known)
     if trained is not None and trained.decides_count and recipe.says_how_far:
         raise SettingsError(
             f"--vtm {recipe.vtm} is a network, which was trained to merge so far and no further: leave out --keep, "
@@ -45,6 +53,7 @@ def describe_encoder(recipe: Recipe, device: str) -> tuple[EncoderDescription, P
         weights_sha256=known.weights_sha256,
         dim=known.dim if trained is None else trained.dim,
         compute_dtype=resolve_compute_dtype(recipe.compute_dtype, device),
+        device=device.kind,
         vtm_sha256=None if trained is None else trained.sha256,
         vtm_decides_count=trained is not None and trained.decides_count,
         architecture=known.architecture,
@@ -94,19 +103,21 @@ def picture_json(picture: PictureSpec) -> dict[str, Any]:
     return asdict(picture)
 
 
-def resolve_compute_dtype(asked: str, device: str) -> str:
-    """The arithmetic's dtype: what was asked, or bfloat16 where the device computes in it natively."""
-    if asked != "auto":
-        return asked
-    if device.startswith("cuda"):
-        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
-    native = torch.cpu.get_capabilities().get("avx512_bf16") or torch.cpu.get_capabilities().get("amx_bf16")
-    return "bfloat16" if native else "float32"
+def check_weights(recipe: Recipe, description: EncoderDescription) -> None:
+    """Refuse weights that are not the run's.
 
-
-def pick_device(gpus: int | None) -> str:
-    """`cuda` where there is a GPU and it may be used, else `cpu`."""
-    return "cuda" if gpus != 0 and torch.cuda.is_available() else "cpu"
+    Raises:
+        SettingsError: the encoder of this name is another one on this machine, or is missing.
+    """
+    try:
+        found = _find_encoder(recipe).weights_sha256
+    except EncoderError as error:
+        raise SettingsError(str(error)) from error
+    if found != description.weights_sha256:
+        raise SettingsError(
+            f"--encoder {recipe.encoder}: its weights are {found[:12]} on this node, {description.weights_sha256[:12]} "
+            "in the run: copy the same files to every node"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,13 +131,15 @@ class TrainedModel:
     """Whether it is a network, which merges as far as it was trained to; a scorer only places the targets."""
 
 
-def describe_trained(folder: str, encoder_dim: int) -> TrainedModel:
-    """The trained scorer or network of a folder.
+def describe_trained(recipe: Recipe, known: _Found) -> TrainedModel:
+    """The trained scorer or network that `--vtm` names.
 
     Raises:
-        SettingsError: the folder holds neither, or one for tokens of another width.
+        SettingsError: the folder holds neither, or one for tokens of another width, encoder, output block or rate.
     """
+    folder, encoder_dim = str(recipe.vtm), known.dim
     try:
+        _check_origin(recipe, known)
         is_network = stored_kind(folder) == "network"
         if is_network:
             config = load_network(folder).config
@@ -143,3 +156,15 @@ def describe_trained(folder: str, encoder_dim: int) -> TrainedModel:
     for name in ("config.json", "model.safetensors"):
         digest.update((Path(folder) / name).read_bytes())
     return TrainedModel(sha256=digest.hexdigest(), dim=dim, decides_count=is_network)
+
+
+def _check_origin(recipe: Recipe, known: _Found) -> None:
+    folder = str(recipe.vtm)
+    origin = stored_origin(folder)
+    if origin is None:
+        log.warning("--vtm %s does not say what it was trained on: whether it fits this encoder is not checked", folder)
+        return
+    tokens = Origin(
+        encoder=recipe.encoder, weights_sha256=known.weights_sha256, layer=recipe.layer, fps=str(recipe.fps)
+    )
+    origin.check_tokens(tokens, folder)

@@ -5,9 +5,11 @@
     ├── InputError (ValueError)      an input that names nothing usable            exit code 2
     ├── RunFolderError               the output folder cannot be used for this     exit code 2
     ├── DecodeError                  one video, or a range of it, cannot be read   recorded, exit code 3
-    └── EncodeError                  the encoder could not run                     exit code 1
+    ├── EncodeError                  the encoder cannot take one clip              recorded, exit code 3
+    ├── StoreError                   the run folder cannot be written               exit code 1
+    └── EngineError                  the run cannot go on; what is committed stays  exit code 1
 
-A DecodeError is data, not an accident: the engine records it as a failed range and goes on.
+DecodeError and EncodeError are data: the engine records them as failed ranges and goes on.
 """
 
 from __future__ import annotations
@@ -36,6 +38,14 @@ class RunFolderError(ExtractError):
 
 class EncodeError(ExtractError):
     """The encoder failed on frames that were decoded well."""
+
+
+class StoreError(ExtractError):
+    """The run folder cannot be written, although it was tried for a while."""
+
+
+class EngineError(ExtractError):
+    """The run cannot go on: no worker starts, or nothing can be written. What is committed stays."""
 
 
 class DecodeError(ExtractError):

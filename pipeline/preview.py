@@ -9,13 +9,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.decode import open_video
+from pipeline.decode import open_video, timing_of
 from pipeline.errors import DecodeError
+from pipeline.plan.clips import plan_clips
+from pipeline.plan.index_file import read_index
+from pipeline.plan.settled import Grid
 from pipeline.shards.manifest import read_manifests
-from pipeline.shards.plan_table import Plan, read_plan
-from pipeline.shards.run_folder import read_run
+from pipeline.shards.run_folder import grid_of, read_run
 from pipeline.shards.scan import read_shard
-from pipeline.values import ClipSpec, PictureSpec, TokenSet
+from pipeline.values import PictureSpec, TokenSet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +74,7 @@ def preview_clips(out: Path, num_clips: int, num_frames: int) -> Iterator[Previe
     run = read_run(out)
     picture = PictureSpec(**run["deciding"]["picture"])
     frames_per_row = run["encoder"].get("frames_per_token_row", 1)
-    plan = read_plan(out / "plan")
+    grid = grid_of(run)
     for position, clip in enumerate(committed_clips(out)):
         if position in wanted:
             count = clip.grid_thw[0]
@@ -81,31 +83,21 @@ def preview_clips(out: Path, num_clips: int, num_frames: int) -> Iterator[Previe
             yield Preview(
                 clip=clip,
                 shown=tuple(shown),
-                frames=_frames(plan, clip, shown, picture),
+                frames=_frames(out, grid, clip, shown, picture),
                 group=clip.group.astype(np.int64).reshape(clip.grid_thw)[rows],
             )
 
 
-def _frames(plan: Plan, clip: TokenSet, shown: Sequence[int], picture: PictureSpec) -> NDArray[np.uint8] | None:
-    spec = _spec(plan, clip)
-    video = plan.videos.get(clip.video_id)
-    if spec is None or video is None or video.timing is None:
-        return None
-    pts = [spec.frame_pts[i] for i in shown if i < len(spec.frame_pts)]
-    few = replace(spec, frame_pts=tuple(pts), frame_instants=(1,) * len(pts))
+def _frames(
+    out: Path, grid: Grid, clip: TokenSet, shown: Sequence[int], picture: PictureSpec
+) -> NDArray[np.uint8] | None:
     try:
-        with open_video(replace(video.timing, uri=clip.uri)) as source:
+        info = read_index(out, clip.video_id, clip.uri)
+        (spec,) = plan_clips(info, fps=grid.fps, clip_frames=grid.clip_frames, first=clip.clip_index, count=1)
+        pts = [spec.frame_pts[i] for i in shown if i < len(spec.frame_pts)]
+        few = replace(spec, frame_pts=tuple(pts), frame_instants=(1,) * len(pts))
+        with open_video(timing_of(info)) as source:
             frames = next(iter(source.decode([few], picture))).frames
     except (DecodeError, StopIteration):
         return None
     return frames if len(frames) == len(shown) else None
-
-
-def _spec(plan: Plan, clip: TokenSet) -> ClipSpec | None:
-    for shard in plan.shards:
-        for unit in shard.units:
-            if unit.video_id == clip.video_id:
-                for spec in unit.clips:
-                    if spec.index == clip.clip_index:
-                        return spec
-    return None

@@ -6,11 +6,11 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
-from typing import Any
+from typing import Any, Literal
 
 from pipeline.settings import Recipe
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +23,8 @@ class EncoderDescription:
     dim: int
     compute_dtype: str
     """The arithmetic's dtype after `auto` was resolved."""
+    device: Literal["cuda", "cpu"] = "cpu"
+    """What the encoders run on."""
     vtm_sha256: str | None = None
     """Hash of the trained scorer or network, where one is used."""
     vtm_decides_count: bool = False
@@ -64,6 +66,7 @@ class RunDescription:
             "encoder_weights_sha256": self.encoder.weights_sha256,
             "vtm_sha256": self.encoder.vtm_sha256,
             "compute_dtype": self.encoder.compute_dtype,
+            "device": self.encoder.device,
             "picture": self.picture,
         }
 

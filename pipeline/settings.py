@@ -20,6 +20,7 @@ TokenDtype = Literal["float16", "bfloat16", "float32", "int8"]
 ComputeDtype = Literal["auto", "float32", "bfloat16", "float16"]
 ShardFormat = Literal["parquet", "webdataset"]
 EngineName = Literal["ray", "inline"]
+DeviceName = Literal["auto", "cuda", "cpu"]
 STRATEGIES = ("none", "naive", "center", "boundary", "motion", "saliency", "coverage", "learnable")
 DEFAULT_KEEP = 0.1
 
@@ -155,21 +156,35 @@ class Execution:
     """A Ray cluster to join; without it RAY_ADDRESS, else Ray starts locally."""
     workers: int | None = None
     """Decode workers; as many as cores where nothing is said."""
+    device: DeviceName = "auto"
+    """What encoders compute on: `auto` is `cuda` where the nodes have GPUs, else `cpu`."""
     gpus: int | None = None
-    """GPUs to encode on; all there are where nothing is said, 0 to encode on the cores."""
+    """GPUs to encode on; all there are where nothing is said, 0 to encode on the cores. With `device` cpu they are
+    reserved and not used: a rehearsal."""
+    gpu_share: float = 1.0
+    """Share of a GPU that an encoder takes: 0.5 puts two encoders on each."""
+    wait_for_nodes_s: float = 0.0
+    """How long to wait for GPUs that an autoscaler may add to the cluster."""
     unit_clips: int = 2
     """Clips a worker decodes in one pass."""
     shard_clips: int = 32
     """Most clips in a shard (a unit is never split)."""
     unit_timeout_s: float = 300.0
-    """A worker that delivers no clip for so long is killed."""
+    """A decode worker that makes no progress for so long is stopped."""
+    encode_timeout_s: float = 600.0
+    """An encode worker that is at one clip for so long is stopped."""
     decode_memory_mb: int = 4096
-    """Most memory a decode worker may take on."""
+    """Most memory that a decode worker may allocate beyond what it starts with."""
     retry_failed: bool = False
     """Try again what earlier runs recorded as failed."""
 
     def __post_init__(self) -> None:
         _choice("engine", self.engine, get_args(EngineName))
+        _choice("device", self.device, get_args(DeviceName))
+        _require(0 < self.gpu_share <= 1, f"--gpu-share {self.gpu_share} must be above 0 and at most 1")
+        _require(
+            self.device != "cuda" or self.gpus != 0, "--device cuda and --gpus 0 exclude each other: leave one out"
+        )
         _require(bool(self.format), "--format needs parquet, webdataset or both")
         for name in self.format:
             _choice("format", name, get_args(ShardFormat))
@@ -177,7 +192,9 @@ class Execution:
             count = getattr(self, count_name)
             option = count_name.replace("_", "-")
             _require(count is None or count >= least, f"--{option} {count} must be {least} or more")
+        _require(self.wait_for_nodes_s >= 0, f"--wait-for-nodes-s {self.wait_for_nodes_s} must be 0 or more")
         _require(self.unit_timeout_s > 0, f"--unit-timeout-s {self.unit_timeout_s} must be above 0")
+        _require(self.encode_timeout_s > 0, f"--encode-timeout-s {self.encode_timeout_s} must be above 0")
         _require(self.decode_memory_mb >= 256, f"--decode-memory-mb {self.decode_memory_mb} must be 256 or more")
 
 

@@ -7,14 +7,13 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import fsspec
 
 from pipeline.decode.byte_source import open_bytes
 from pipeline.errors import FailureClass, InputError
-from pipeline.values import FailedRange, VideoSource
+from pipeline.values import FailedRange, Input, VideoSource
 
 VIDEO_SUFFIXES = frozenset(
     {".3gp", ".asf", ".avi", ".divx", ".f4v", ".flv", ".h264", ".h265", ".hevc", ".ivf", ".m2ts", ".m2v", ".m4v"}
@@ -26,51 +25,38 @@ URI_COLUMNS = ("uri", "path", "video", "url", "file", "file_name", "filename")
 ID_SPAN_BYTES = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What the inputs name: videos that can be read, and inputs that cannot."""
+def find_inputs(texts: Iterable[str]) -> Iterator[Input | FailedRange]:
+    """Everything that the inputs name, each address once; what cannot be found as a failure.
 
-    videos: tuple[VideoSource, ...]
-    """In the order of the inputs; one a content, however many paths lead to it."""
-    unreadable: tuple[FailedRange, ...]
-    copies: tuple[tuple[str, str], ...]
-    """(uri, video_id) of further paths to a content that was met before."""
-
-
-def find_videos(inputs: Iterable[str]) -> Found:
-    """Resolve inputs to videos by content.
+    Nothing is opened but list files: folders and object stores are listed.
 
     Raises:
         InputError: nothing at all was found.
     """
-    videos: dict[str, VideoSource] = {}
-    unreadable: list[FailedRange] = []
-    copies: list[tuple[str, str]] = []
     seen: set[str] = set()
     problems: list[str] = []
-    for text in inputs:
+    for text in texts:
         try:
-            uris = list(expand(text))
+            for uri in expand(text):
+                if uri not in seen:
+                    seen.add(uri)
+                    yield stamped(uri)
         except InputError as error:
             problems.append(str(error))
-            unreadable.append(unreadable_input(text, "io", str(error)))
-            continue
-        for uri in uris:
-            if uri in seen:
-                continue
-            seen.add(uri)
-            try:
-                source = identify(uri)
-            except (OSError, ValueError) as error:
-                unreadable.append(unreadable_input(uri, "io", f"cannot be read: {error or type(error).__name__}"))
-                continue
-            if source.video_id in videos:
-                copies.append((uri, source.video_id))
-            else:
-                videos[source.video_id] = source
-    if not videos and not seen:
+            yield unreadable_input(text, "io", str(error))
+    if not seen:
         raise InputError("; ".join(problems) or "no input was given: name a video, a folder, a glob or a list file")
-    return Found(tuple(videos.values()), tuple(unreadable), tuple(copies))
+
+
+def stamped(uri: str) -> Input:
+    """An input with what its file system says of its content; for remote ones nothing is asked."""
+    if "://" in uri:
+        return Input(uri=uri)
+    try:
+        status = Path(uri).stat()
+    except OSError:
+        return Input(uri=uri)
+    return Input(uri=uri, size_bytes=status.st_size, stamp=f"{status.st_mtime_ns}")
 
 
 def expand(text: str) -> Iterator[str]:
@@ -186,6 +172,8 @@ def identify(uri: str) -> VideoSource:
 
 
 def unreadable_input(uri: str, failure: FailureClass, message: str) -> FailedRange:
-    """The record of an input whose content, and so whose id, cannot be known: its address stands in."""
-    video_id = hashlib.sha256(b"unread\0" + uri.encode()).hexdigest()[:32]
-    return FailedRange(video_id=video_id, uri=uri, start_ns=0, end_ns=0, failure=failure, message=message, attempts=1)
+    """The record of an input whose content, and so whose id, cannot be known: its address is used."""
+    video_id = Input(uri=uri).unread_id
+    return FailedRange(
+        video_id=video_id, uri=uri, start_ns=0, end_ns=0, failure=failure, message=message, attempts=1, stage="find"
+    )

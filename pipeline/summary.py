@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.engine.job import ClipDone, Engine, ShardCommitted, StageTime
+from pipeline.engine.job import ClipDone, ShardCommitted, StageTime
 from pipeline.values import FailedRange
 
 NO_TIME = StageTime()
@@ -23,7 +22,7 @@ class Tally:
     shared_cores: bool = True
     """Whether decoding and encoding compete for the same cores."""
     startup_s: float = 0.0
-    """Until the first unit could be handed out: imports, Ray, weights, planning."""
+    """Until the first decoder and the first encoder were ready: imports, Ray, weights."""
     wall_s: float = 0.0
     """From then until the last shard was committed."""
     decode: StageTime = NO_TIME
@@ -37,17 +36,6 @@ class Tally:
     """Source patches of the clips."""
     encoded_patches: int | None = None
     """How many of them were encoded, where unchanged ones were not."""
-
-    @classmethod
-    def begun(cls, began_s: float, engine: Engine, device: str) -> Tally:
-        """An empty tally of an engine that is ready; the run began at `began_s` of the performance counter."""
-        return cls(
-            startup_s=time.perf_counter() - began_s,
-            num_cores=engine.num_cores,
-            num_decoders=engine.num_decoders,
-            num_encoders=engine.num_encoders,
-            shared_cores=device == "cpu",
-        )
 
     def with_clip(self, event: ClipDone) -> Tally:
         """One clip more."""
@@ -111,10 +99,14 @@ class RunSummary:
     failures: tuple[FailedRange, ...]
     """Of the inputs that this run was asked for."""
     tally: Tally
+    stopped: str | None = None
+    """Why the run ended before it was done."""
 
     @property
     def exit_code(self) -> int:
-        """0: everything that was asked for is extracted. 3: something failed and is recorded."""
+        """0: everything that was asked for is extracted. 3: something failed and is recorded. 130: stopped."""
+        if self.stopped is not None:
+            return 130
         return 3 if self.failures else 0
 
     def to_json(self) -> dict[str, Any]:
@@ -125,6 +117,7 @@ class RunSummary:
             "videos": self.videos,
             "clips": self.clips,
             "bytes_written": self.bytes_written,
+            "stopped": self.stopped,
             "failures": [asdict(failed) for failed in self.failures],
             "run": asdict(tally) | {"bound": tally.bound, "efficiency": tally.efficiency, "loads": tally.loads},
         }
@@ -139,7 +132,9 @@ class RunSummary:
         lines += [f"  failed: {f.uri} [{f.failure}] {f.message}" for f in self.failures[:10]]
         if len(self.failures) > 10:
             lines.append(f"  and {len(self.failures) - 10} more in {self.out / 'failures.parquet'}")
-        if not tally.wall_s:
+        if self.stopped is not None:
+            lines.append(f"stopped by {self.stopped}: run the same command again to go on from here")
+        if not tally.clips and not tally.failures and self.stopped is None:
             return [*lines, "nothing was left to do"]
         hours = tally.video_ns / 3.6e12
         stages = ", ".join(

@@ -44,7 +44,7 @@ class Input:
 
     def unread_source(self) -> VideoSource:
         """The source of an input whose content cannot be known."""
-        return VideoSource(video_id=self.unread_id, uri=self.uri, size_bytes=-1)
+        return VideoSource(video_id=self.unread_id, uri=self.uri, size_bytes=-1, stamp=self.stamp)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,15 +163,6 @@ class ClipSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Unit:
-    """Consecutive clips of one video that one worker decodes in one pass."""
-
-    unit_id: str
-    video_id: str
-    clips: tuple[ClipSpec, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class VideoTiming:
     """The part of `VideoInfo` that decoding a unit needs; small enough to travel with each unit."""
 
@@ -277,23 +268,9 @@ class PlannedVideo:
     """End of the grid: the last clip's end."""
     is_sequential: bool = False
     """Whether most clips can only be reached by decoding what comes before them: one worker then decodes them all."""
-    timing: VideoTiming | None = None
     failures: tuple[FailedRange, ...] = ()
     """What the scan already knows to be lost: the whole video, or a tail that the file promises and lacks."""
     warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShardPlan:
-    """The units whose clips go into one output file; its id is a hash of theirs."""
-
-    shard_id: str
-    units: tuple[Unit, ...]
-
-    @property
-    def num_clips(self) -> int:
-        """Clips that the shard holds when nothing fails."""
-        return sum(len(unit.clips) for unit in self.units)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.errors import RunFolderError
-from pipeline.shards.manifest import read_manifests
-from pipeline.shards.plan_table import Plan, read_plan
-from pipeline.shards.publish import sha256_of
-from pipeline.shards.run_folder import all_failures, read_run
+from pipeline.plan.table import Plan
+from pipeline.shards.publish import TEMPORARY_PREFIX, sha256_of
+from pipeline.shards.run_folder import read_state
 from pipeline.shards.scan import read_shard
 from pipeline.values import FailedRange, ShardManifest, TokenSet
 
@@ -41,8 +40,8 @@ def verify(out: Path) -> Verdict:
     Raises:
         RunFolderError: the folder holds no run at all.
     """
-    run = read_run(out)
-    plan, manifests = read_plan(out / "plan"), read_manifests(out)
+    state = read_state(out)
+    run, plan, manifests, failures = state.run, state.plan, state.manifests, state.settled.failures
     problems: list[str] = []
     spans: dict[str, list[tuple[int, int, int]]] = defaultdict(list)
     seen: Counter[str] = Counter()
@@ -57,7 +56,6 @@ def verify(out: Path) -> Verdict:
             except (OSError, ValueError, KeyError) as error:
                 problems.append(f"{name}: cannot be read: {error}")
     problems += [f"clip {clip_id} is there {count} times" for clip_id, count in seen.items() if count > 1]
-    failures = all_failures(plan, manifests.values())
     problems += list(_coverage_problems(plan, spans, failures))
     problems += _stray_problems(out, manifests)
     return Verdict(videos=len(plan.videos), clips=len(seen), failed_ranges=len(failures), problems=tuple(problems))
@@ -123,7 +121,7 @@ def _coverage_problems(
     for video_id, video in plan.videos.items():
         ranges = [(start, end) for start, end, _ in spans.get(video_id, [])]
         ranges += [(failed.start_ns, failed.end_ns) for failed in lost[video_id] if failed.start_ns < video.end_ns]
-        if video.timing is None:
+        if not video.num_clips:
             if not lost[video_id]:
                 yield f"{video.source.uri}: neither extracted nor recorded as failed"
             continue
@@ -145,7 +143,11 @@ def _stray_problems(out: Path, manifests: dict[str, ShardManifest]) -> list[str]
     known = {file.name for manifest in manifests.values() for file in manifest.files}
     folder = out / "shards"
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    return [f"{name}: was never committed; run the same `vtm extract` again" for name in sorted(names - known)]
+    return [
+        f"{name}: was never committed; run the same `vtm extract` again"
+        for name in sorted(names - known)
+        if not name.startswith(TEMPORARY_PREFIX)
+    ]
 
 
 __all__ = ["RunFolderError", "Verdict", "clip_problems", "verify"]

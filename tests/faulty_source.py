@@ -69,5 +69,8 @@ def register() -> None:
 
 def register_in_worker() -> None:
     """Known, and faulty: what Ray calls when it starts a worker process."""
+    from tests.faulty_encoder import install_when_imported
+
     FaultySystem.is_worker = True
     register()
+    install_when_imported()

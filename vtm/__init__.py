@@ -2,19 +2,19 @@
 
 from vtm.encoders import (
     Encoder,
-    EncoderError,
     EncoderOutput,
     ImageSpec,
     load_encoder,
     load_text_encoder,
     read_image_spec,
 )
+from vtm.errors import EncoderError, MergeError, NetworkError, TrainingError, VtmError
 from vtm.fidelity import fidelity, token_cosines
 from vtm.merge import plan_from_targets
 from vtm.motion import token_motion
-from vtm.plan import Grid, MergeError, MergePlan, identity_plan
+from vtm.plan import Grid, MergePlan, identity_plan
 from vtm.strategies import STRATEGIES, Strategy, merge_plan
-from vtm.tome import Schedule, bipartite_plan, removal_schedule, size_bias
+from vtm.tome import bipartite_plan, removal_schedule, size_bias
 
 __all__ = [
     "STRATEGIES",
@@ -25,8 +25,10 @@ __all__ = [
     "ImageSpec",
     "MergeError",
     "MergePlan",
-    "Schedule",
+    "NetworkError",
     "Strategy",
+    "TrainingError",
+    "VtmError",
     "bipartite_plan",
     "fidelity",
     "identity_plan",

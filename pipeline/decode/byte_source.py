@@ -16,6 +16,7 @@ from fsspec.asyn import AsyncFileSystem
 
 from pipeline.decode.failures import decode_errors
 from pipeline.errors import DecodeError
+from pipeline.progress import made_progress
 
 BUFFER_BYTES = 1 << 20
 TEXT_OPTIONS: dict[str, Any] = {"metadata_errors": "replace"}
@@ -108,6 +109,7 @@ class RangeFile(io.RawIOBase):
         if first >= last:
             return b""
         data = self._patiently(lambda: self._range(first, last))
+        made_progress()
         self._place += len(data)
         return data
 

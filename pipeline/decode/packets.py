@@ -16,6 +16,7 @@ from av.video.stream import VideoStream
 
 from pipeline.decode.byte_source import open_container
 from pipeline.decode.failures import decode_errors, failure_class
+from pipeline.progress import made_progress
 
 Skipping = Literal["NONREF", "DEFAULT"]
 MAX_READ_ERRORS = 64
@@ -28,6 +29,7 @@ def read_packets(container: InputContainer, streams: Sequence[VideoStream]) -> I
     for _ in range(MAX_READ_ERRORS):
         try:
             for packet in container.demux(*streams):
+                made_progress()
                 # Empty packets at the end ask for a drain, which is done elsewhere.
                 if packet.size or packet.dts is not None:
                     yield cast("Packet[VideoStream]", packet)

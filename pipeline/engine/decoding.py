@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from pipeline.engine.intake import Intake
 from pipeline.engine.ledger import Ledger, span_of
-from pipeline.engine.messages import Clip, Command, DecodeClip, FindInputs, Scan, ShardUnit, Unit
+from pipeline.engine.messages import Command, DecodeClip, FindInputs, Scan
 from pipeline.engine.policy import CALLS_AHEAD, QUEUED_SCAN_BYTES, READY_CLIPS, SCANNING_SHARE, Policy
 from pipeline.engine.staff import Node, Staff, Worker
+from pipeline.plan.units import Clip, ShardUnit, Unit
 from pipeline.values import Input
 
 

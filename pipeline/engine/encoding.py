@@ -1,4 +1,4 @@
-"""Which encoder takes which clip: one of the clip's node where it has room, else the least loaded. Of the scheduler."""
+"""Which encoder takes which clip: one of its own node, else the least loaded. Part of the scheduler."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections import OrderedDict
 from collections.abc import Iterable
 
 from pipeline.engine.ledger import Ledger
-from pipeline.engine.messages import Clip, Command, EncodeClip
+from pipeline.engine.messages import Command, EncodeClip
 from pipeline.engine.policy import CALLS_AHEAD, NEAR_S
 from pipeline.engine.staff import Staff, Worker, room_by_calls
+from pipeline.plan.units import Clip
 
 
 class Encoding:

@@ -6,7 +6,7 @@ import hashlib
 from collections import Counter, OrderedDict, deque
 from collections.abc import Iterator
 
-from pipeline.engine.messages import ShardUnit, Unit
+from pipeline.plan.units import ShardUnit, Unit
 from pipeline.values import Input, PlannedVideo
 
 PATIENCE_S = 5.0

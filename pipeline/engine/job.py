@@ -1,22 +1,24 @@
-"""What an engine is given, and what it reports."""
+"""What a worker is given beside its calls, and what it reports for the record."""
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
-from pipeline.errors import DecodeError
+from pipeline.errors import FailureClass
 from pipeline.run_description import EncoderDescription
 from pipeline.settings import Execution, Recipe
-from pipeline.values import FailedRange, PictureSpec, ShardManifest, ShardPlan, VideoInfo, VideoSource, VideoTiming
+from pipeline.values import PictureSpec, ShardManifest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """Everything a worker needs beside its units; travels to every worker once."""
+    """Everything a worker needs beside its calls; travels to every worker once."""
 
     out: Path
     run: dict[str, Any]
@@ -25,12 +27,28 @@ class Job:
     execution: Execution
     encoder: EncoderDescription
     picture: PictureSpec
-    device: str
+    code_sha256: str
+    """Of the code that the driver runs; a worker with other code refuses to work."""
 
     @property
     def wants_motion(self) -> bool:
         """Whether decoding has to deliver motion."""
         return self.recipe.strategy == "motion"
+
+    @property
+    def clip_bytes(self) -> int:
+        """Frames of a full clip."""
+        return self.recipe.clip_frames * self.picture.crop_height_px * self.picture.crop_width_px * 3
+
+
+@cache
+def code_sha256() -> str:
+    """Hash of this project's code as it is on this machine, but for the commands."""
+    root = Path(__file__).parents[2]
+    digest = hashlib.sha256()
+    for path in sorted(path for name in ("vtm", "pipeline") for path in (root / name).rglob("*.py")):
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,26 +63,22 @@ class StageTime:
 
 
 class Stopwatch:
-    """CPU seconds of this process and wall seconds since it was started or read."""
+    """CPU and wall seconds since it was started or read.
 
-    def __init__(self) -> None:
-        self._cpu_s, self._wall_s = time.process_time(), time.perf_counter()
+    Args:
+        cpu_clock: Seconds of CPU time; by default of this process.
+    """
+
+    def __init__(self, cpu_clock: Callable[[], float] = time.process_time) -> None:
+        self._cpu_clock = cpu_clock
+        self._cpu_s, self._wall_s = cpu_clock(), time.perf_counter()
 
     def lap(self) -> StageTime:
         """Time since the last lap."""
-        cpu_s, wall_s = time.process_time(), time.perf_counter()
-        taken = StageTime(cpu_s - self._cpu_s, wall_s - self._wall_s)
+        cpu_s, wall_s = self._cpu_clock(), time.perf_counter()
+        taken = StageTime(max(0.0, cpu_s - self._cpu_s), wall_s - self._wall_s)
         self._cpu_s, self._wall_s = cpu_s, wall_s
         return taken
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScanFailed:
-    """A video that cannot be scanned."""
-
-    source: VideoSource
-    error: DecodeError
-    attempts: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,17 +91,12 @@ class ClipDone:
     damaged_frames: int
     decode: StageTime
     encode: StageTime
+    tokens: int = 0
+    """M of the clip."""
     patches: int = 0
     """N of the clip."""
     encoded_patches: int | None = None
     """How many of them were encoded, where unchanged ones were not."""
-
-
-@dataclass(frozen=True, slots=True)
-class RangeFailed:
-    """A range of a video is given up."""
-
-    failed: FailedRange
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,28 +107,19 @@ class ShardCommitted:
     write: StageTime
 
 
-Event = ClipDone | RangeFailed | ShardCommitted
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What a worker has to say to a person."""
+
+    text: str
 
 
-class Engine(Protocol):
-    """Where the work runs. Every engine gives the same bytes."""
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """An error that a worker survived, as it travels: its class and one line."""
 
-    num_cores: int
-    """Cores that the stages share, all nodes together."""
-    num_decoders: int
-    num_encoders: int
+    failure: FailureClass
+    message: str
 
-    def scan(self, sources: Sequence[VideoSource]) -> Iterator[VideoInfo | ScanFailed]:
-        """Scan videos, in any order."""
 
-    def start(self, job: Job) -> None:
-        """Begin to bring up what encodes and writes; scanning may go on meanwhile."""
-
-    def ready(self) -> None:
-        """Wait until every worker is up, weights loaded; what follows counts as work."""
-
-    def extract(self, shards: Sequence[ShardPlan], timings: dict[str, VideoTiming]) -> Iterator[Event]:
-        """Make shards; every clip of every unit ends in a shard or in a failed range."""
-
-    def close(self) -> None:
-        """Let go of everything."""
+Record: TypeAlias = ClipDone | ShardCommitted | Note

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from pipeline.engine.messages import Clip, ShardUnit, Unit
 from pipeline.engine.staff import Node
+from pipeline.plan.units import Clip, ShardUnit, Unit
 from pipeline.values import FailedRange, PlannedVideo
 
 

@@ -6,34 +6,13 @@ A unit is three numbers (video, first clip, number of clips). A worker works its
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, TypeAlias
 
 from pipeline.errors import FailureClass
+from pipeline.plan.units import Clip, ShardUnit, Unit
 from pipeline.values import FailedRange, Input, PlannedVideo
 
 WorkerKind = Literal["decode", "encode", "write"]
-
-
-class Unit(NamedTuple):
-    """Consecutive clips of one video."""
-
-    video_id: str
-    first: int
-    count: int  # type: ignore[assignment]  # hides a method of tuples that nobody calls
-
-
-class Clip(NamedTuple):
-    """One clip of one video."""
-
-    video_id: str
-    index: int  # type: ignore[assignment]
-
-
-class ShardUnit(NamedTuple):
-    """Consecutive clips of one video that go into one shard."""
-
-    shard_id: str
-    unit: Unit
 
 
 Subject: TypeAlias = Input | Clip | str
@@ -177,6 +156,13 @@ class InputLost:
 
 
 @dataclass(frozen=True, slots=True)
+class RunFailed:
+    """A worker found that the run cannot go on: the run folder cannot be written."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time has passed."""
 
@@ -204,6 +190,7 @@ Event: TypeAlias = (
     | ShardWritten
     | CallFailed
     | InputLost
+    | RunFailed
     | Tick
     | Stop
 )
@@ -260,7 +247,7 @@ class ReportCopy:
     """This input has the same content as a video that is planned already."""
 
     input: Input
-    video_id: str
+    video: PlannedVideo
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,7 +299,7 @@ class ReportFailure:
     """A range of a video is given up."""
 
     failed: FailedRange
-    worker: int | None
+    worker: int | None = None
     """Who had it last."""
 
 
@@ -332,19 +319,17 @@ class Finish:
     """Whether the error is one of settings."""
 
 
-Command: TypeAlias = (
-    StartWorker
-    | KillWorker
-    | AskProgress
-    | FindInputs
-    | AppendPlan
-    | ReportCopy
-    | Scan
-    | DecodeClip
-    | EncodeClip
-    | WriteShard
-    | Forget
-    | ReportFailure
-    | Say
-    | Finish
-)
+WorkCommand: TypeAlias = StartWorker | KillWorker | AskProgress | Scan | DecodeClip | EncodeClip | WriteShard | Forget
+"""What an executor carries out."""
+DeskCommand: TypeAlias = FindInputs | AppendPlan | ReportCopy | ReportFailure | Say | Finish
+"""What the driver does itself."""
+Command: TypeAlias = WorkCommand | DeskCommand
+
+
+@dataclass(frozen=True, slots=True)
+class InFlight:
+    """What is between the stages at one moment."""
+
+    frames_bytes: int
+    token_bytes: int
+    workers: dict[WorkerKind, int]

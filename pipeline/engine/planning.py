@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from pipeline.engine import messages as m
 from pipeline.engine.decoding import Decoding
 from pipeline.engine.intake import Intake, ShardPacker
 from pipeline.engine.ledger import Ledger
-from pipeline.engine.messages import Command, ShardUnit, Unit
+from pipeline.engine.messages import Command
 from pipeline.engine.policy import Policy
 from pipeline.engine.writing import Writing
+from pipeline.plan.units import ShardUnit, Unit
 from pipeline.values import PlannedVideo
 
 
@@ -22,6 +25,10 @@ class Planning:
         self._packer = ShardPacker(policy.shard_clips, policy.unit_clips)
         self._planned: set[str] = set()
         """Ids of the videos in the plan."""
+
+    def know(self, planned: Iterable[str]) -> None:
+        """These videos are in the plan already."""
+        self._planned.update(planned)
 
     def resume(self, event: m.Pending, now_s: float) -> None:
         """Owe what an earlier run planned and did not write."""
@@ -39,7 +46,7 @@ class Planning:
         for source, video in self._intake.take_planned(now_s):
             video_id = video.source.video_id
             if video_id in self._planned:
-                self._out.append(m.ReportCopy(source, video_id))
+                self._out.append(m.ReportCopy(source, video))
                 continue
             self._planned.add(video_id)
             self._plan(video, Unit(video_id, 0, video.num_clips), 0, now_s)

@@ -1,158 +1,175 @@
-"""The three kinds of worker process on Ray. Each loads what it needs and knows nothing of the others."""
+"""The three kinds of worker as Ray actors: the work of `workers`, in a process that may die."""
 
 from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import ray
 
-from pipeline.engine.job import ClipDone, Job, ShardCommitted, StageTime, Stopwatch
-from pipeline.errors import DecodeError
-from pipeline.values import (
-    ClipSpec,
-    DecodedClip,
-    FailedRange,
-    PictureSpec,
-    TokenSet,
-    VideoInfo,
-    VideoSource,
-    VideoTiming,
+from pipeline.engine.job import ClipDone, Job, Problem, ShardCommitted
+from pipeline.engine.workers import (
+    Decoded,
+    DecodeWorker,
+    Encoded,
+    EncodeWorker,
+    WorkerTypes,
+    WriteWorker,
+    hear,
+    problem_of,
 )
+from pipeline.errors import SettingsError, StoreError
+from pipeline.plan.units import Clip, Unit
+from pipeline.values import FailedRange, Input, PlannedVideo
 
-if TYPE_CHECKING:
-    from pipeline.decode import OpenVideo
-
-BUFFERED_OBJECTS = 4
-"""Two clips, each frames and record, may wait unread before a decode actor pauses."""
+GROUPS = {"watch": 1, "ask": 1}
+"""Calls that are answered while another one is at work, each in a thread of its own."""
+Value = TypeVar("Value")
 
 
-@ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)
-class DecodeActor:
-    """Scans videos and decodes units, in a process that may die."""
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What comes back from a call, small; frames and tokens stay where they are, in the call's second object."""
 
-    def __init__(self, memory_mb: int) -> None:
+    value: Any = None
+    problem: Problem | None = None
+    refusal: str | None = None
+    """Why the worker cannot work here at all."""
+    failure: str | None = None
+    """Why the run cannot go on."""
+    notes: tuple[str, ...] = ()
+    """What the worker logged meanwhile."""
+    num_bytes: int = 0
+
+
+@dataclass(slots=True)
+class Notebook:
+    """What a worker has to say with its next answer."""
+
+    lines: list[str] = field(default_factory=list)
+
+    def take(self) -> tuple[str, ...]:
+        """Everything since the last time."""
+        taken, self.lines = tuple(self.lines), []
+        return taken
+
+
+class _Actor:
+    """What the actors have in common: a worker, and answers about it."""
+
+    worker: DecodeWorker | EncodeWorker | WriteWorker
+
+    def __init__(self) -> None:
+        self.notebook = Notebook()
+        hear(self.notebook.lines.append)
+
+    def start(self) -> Answer:
+        """Load what the work needs."""
+        try:
+            self.worker.start()
+        except SettingsError as error:
+            return Answer(refusal=str(error))
+        return Answer(value=os.getpid(), notes=self.notebook.take())
+
+    @ray.method(concurrency_group="watch")
+    def watch(self) -> None:
+        """Never returns: its caller learns at once that the process is gone."""
+        threading.Event().wait()
+
+    @ray.method(concurrency_group="ask")
+    def steps(self) -> int:
+        """How far the present call is."""
+        return self.worker.steps.count
+
+    def failed(self, error: BaseException) -> Answer:
+        """The answer of a call that ended in an error."""
+        return Answer(problem=problem_of(error), notes=self.notebook.take())
+
+
+@ray.remote(max_restarts=0, max_task_retries=0, concurrency_groups=GROUPS)
+class DecodeActor(_Actor):
+    """Scans videos and decodes clips."""
+
+    def __init__(self, job: Job, types: WorkerTypes) -> None:
+        super().__init__()
+        self.worker: DecodeWorker = types.decode(job)
+        _limit_memory(job.execution.decode_memory_mb)
+
+    def scan(self, source: Input) -> Answer:
+        """Scan one video."""
+        try:
+            video: PlannedVideo = self.worker.scan(source)
+        except StoreError as error:
+            return Answer(failure=str(error))
+        except Exception as error:
+            return self.failed(error)
+        return Answer(value=video, notes=self.notebook.take())
+
+    @ray.method(num_returns=2)
+    def decode(self, clip: Clip, uri: str, unit: Unit) -> tuple[Answer, Decoded | None]:
+        """Decode one clip."""
+        try:
+            decoded = self.worker.decode(clip, uri, unit)
+        except Exception as error:
+            return self.failed(error), None
+        return Answer(num_bytes=decoded.num_bytes, notes=self.notebook.take()), decoded
+
+
+@ray.remote(max_restarts=0, max_task_retries=0, concurrency_groups=GROUPS)
+class EncodeActor(_Actor):
+    """Holds the encoder."""
+
+    def __init__(self, job: Job, types: WorkerTypes, num_threads: int) -> None:
+        super().__init__()
         import torch
 
-        torch.set_num_threads(1)
-        self._video: OpenVideo | None = None
-        self._uri = ""
-        _limit_memory(memory_mb)
+        # Ray sets OMP_NUM_THREADS from num_cpus, which is 0 for an actor that shares the cores.
+        torch.set_num_threads(num_threads)
+        self.worker: EncodeWorker = types.encode(job)
 
-    def ready(self) -> bool:
-        """Answers when the process is up."""
-        from pipeline import decode
-
-        return bool(decode)
-
-    def scan(self, source: VideoSource) -> VideoInfo:
-        """Scan one video; what `pipeline.decode.scan_video` raises comes back as it is."""
-        from pipeline.decode import scan_video
+    @ray.method(num_returns=2)
+    def encode(self, decoded: Decoded, uri: str) -> tuple[Answer, Encoded | None]:
+        """Encode one clip."""
+        from pipeline.devices import BrokenDeviceError
 
         try:
-            return scan_video(source)
-        except MemoryError as error:
-            raise DecodeError("out_of_memory", "scanning needs more memory than a decode worker may have") from error
+            record, encoded = self.worker.encode(decoded, uri)
+        except BrokenDeviceError:
+            # No further call can go well in this process, so it makes room for another.
+            os._exit(1)
+        except Exception as error:
+            return self.failed(error), None
+        done: ClipDone = record
+        return Answer(value=done, num_bytes=encoded.num_bytes, notes=self.notebook.take()), encoded
 
-    @ray.method(num_returns="streaming", _generator_backpressure_num_objects=BUFFERED_OBJECTS)
-    def decode(
-        self, timing: VideoTiming, clips: Sequence[ClipSpec], picture: PictureSpec, motion: bool
-    ) -> Iterator[tuple[DecodedClip, StageTime] | int]:
-        """Yield, for each clip, its frames with the time they took, then its index as a small record."""
-        watch = Stopwatch()
+
+@ray.remote(max_restarts=0, max_task_retries=0, concurrency_groups=GROUPS)
+class WriteActor(_Actor):
+    """Writes and commits shards."""
+
+    def __init__(self, job: Job, types: WorkerTypes) -> None:
+        super().__init__()
+        self.worker: WriteWorker = types.write(job)
+
+    def write(self, shard_id: str, failures: Sequence[FailedRange], *clips: Encoded) -> Answer:
+        """Write one shard of clips in plan order."""
         try:
-            for clip in self._open(timing).decode(clips, picture, motion=motion):
-                yield clip, watch.lap()
-                yield clip.spec.index
-                watch.lap()
-        except MemoryError as error:
-            raise DecodeError("out_of_memory", "decoding needs more memory than a decode worker may have") from error
-
-    def _open(self, timing: VideoTiming) -> OpenVideo:
-        """The open video, kept between units: consecutive units are mostly of one video."""
-        from pipeline.decode import open_video
-
-        if self._video is None or self._uri != timing.uri:
-            if self._video is not None:
-                self._video.__exit__(None, None, None)
-            self._video, self._uri = open_video(timing).__enter__(), timing.uri
-        return self._video
+            committed: ShardCommitted = self.worker.write(shard_id, clips, failures)
+        except Exception as error:
+            return self.failed(error)
+        return Answer(value=committed, notes=self.notebook.take())
 
 
 def _limit_memory(memory_mb: int) -> None:
-    """Bound the private memory this process may add to what it holds now."""
+    """Bound the private memory that this process may add to what it holds now."""
     status = Path("/proc/self/status")
     if not status.exists():
         return
     held_kb = next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmData:"))
     limit = held_kb * 1024 + memory_mb * (1 << 20)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, resource.getrlimit(resource.RLIMIT_DATA)[1]))
-
-
-@ray.remote(max_restarts=0, max_task_retries=0)
-class EncodeActor:
-    """Holds the encoder."""
-
-    def __init__(self, job: Job) -> None:
-        self._job = job
-        self._encoder: Any = None
-
-    def ready(self) -> bool:
-        """Load the encoder; its errors come back as they were raised."""
-        self._load()
-        return True
-
-    def _load(self) -> Any:
-        if self._encoder is None:
-            import torch
-
-            from pipeline.encode import ClipEncoder
-
-            # Ray sets OMP_NUM_THREADS from num_cpus, which is 0 for an actor that shares the cores.
-            torch.set_num_threads(len(os.sched_getaffinity(0)))
-            self._encoder = ClipEncoder(self._job.recipe, self._job.encoder, self._job.device)
-        return self._encoder
-
-    @ray.method(num_returns=2)
-    def encode(self, decoded: tuple[DecodedClip, StageTime], uri: str) -> tuple[ClipDone, TokenSet]:
-        """Encode one clip; the record is small, the tokens stay where they are until they are written."""
-        clip, decode_time = decoded
-        watch = Stopwatch()
-        tokens = self._load().encode(clip, uri)
-        record = ClipDone(
-            video_id=tokens.video_id,
-            clip_index=tokens.clip_index,
-            video_ns=tokens.end_ns - tokens.start_ns,
-            damaged_frames=tokens.damaged_frames,
-            decode=decode_time,
-            encode=watch.lap(),
-            patches=len(tokens.group),
-            encoded_patches=tokens.encoded_patches,
-        )
-        return record, tokens
-
-
-@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=3)
-class WriteActor:
-    """Writes and commits shards; twice gives the same bytes under the same name, so it may be retried."""
-
-    def __init__(self, job: Job) -> None:
-        self._job = job
-
-    def ready(self) -> bool:
-        """Answers when the process is up."""
-        from pipeline.shards import manifest
-
-        return bool(manifest)
-
-    def write(self, shard_id: str, failures: Sequence[FailedRange], *clips: TokenSet) -> ShardCommitted:
-        """Write one shard of clips in plan order."""
-        from pipeline.shards.manifest import write_shard
-
-        watch = Stopwatch()
-        job = self._job
-        manifest = write_shard(job.out, shard_id, clips, failures, job.run, job.execution.format)
-        return ShardCommitted(manifest, watch.lap())

@@ -8,12 +8,13 @@ from pipeline.engine.decoding import Decoding
 from pipeline.engine.encoding import Encoding
 from pipeline.engine.intake import Intake
 from pipeline.engine.ledger import Ledger
-from pipeline.engine.messages import Clip, Command
+from pipeline.engine.messages import Command
 from pipeline.engine.policy import NODE_LOSS_S, Policy
 from pipeline.engine.staff import Node, Staff, Worker
 from pipeline.engine.writing import Writing
 from pipeline.errors import FailureClass
 from pipeline.plan.clips import clip_span_ns
+from pipeline.plan.units import Clip
 from pipeline.values import FailedRange, Input, PlannedVideo
 
 

@@ -8,25 +8,32 @@ to be planned, and `ledger` what is owed. Here events are taken apart, failures 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
 from pipeline.engine import messages as m
 from pipeline.engine.decoding import Decoding
 from pipeline.engine.encoding import Encoding
 from pipeline.engine.intake import Intake
 from pipeline.engine.ledger import Ledger
-from pipeline.engine.messages import Clip, Command
+from pipeline.engine.messages import Command
 from pipeline.engine.planning import Planning
 from pipeline.engine.policy import DRAIN_S, PAUSE_S, Policy
 from pipeline.engine.recovery import Recovery
-from pipeline.engine.staff import Staff, Worker
+from pipeline.engine.staff import KINDS, Staff, Worker
 from pipeline.engine.writing import Writing
 from pipeline.errors import FailureClass
+from pipeline.plan.units import Clip
 
 
 class Scheduler:
-    """Owns every decision: who works where and at what, what is tried again, what is given up, when it ends."""
+    """Owns every decision: who works where and at what, what is tried again, what is given up, when it ends.
 
-    def __init__(self, policy: Policy) -> None:
+    Args:
+        policy: What it is told of the run.
+        planned: Ids of the videos that are in the plan already.
+    """
+
+    def __init__(self, policy: Policy, planned: Iterable[str] = ()) -> None:
         self._policy = policy
         self._out: list[Command] = []
         self._now_s = 0.0
@@ -37,6 +44,7 @@ class Scheduler:
         self._encoding = Encoding(self.staff, self.ledger, self._out)
         self._writing = Writing(self.staff, self.ledger, self._out)
         self._planning = Planning(policy, self._intake, self.ledger, self._decoding, self._writing, self._out)
+        self._planning.know(planned)
         stages = self._decoding, self._encoding, self._writing
         self._recovery = Recovery(policy, self.staff, self.ledger, self._intake, stages, self._out)
         self._lacks_since_s: float | None = None
@@ -61,9 +69,21 @@ class Scheduler:
             m.ShardWritten: self._shard_written,
             m.CallFailed: self._call_failed,
             m.InputLost: self._input_lost,
+            m.RunFailed: self._run_failed,
             m.Tick: self._tick,
             m.Stop: self._stop,
         }
+
+    def kind_of(self, number: int) -> m.WorkerKind | None:
+        """What a worker is; None where it is gone."""
+        worker = self.staff.workers.get(number)
+        return None if worker is None else worker.kind
+
+    def in_flight(self) -> m.InFlight:
+        """What is between the stages now."""
+        frames_bytes = sum(node.frames_bytes for node in self.staff.nodes.values())
+        workers = {kind: self.staff.count(kind) for kind in KINDS}
+        return m.InFlight(frames_bytes, self.ledger.token_bytes, workers)
 
     def handle(self, event: m.Event, now_s: float) -> list[Command]:
         """Take in one event.
@@ -142,9 +162,10 @@ class Scheduler:
 
     def _go_on_without(self, worker: Worker, message: str, *, is_usage: bool) -> None:
         """No worker of this kind can be had on this one's node. Where nodes went, others may come."""
-        self._say(f"node {worker.node.name} cannot {worker.kind}: {message}")
         if self.staff.lacks() == worker.kind and not self._has_lost_nodes:
             self._finish(message, is_usage=is_usage)
+        else:
+            self._say(f"node {worker.node.name} cannot {worker.kind}: {message}")
 
     def _worker_died(self, event: m.WorkerDied) -> None:
         self._bury(event.worker, event.failure, event.message)
@@ -301,6 +322,9 @@ class Scheduler:
                 f"no node can hold a worker that {kind}s{wants}: there are {len(self.staff.nodes)} nodes, {gpus} GPUs",
                 is_usage=not self._had_all_kinds,
             )
+
+    def _run_failed(self, event: m.RunFailed) -> None:
+        self._finish(event.message)
 
     def _stop(self, event: m.Stop) -> None:
         if self._drains_until_s is not None:

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from pipeline.engine.attempts import START_ATTEMPTS, pause_s
-from pipeline.engine.messages import Clip, NodeUp, StartWorker, Subject, WorkerKind
+from pipeline.engine.messages import NodeUp, StartWorker, Subject, WorkerKind
 from pipeline.engine.placement import Asked, Crew, Room, place
 from pipeline.engine.policy import ASK_SHARE, CALLS_AHEAD, STORE_SHARE, Limits
+from pipeline.plan.units import Clip
 from pipeline.values import Input
 
 KINDS: tuple[WorkerKind, ...] = ("encode", "write", "decode")

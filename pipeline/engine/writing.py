@@ -6,9 +6,10 @@ from collections import OrderedDict
 
 from pipeline.engine.attempts import WRITE_ATTEMPTS, pause_s
 from pipeline.engine.ledger import Ledger, joined
-from pipeline.engine.messages import Clip, Command, Say, WriteShard
+from pipeline.engine.messages import Command, Say, WriteShard
 from pipeline.engine.policy import CALLS_AHEAD, IDLE_SHARD_S
 from pipeline.engine.staff import Staff, Worker
+from pipeline.plan.units import Clip
 
 
 class Writing:

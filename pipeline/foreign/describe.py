@@ -13,7 +13,7 @@ from pipeline.foreign.model import Geometry, find_geometry, load_foreign
 from pipeline.settings import Recipe
 from vtm.encoders import EncoderError
 from vtm.encoders.checkpoint import open_checkpoint
-from vtm.encoders.families import FAMILIES, vit_config
+from vtm.encoders.checkpoint.families import FAMILIES, vit_config
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Frame times to grid, clips and units: pure integer time, no video library.
+"""Frame times to grid and clips: pure integer time, no video library.
 
 The grid of a video is t_i = t_0 + i / fps for every i with t_i <= the time of the LAST FRAME. Durations are not used:
 headers lie about them and many streams have none, whereas the times of the frames are what a player acts on. A film of
@@ -7,15 +7,13 @@ headers lie about them and many streams have none, whereas the times of the fram
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
 from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import SettingsError
-from pipeline.values import ClipSpec, Unit, VideoInfo
+from pipeline.values import ClipSpec, VideoInfo
 
 NS_PER_S = 1_000_000_000
 
@@ -37,21 +35,30 @@ def clip_span_ns(index: int, num_instants: int, fps: Fraction, clip_frames: int)
     return instant_ns(first, fps), instant_ns(min(first + clip_frames, num_instants), fps)
 
 
-def frames_on_display(info: VideoInfo, fps: Fraction) -> NDArray[np.int64]:
-    """Tick of the frame on display at each grid instant: the last with pts <= t_i.
+def frames_on_display(info: VideoInfo, fps: Fraction, first: int, last: int) -> NDArray[np.int64]:
+    """Tick of the frame on display at the sampling times first to last - 1: the last with pts <= t_i.
 
     Returns:
-        (grid_length,) int64, not decreasing.
+        (last - first,) int64, not decreasing.
     """
     step = 1 / (fps * info.time_base)
     # A frame's tick is an integer, so pts <= t_i holds exactly when pts <= floor(t_i).
-    ticks = [info.start_pts + i * step.numerator // step.denominator for i in range(grid_length(info, fps))]
+    ticks = [info.start_pts + i * step.numerator // step.denominator for i in range(first, last)]
     order = np.searchsorted(info.frame_pts, np.asarray(ticks, dtype=np.int64), side="right") - 1
     return info.frame_pts[order]
 
 
-def plan_clips(info: VideoInfo, *, fps: Fraction, clip_frames: int) -> tuple[ClipSpec, ...]:
-    """Cut the grid of one video into clips of `clip_frames` consecutive instants; the last may be shorter.
+def plan_clips(
+    info: VideoInfo, *, fps: Fraction, clip_frames: int, first: int = 0, count: int | None = None
+) -> tuple[ClipSpec, ...]:
+    """The clips of one video, of `clip_frames` consecutive sampling times each; the last may be shorter.
+
+    Args:
+        info: What the video holds.
+        fps: Sampling times a second.
+        clip_frames: Sampling times a clip.
+        first: The clip to begin with.
+        count: How many; None: all that follow.
 
     Raises:
         SettingsError: `fps` or `clip_frames` is not positive.
@@ -60,16 +67,20 @@ def plan_clips(info: VideoInfo, *, fps: Fraction, clip_frames: int) -> tuple[Cli
         raise SettingsError(f"fps must be positive, got {fps}; try 1")
     if clip_frames < 1:
         raise SettingsError(f"clip_frames must be at least 1, got {clip_frames}; try 60")
-    shown = frames_on_display(info, fps)
+    length = grid_length(info, fps)
+    last = num_clips(length, clip_frames) if count is None else min(first + count, num_clips(length, clip_frames))
+    shown = frames_on_display(info, fps, first * clip_frames, min(last * clip_frames, length))
     clips = []
-    for index, first in enumerate(range(0, len(shown), clip_frames)):
-        pts, instants = np.unique(shown[first : first + clip_frames], return_counts=True)
+    for index in range(first, last):
+        begin = (index - first) * clip_frames
+        pts, instants = np.unique(shown[begin : begin + clip_frames], return_counts=True)
+        start_ns, end_ns = clip_span_ns(index, length, fps, clip_frames)
         clips.append(
             ClipSpec(
                 video_id=info.source.video_id,
                 index=index,
-                start_ns=instant_ns(first, fps),
-                end_ns=instant_ns(min(first + clip_frames, len(shown)), fps),
+                start_ns=start_ns,
+                end_ns=end_ns,
                 frame_pts=tuple(pts.tolist()),
                 frame_instants=tuple(instants.tolist()),
             )
@@ -77,23 +88,6 @@ def plan_clips(info: VideoInfo, *, fps: Fraction, clip_frames: int) -> tuple[Cli
     return tuple(clips)
 
 
-def plan_units(clips: Sequence[ClipSpec], unit_clips: int) -> tuple[Unit, ...]:
-    """Group the clips of one video into units of `unit_clips`; the last may be shorter.
-
-    Raises:
-        SettingsError: `unit_clips` is not positive.
-    """
-    if unit_clips < 1:
-        raise SettingsError(f"unit_clips must be at least 1, got {unit_clips}; try 1")
-    units = []
-    for first in range(0, len(clips), unit_clips):
-        members = tuple(clips[first : first + unit_clips])
-        units.append(Unit(unit_id=unit_id(members), video_id=members[0].video_id, clips=members))
-    return tuple(units)
-
-
-def unit_id(clips: Sequence[ClipSpec]) -> str:
-    """32 hex digits: the hash of the video, its clips, their ranges and instants (so of fps and clip length too)."""
-    parts = [clips[0].video_id, str(len(clips))]
-    parts += [f"{clip.index} {clip.start_ns} {clip.end_ns} {sum(clip.frame_instants)}" for clip in clips]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+def num_clips(num_instants: int, clip_frames: int) -> int:
+    """Clips that so many sampling times make."""
+    return -(-num_instants // clip_frames)

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 TEMPORARY_PREFIX = ".tmp-"
+OLD_S = 3600.0
+"""Nobody writes one file for so long."""
 
 
 @contextmanager
 def publish(path: Path) -> Iterator[BinaryIO]:
     """Open a file that takes its name when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}-{path.name}")
     try:
         with temporary.open("wb") as stream:
             yield stream
@@ -32,10 +37,12 @@ def publish(path: Path) -> Iterator[BinaryIO]:
         os.close(folder)
 
 
-def sweep(folder: Path) -> None:
-    """Remove what a killed run left under temporary names."""
+def sweep(folder: Path, older_than_s: float = OLD_S) -> None:
+    """Remove what a killed run left under temporary names; what is young may be somebody's who is writing it."""
     for leftover in folder.rglob(f"{TEMPORARY_PREFIX}*"):
-        leftover.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - leftover.stat().st_mtime > older_than_s:
+                leftover.unlink()
 
 
 def sha256_of(path: Path) -> str:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import RunFolderError
+from pipeline.plan.settled import Grid, Settled, settle
+from pipeline.plan.table import Plan, read_plan
+from pipeline.plan.units import Clip
 from pipeline.shards.manifest import is_whole, read_manifests
-from pipeline.shards.plan_table import Plan, read_plan
 from pipeline.shards.publish import publish, sweep
-from pipeline.shards.tables import FAILURES, VIDEOS, failure_row, write_table
-from pipeline.values import FailedRange, PlannedVideo, ShardManifest, ShardPlan
+from pipeline.shards.tables import FAILURE_RECORDS, VIDEOS, failure_row, write_table
+from pipeline.values import FailedRange, PlannedVideo, ShardManifest
 
 RUN_FILE = "run.json"
 
@@ -60,75 +64,82 @@ def read_run(out: Path) -> dict[str, Any]:
     return run
 
 
-def read_folder(out: Path) -> tuple[Plan, dict[str, ShardManifest]]:
-    """The plan and the committed shards."""
-    return read_plan(out / "plan"), read_manifests(out)
+def grid_of(run: dict[str, Any]) -> Grid:
+    """How the run cuts videos into clips."""
+    return Grid(Fraction(run["settings"]["fps"]), run["settings"]["clip_frames"])
 
 
-def unfinished(
-    out: Path, plan: Plan, manifests: dict[str, ShardManifest], formats: Sequence[str], retry_failed: bool
-) -> list[ShardPlan]:
-    """Shards that are still to be made: not committed, not whole, or holding failures that are to be tried again."""
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """What a run folder holds, without a byte of its tokens."""
 
-    def done(shard: ShardPlan) -> bool:
-        manifest = manifests.get(shard.shard_id)
-        if manifest is None or (retry_failed and manifest.failures):
-            return False
-        return is_whole(out, manifest, formats)
-
-    return [shard for shard in plan.shards if not done(shard)]
+    run: dict[str, Any]
+    plan: Plan
+    manifests: dict[str, ShardManifest]
+    settled: Settled
 
 
-def all_failures(plan: Plan, manifests: Iterable[ShardManifest]) -> list[FailedRange]:
-    """Every recorded failure, of scans and of shards, in order of video and time."""
-    found = [failed for video in plan.videos.values() for failed in video.failures]
-    found += [failed for manifest in manifests for failed in manifest.failures]
-    order = {video_id: i for i, video_id in enumerate(plan.videos)}
-    return sorted(found, key=lambda failed: (order.get(failed.video_id, len(order)), failed.start_ns))
+def read_state(out: Path) -> RunState:
+    """The plan, the committed shards, and what has become of each clip.
+
+    Raises:
+        RunFolderError: the folder holds no readable run.
+    """
+    run, plan, manifests = read_run(out), read_plan(out / "plan"), read_manifests(out)
+    return RunState(run, plan, manifests, settle(plan, manifests, grid_of(run)))
 
 
-def write_records(out: Path, plan: Plan, manifests: dict[str, ShardManifest]) -> list[FailedRange]:
+def unfinished(out: Path, plan: Plan, manifests: dict[str, ShardManifest], formats: Sequence[str]) -> list[str]:
+    """Shards that are still to be made: not committed, or not whole."""
+    return [
+        shard_id
+        for shard_id in plan.shards
+        if shard_id not in manifests or not is_whole(out, manifests[shard_id], formats)
+    ]
+
+
+def write_records(out: Path) -> RunState:
     """Write videos.parquet and failures.parquet from what is committed; both can be made again at any time."""
-    rows, failures = video_rows(plan, manifests)
-    write_table(out / "failures.parquet", [failure_row(failed) for failed in failures], FAILURES)
-    write_table(out / "videos.parquet", rows, VIDEOS)
-    return failures
+    state = read_state(out)
+    write_table(out / "failures.parquet", failure_rows(out, state), FAILURE_RECORDS)
+    write_table(out / "videos.parquet", video_rows(state), VIDEOS)
+    return state
 
 
-def video_rows(plan: Plan, manifests: dict[str, ShardManifest]) -> tuple[list[dict[str, Any]], list[FailedRange]]:
-    """The rows of videos.parquet, in plan order, and all failures."""
-    failures = all_failures(plan, manifests.values())
-    done = clips_done(plan, manifests)
+def failure_rows(out: Path, state: RunState) -> list[dict[str, Any]]:
+    """The rows of failures.parquet."""
+    return [failure_row(failed) | {"replay": replay_command(out, failed, state)} for failed in state.settled.failures]
+
+
+def replay_command(out: Path, failed: FailedRange, state: RunState) -> str:
+    """The command that does again what a failure is recorded for."""
+    if failed.stage not in ("decode", "encode"):
+        return f"vtm replay {out} {failed.video_id}"
+    clip = grid_of(state.run).clips_in(state.plan.videos[failed.video_id], failed)[0]
+    return f"vtm replay {out} {Clip(failed.video_id, clip).clip_id}"
+
+
+def video_rows(state: RunState) -> list[dict[str, Any]]:
+    """The rows of videos.parquet, in plan order."""
     damaged: Counter[str] = Counter()
-    for manifest in manifests.values():
+    for manifest in state.manifests.values():
         damaged.update(manifest.damaged_frames)
-    rows = [_video_row(video, done[video_id], damaged[video_id], failures) for video_id, video in plan.videos.items()]
-    return rows, failures
+    failed = {failed.video_id for failed in state.settled.failures}
+    done = {video_id: len(clips) for video_id, clips in state.settled.done.items()}
+    return [
+        _video_row(video, done.get(video_id, 0), damaged[video_id], video_id in failed)
+        for video_id, video in state.plan.videos.items()
+    ]
 
 
-def clips_done(plan: Plan, manifests: dict[str, ShardManifest]) -> Counter[str]:
-    """Clips committed, by video."""
-    done: Counter[str] = Counter()
-    for shard in plan.shards:
-        manifest = manifests.get(shard.shard_id)
-        if manifest is None:
-            continue
-        failed = [(f.video_id, f.start_ns, f.end_ns) for f in manifest.failures]
-        for unit in shard.units:
-            lost = [(start, end) for video_id, start, end in failed if video_id == unit.video_id]
-            done[unit.video_id] += sum(not any(s <= c.start_ns < e for s, e in lost) for c in unit.clips)
-    return done
-
-
-def status_of(video: PlannedVideo, clips_done: int, failures: Sequence[FailedRange]) -> str:
+def status_of(video: PlannedVideo, clips_done: int, *, has_failed: bool) -> str:
     """`done`, `partial` (some recorded as failed), `failed` (nothing could be had) or `open` (still to be made)."""
-    failed = any(f.video_id == video.source.video_id for f in failures)
-    if failed:
+    if has_failed:
         return "partial" if clips_done else "failed"
     return "done" if clips_done == video.num_clips else "open"
 
 
-def _video_row(video: PlannedVideo, done: int, damaged: int, failures: Sequence[FailedRange]) -> dict[str, Any]:
+def _video_row(video: PlannedVideo, done: int, damaged: int, has_failed: bool) -> dict[str, Any]:
     same = [name for name in VIDEOS.names if hasattr(video, name)]
     return {name: getattr(video, name) for name in same} | {
         "video_id": video.source.video_id,
@@ -137,6 +148,6 @@ def _video_row(video: PlannedVideo, done: int, damaged: int, failures: Sequence[
         "clips": video.num_clips,
         "clips_done": done,
         "damaged_frames": damaged,
-        "status": status_of(video, done, failures),
+        "status": status_of(video, done, has_failed=has_failed),
         "warnings": list(video.warnings),
     }

@@ -23,8 +23,13 @@ FAILURES = pa.schema(
         ("class", pa.string()),
         ("message", pa.string()),
         ("attempts", pa.int32()),
+        ("stage", pa.string()),
+        ("node", pa.string()),
     ]
 )
+
+FAILURE_RECORDS = pa.schema([*FAILURES, ("replay", pa.string())])
+"""failures.parquet: each row with the command that does again what failed."""
 
 FACTS = [
     ("video_id", pa.string()),
@@ -76,6 +81,12 @@ def write_table(path: Path, rows: Iterable[dict[str, Any]], schema: pa.Schema) -
     table = pa.Table.from_pylist(list(rows), schema=schema)
     with publish(path) as stream:
         pq.write_table(table, stream, compression="zstd")
+
+
+def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write a small table whole, its columns and types those of the rows."""
+    with publish(path) as stream:
+        pq.write_table(pa.Table.from_pylist(list(rows)), stream, compression="zstd")
 
 
 def read_table(path: Path) -> list[dict[str, Any]]:

@@ -7,29 +7,36 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from pipeline.engine.job import Event
-from pipeline.extract import extract
+from pipeline.engine.job import Record
+from pipeline.run import extract
 from pipeline.settings import Execution, Recipe
 from pipeline.shards.scan import read_shard
 from pipeline.summary import RunSummary
+from pipeline.values import FailedRange
 from tests.synthetic import make_video
 
 
-class Ears:
+class RecordingListener:
     """A listener that remembers."""
 
     def __init__(self) -> None:
         self.notes: list[str] = []
-        self.events: list[Event] = []
+        self.records: list[Record] = []
+        self.failures: list[FailedRange] = []
+        self.planned_ns = 0
 
     def note(self, text: str) -> None:
         self.notes.append(text)
 
-    def begin(self, total_ns: int) -> None:
-        assert total_ns > 0
+    def planned(self, video_ns: int) -> None:
+        assert video_ns > 0
+        self.planned_ns += video_ns
 
-    def event(self, event: Event) -> None:
-        self.events.append(event)
+    def record(self, record: Record) -> None:
+        self.records.append(record)
+
+    def failed(self, failed: FailedRange) -> None:
+        self.failures.append(failed)
 
 
 def tiny_recipe(encoder: Path, **changes: Any) -> Recipe:
@@ -38,10 +45,18 @@ def tiny_recipe(encoder: Path, **changes: Any) -> Recipe:
     return Recipe(**settings | {"clip_frames": 3, "batch_frames": 2, "compute_dtype": "float32"} | changes)
 
 
-def run(inputs: Sequence[Path | str], out: Path, recipe: Recipe, **execution: Any) -> RunSummary:
+def run(
+    inputs: Sequence[Path | str],
+    out: Path,
+    recipe: Recipe,
+    *,
+    listener: RecordingListener | None = None,
+    **execution: Any,
+) -> RunSummary:
     """One extraction."""
     settings: dict[str, Any] = {"engine": "inline", "gpus": 0, "workers": 2, "unit_clips": 2, "shard_clips": 4}
-    return extract([str(path) for path in inputs], out, recipe, Execution(**settings | execution), Ears())
+    names = [str(path) for path in inputs]
+    return extract(names, out, recipe, Execution(**settings | execution), listener or RecordingListener())
 
 
 def some_videos(folder: Path) -> list[Path]:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.clips import NS_PER_S, frames_on_display, plan_clips, plan_units
 from pipeline.errors import SettingsError
+from pipeline.plan.clips import NS_PER_S, grid_length, plan_clips
 from pipeline.values import PicturePolicy, VideoInfo, VideoSource
 
 
@@ -48,8 +48,8 @@ def test_a_film_has_an_instant_for_each_second_up_to_its_last_frame() -> None:
 
 
 def test_an_instant_on_the_last_frame_counts() -> None:
-    assert len(frames_on_display(info_of([0, 5, 10], Fraction(1, 10)), Fraction(1))) == 2
-    assert len(frames_on_display(info_of([0, 5, 9], Fraction(1, 10)), Fraction(1))) == 1
+    assert grid_length(info_of([0, 5, 10], Fraction(1, 10)), Fraction(1)) == 2
+    assert grid_length(info_of([0, 5, 9], Fraction(1, 10)), Fraction(1)) == 1
 
 
 def test_a_frame_that_stays_is_kept_once_a_clip_and_its_instants_are_counted() -> None:
@@ -82,20 +82,11 @@ def test_every_instant_shows_the_last_frame_at_or_before_it(
         expected.append(max(p for p in pts if p <= instant))
     assert shown == expected
     assert [clip.start_ns for clip in clips[1:]] == [clip.end_ns for clip in clips[:-1]]
-    assert [clip for unit in plan_units(clips, unit_clips) for clip in unit.clips] == list(clips)
-
-
-def test_unit_ids_follow_video_range_fps_and_clip_length() -> None:
-    video = info_of(list(range(101)), Fraction(1, 10))
-    plans = [(Fraction(1), 3, 1), (Fraction(1), 3, 2), (Fraction(1), 5, 1), (Fraction(2), 3, 1)]
-    ids = [
-        unit.unit_id
-        for fps, clip_frames, unit_clips in plans
-        for unit in plan_units(plan_clips(video, fps=fps, clip_frames=clip_frames), unit_clips)
+    parts = [
+        plan_clips(video, fps=fps, clip_frames=clip_frames, first=first, count=unit_clips)
+        for first in range(0, len(clips), unit_clips)
     ]
-    assert len(set(ids)) == len(ids)
-    again = plan_units(plan_clips(video, fps=Fraction(1), clip_frames=3), 1)
-    assert [unit.unit_id for unit in again] == ids[: len(again)]
+    assert [clip for part in parts for clip in part] == list(clips)
 
 
 @pytest.mark.parametrize(("fps", "clip_frames"), [(Fraction(0), 5), (Fraction(-1), 5), (Fraction(1), 0)])

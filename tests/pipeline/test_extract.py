@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -125,10 +126,15 @@ def test_resumes_where_shards_are_missing(
     first, second, *_ = sorted(read_manifests(out))
     (out / "manifests" / f"{first}.json").unlink()
     (out / "shards" / f"{second}.parquet").write_bytes(b"cut")
-    (out / "shards" / ".tmp-7-half.parquet").write_bytes(b"half")
+    leftover, young = out / "shards" / ".tmp-7-half.parquet", out / "shards" / ".tmp-8-half.parquet"
+    leftover.write_bytes(b"half")
+    os.utime(leftover, (1, 1))
+    young.write_bytes(b"somebody writes this")
     assert not verify(out).is_sound
     summary = run(videos, out, tiny_recipe(tiny_encoder))
     assert summary.tally.shards == 2
+    assert not leftover.exists()
+    young.unlink()
     assert rows_of(out) == rows_of(reference)
     assert verify(out).is_sound
     assert len(list((out / "shards").iterdir())) == len(list((reference / "shards").iterdir()))

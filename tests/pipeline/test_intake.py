@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from pipeline.engine.intake import PATIENCE_S, Intake, ShardPacker
-from pipeline.engine.messages import ShardUnit, Unit
+from pipeline.plan.units import ShardUnit, Unit
 from pipeline.values import Input, PlannedVideo, VideoSource
 
 

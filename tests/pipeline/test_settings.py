@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from pipeline.describe import describe_encoder
+from pipeline.devices import Device
 from pipeline.errors import SettingsError
 from pipeline.run_description import EncoderDescription, RunDescription
 from pipeline.settings import Execution, Recipe, build, load_toml, parse_fps
@@ -83,8 +84,10 @@ def test_the_fingerprint_covers_what_decides_bytes_and_nothing_else() -> None:
 
 def test_compiling_is_for_gpus(tiny_encoder: Path) -> None:
     with pytest.raises(SettingsError, match="--compile gains on GPUs alone"):
-        describe_encoder(Recipe(encoder=str(tiny_encoder), compile=True), "cpu")
-    description, _ = describe_encoder(Recipe(encoder=str(tiny_encoder), compile=True, compute_dtype="float32"), "cuda")
+        describe_encoder(Recipe(encoder=str(tiny_encoder), compile=True), Device(kind="cpu"))
+    description, _ = describe_encoder(
+        Recipe(encoder=str(tiny_encoder), compile=True, compute_dtype="float32"), Device(kind="cuda")
+    )
     assert description.dim == 24
 
 

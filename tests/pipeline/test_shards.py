@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,10 @@ def test_a_killed_writer_leaves_only_what_sweep_removes(tmp_path: Path) -> None:
     (tmp_path / "shards").mkdir()
     (tmp_path / "shards" / ".tmp-1-x.parquet").write_bytes(b"half")
     (tmp_path / "shards" / "y.parquet").write_bytes(b"whole")
+    (tmp_path / "shards" / ".tmp-2-z.parquet").write_bytes(b"being written by another run")
+    os.utime(tmp_path / "shards" / ".tmp-1-x.parquet", (1, 1))
     sweep(tmp_path)
+    (tmp_path / "shards" / ".tmp-2-z.parquet").unlink()
     assert [path.name for path in (tmp_path / "shards").iterdir()] == ["y.parquet"]
 
 

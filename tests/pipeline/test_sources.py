@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.sources import ID_SPAN_BYTES, expand, find_videos, identify
+from pipeline.sources import ID_SPAN_BYTES, expand, find_inputs, identify, stamped
+from pipeline.values import FailedRange, Input
 
 
 @pytest.fixture
@@ -70,11 +72,8 @@ def test_a_list_that_is_none(tmp_path: Path, name: str, text: str, message: str)
 
 
 def test_a_content_has_one_id_wherever_it_lies(folder: Path) -> None:
-    shutil.copy(folder / "b.mp4", folder / "deep" / "copy.mp4")
-    found = find_videos([str(folder)])
-    assert len(found.videos) == 3
-    assert [Path(uri).name for uri, _ in found.copies] == ["copy.mp4"]
-    assert found.copies[0][1] == identify(str(folder / "b.mp4")).video_id
+    copy = shutil.copy(folder / "b.mp4", folder / "deep" / "copy.mp4")
+    assert identify(str(copy)).video_id == identify(str(folder / "b.mp4")).video_id
 
 
 def test_the_id_sees_size_start_and_end(tmp_path: Path) -> None:
@@ -93,9 +92,17 @@ def test_the_id_sees_size_start_and_end(tmp_path: Path) -> None:
 
 
 def test_what_is_missing_beside_what_is_there(folder: Path) -> None:
-    found = find_videos([str(folder / "b.mp4"), str(folder / "gone.mp4")])
-    assert len(found.videos) == 1
-    assert [(lost.failure, Path(lost.uri).name) for lost in found.unreadable] == [("io", "gone.mp4")]
+    found, lost = find_inputs([str(folder / "b.mp4"), str(folder / "gone.mp4")])
+    assert isinstance(found, Input)
+    assert isinstance(lost, FailedRange)
+    assert (lost.failure, Path(lost.uri).name) == ("io", "gone.mp4")
+
+
+def test_a_changed_file_has_another_stamp(folder: Path) -> None:
+    before = stamped(str(folder / "b.mp4"))
+    os.utime(folder / "b.mp4", (7, 7))
+    assert stamped(str(folder / "b.mp4")) != before
+    assert (before.size_bytes, stamped("s3://bucket/b.mp4").stamp) == (5, "")
 
 
 @pytest.mark.parametrize(
@@ -105,10 +112,9 @@ def test_what_is_missing_beside_what_is_there(folder: Path) -> None:
 def test_nothing_at_all(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=message):
-        find_videos([str(tmp_path / text)])
+        list(find_inputs([str(tmp_path / text)]))
 
 
 def test_an_input_named_twice_counts_once(folder: Path) -> None:
-    found = find_videos([str(folder / "b.mp4"), str(folder / "*.mp4"), str(folder)])
-    assert len(found.videos) == 3
-    assert found.copies == ()
+    found = list(find_inputs([str(folder / "b.mp4"), str(folder / "*.mp4"), str(folder)]))
+    assert len(found) == 3

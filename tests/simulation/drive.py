@@ -7,9 +7,9 @@ from dataclasses import replace
 from random import Random
 
 from pipeline.engine import messages as m
-from pipeline.engine.messages import Unit
 from pipeline.engine.policy import DRAIN_S, Policy
 from pipeline.engine.scheduler import Scheduler
+from pipeline.plan.units import Unit
 from tests.simulation.cluster import Cluster
 from tests.simulation.scenario import Ending, NodeSpec, Scenario, draw
 from tests.simulation.store import Stored, check

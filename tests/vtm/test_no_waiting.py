@@ -14,7 +14,7 @@ import torch
 
 from vtm import STRATEGIES, MergePlan, bipartite_plan, merge_plan, plan_from_targets, size_bias, token_motion
 from vtm.network import NetworkConfig, NetworkStrategy, VideoTokenMerging
-from vtm.segments import sorted_sum
+from vtm.segments import sort_rows, sorted_sum
 
 GRID = (7, 4, 5)
 TOKENS = 140
@@ -72,9 +72,9 @@ def test_rounds_inside_an_encoder(device: str) -> None:
 
 
 def test_the_sum_of_a_gpu(device: str) -> None:
-    row_N = torch.zeros(TOKENS, dtype=torch.int64, device=device)
+    group_1N = torch.zeros(1, TOKENS, dtype=torch.int64, device=device)
     with no_waiting(device):
-        assert sorted_sum(torch.ones(TOKENS, 9, device=device), row_N, 23).shape == (23, 9)
+        assert sorted_sum(torch.ones(TOKENS, 9, device=device), sort_rows(group_1N, 23)).shape == (23, 9)
 
 
 @pytest.mark.parametrize("training", [False, True])

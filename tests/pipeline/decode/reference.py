@@ -12,11 +12,11 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-from pipeline.clips import plan_clips, plan_units
 from pipeline.decode import open_video, scan_video, timing_of
 from pipeline.decode.picture import shown_size, to_upright_rgb
 from pipeline.decode.resize import resize_picture
-from pipeline.values import DecodedClip, PictureSpec, VideoInfo, VideoSource
+from pipeline.plan.clips import plan_clips
+from pipeline.values import ClipSpec, DecodedClip, PictureSpec, VideoInfo, VideoSource
 
 SMALL = PictureSpec(
     resize_mode="exact",
@@ -31,6 +31,11 @@ SMALL = PictureSpec(
 
 def source_of(path: Path | str) -> VideoSource:
     return VideoSource(video_id="0" * 32, uri=str(path), size_bytes=1)
+
+
+def in_units(clips: Sequence[ClipSpec], unit_clips: int) -> list[Sequence[ClipSpec]]:
+    """Consecutive clips in groups; the last may be shorter."""
+    return [clips[first : first + unit_clips] for first in range(0, len(clips), unit_clips)]
 
 
 def full_decode(info: VideoInfo, spec: PictureSpec = SMALL) -> dict[int, NDArray[np.uint8]]:
@@ -56,11 +61,11 @@ def decode_units(
     info: VideoInfo, fps: Fraction, *, clip_frames: int, unit_clips: int, spec: PictureSpec = SMALL
 ) -> list[DecodedClip]:
     """All clips, each unit through a video opened for it alone, the last unit first."""
-    units = plan_units(plan_clips(info, fps=fps, clip_frames=clip_frames), unit_clips)
+    units = in_units(plan_clips(info, fps=fps, clip_frames=clip_frames), unit_clips)
     clips: list[DecodedClip] = []
     for unit in reversed(units):
         with open_video(timing_of(info)) as video:
-            clips = [*video.decode(unit.clips, spec), *clips]
+            clips = [*video.decode(unit, spec), *clips]
     return clips
 
 

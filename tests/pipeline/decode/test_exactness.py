@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pipeline.decode import scan_video
 from pipeline.decode.packets import OpenStream
 from pipeline.decode.passes import Damage, Display, linear_frames
-from tests.pipeline.decode.reference import SMALL, compare, decode_units, source_of
+from tests.pipeline.decode.reference import SMALL, compare, decode_units, in_units, source_of
 from tests.synthetic import make_video, number_of
 
 FAST = {"preset": "ultrafast", "x264-params": "bframes=3:b-adapt=0"}
@@ -125,15 +125,15 @@ def test_false_key_frames_are_not_started_from(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".mp4", ".ts", ".mkv", ".avi"])
 def test_the_order_of_units_does_not_matter_within_one_open_video(tmp_path: Path, suffix: str) -> None:
-    from pipeline.clips import plan_clips, plan_units
     from pipeline.decode import open_video, timing_of
+    from pipeline.plan.clips import plan_clips
 
     path = make_video(tmp_path / f"video{suffix}", frames=90, gop=9, bframes=2, options={"preset": "veryfast"})
     info = scan_video(source_of(path))
-    units = plan_units(plan_clips(info, fps=Fraction(5), clip_frames=3), 2)
+    units = in_units(plan_clips(info, fps=Fraction(5), clip_frames=3), 2)
     with open_video(timing_of(info)) as video:
-        there = {unit.unit_id: [c.frames for c in video.decode(unit.clips, SMALL)] for unit in units}
-        back = {unit.unit_id: [c.frames for c in video.decode(unit.clips, SMALL)] for unit in reversed(units)}
+        there = {unit[0].index: [c.frames for c in video.decode(unit, SMALL)] for unit in units}
+        back = {unit[0].index: [c.frames for c in video.decode(unit, SMALL)] for unit in reversed(units)}
     for unit in units:
-        for one, other in zip(there[unit.unit_id], back[unit.unit_id], strict=True):
+        for one, other in zip(there[unit[0].index], back[unit[0].index], strict=True):
             assert (one == other).all()

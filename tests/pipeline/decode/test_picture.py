@@ -10,10 +10,10 @@ import pytest
 from av.video.reformatter import VideoReformatter
 from PIL import Image
 
-from pipeline.clips import plan_clips
 from pipeline.decode import open_video, scan_video, timing_of
 from pipeline.decode.picture import describe_picture, to_upright_rgb
 from pipeline.decode.resize import centre_crop, resize_picture, resized_shape
+from pipeline.plan.clips import plan_clips
 from pipeline.values import PicturePolicy, PictureSpec
 from tests.pipeline.decode.reference import source_of
 from tests.synthetic import make_video

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.clips import plan_clips, plan_units
 from pipeline.decode import open_video, scan_video, timing_of
 from pipeline.errors import DecodeError
+from pipeline.plan.clips import plan_clips
 from pipeline.values import VideoInfo
-from tests.pipeline.decode.reference import SMALL, compare, decode_units, expect_equal, full_decode, source_of
+from tests.pipeline.decode.reference import SMALL, compare, decode_units, expect_equal, full_decode, in_units, source_of
 
 FAILURES = {
     "NO VIDEO STREAM": {"unsupported"},
@@ -186,11 +186,11 @@ def test_damaged_files_give_clips_or_errors_and_the_same_for_any_split(shared_da
 
 def _decode_or_fail(info: VideoInfo, *, unit_clips: int) -> dict[int, NDArray[np.uint8] | None]:
     found: dict[int, NDArray[np.uint8] | None] = {}
-    for unit in plan_units(plan_clips(info, fps=Fraction(2), clip_frames=3), unit_clips):
-        found |= dict.fromkeys([clip.index for clip in unit.clips])
+    for unit in in_units(plan_clips(info, fps=Fraction(2), clip_frames=3), unit_clips):
+        found |= dict.fromkeys([clip.index for clip in unit])
         try:
             with open_video(timing_of(info)) as video:
-                for clip in video.decode(unit.clips, SMALL):
+                for clip in video.decode(unit, SMALL):
                     found[clip.spec.index] = clip.frames
         except DecodeError:
             continue

@@ -1,0 +1,214 @@
+"""What the driver itself does in a run: name inputs, keep the plan, count, and tell the user."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+from pipeline.engine import messages as m
+from pipeline.engine.job import ClipDone, Note, Record, ShardCommitted
+from pipeline.errors import EngineError, SettingsError
+from pipeline.owed import Owed, at
+from pipeline.plan.table import PlanRow, append_rows
+from pipeline.plan.units import Unit
+from pipeline.summary import Tally
+from pipeline.values import FailedRange, Input, PlannedVideo
+
+FLUSH_S = 2.0
+"""Rows of the plan are written so often while nothing else makes them be."""
+
+
+class Listener(Protocol):
+    """Who is told how a run goes."""
+
+    def note(self, text: str) -> None:
+        """A line for a person."""
+
+    def planned(self, video_ns: int) -> None:
+        """So much more video is to be extracted."""
+
+    def record(self, record: Record) -> None:
+        """A worker has finished something."""
+
+    def failed(self, failed: FailedRange) -> None:
+        """A range of a video is given up."""
+
+
+class Desk:
+    """The driver's part of a run.
+
+    Args:
+        out: The run folder.
+        unknown: Inputs to be scanned.
+        owed: Work that the plan holds already.
+        located: Where the videos of the plan are today, by id.
+        planned: Ids of all videos of the plan.
+        listener: Told of progress.
+        began_s: When the run began, by the performance counter.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        unknown: Sequence[Input],
+        owed: Sequence[Owed],
+        located: dict[str, str],
+        planned: Collection[str],
+        listener: Listener,
+        began_s: float,
+    ) -> None:
+        self._out, self._listener, self._began_s = out, listener, began_s
+        self._unknown = deque(unknown)
+        self._unanswered = 0
+        """Inputs that were named and of which nothing was heard."""
+        self._is_asked = False
+        self._owed = list(owed)
+        self._located, self.planned = located, planned
+        self._asked_for = 0
+        self._rows: list[PlanRow] = []
+        self._flushed_s = began_s
+        self._working_s: float | None = None
+        self.tally = Tally()
+        self.seen: set[str] = set(located)
+        """Videos of this run's inputs."""
+        self.outcome: m.Finish | None = None
+
+    @property
+    def has_work(self) -> bool:
+        """Whether anything is to be done."""
+        return bool(self._unknown or self._owed)
+
+    def open(self) -> list[m.Event]:
+        """What the scheduler is told first: the planned work whose videos are at hand."""
+        return self._take_owed(lambda owed: owed.video_ids <= self._located.keys())
+
+    def handle(self, command: m.DeskCommand) -> None:
+        """Carry out a command that is the driver's."""
+        if isinstance(command, m.FindInputs):
+            self._is_asked = True
+            self._asked_for = command.count
+        elif isinstance(command, m.AppendPlan):
+            self._plan(command)
+        elif isinstance(command, m.ReportCopy):
+            self._copy(command)
+        elif isinstance(command, m.ReportFailure):
+            self.tally = self.tally.with_failure()
+            self._listener.failed(command.failed)
+        elif isinstance(command, m.Say):
+            self._listener.note(command.text)
+        else:
+            self.outcome = command
+
+    def record(self, record: Record) -> None:
+        """Count what a worker has finished."""
+        if isinstance(record, ClipDone):
+            self.tally = self.tally.with_clip(record)
+        elif isinstance(record, ShardCommitted):
+            self.tally = self.tally.with_shard(record)
+        if isinstance(record, Note):
+            self._listener.note(record.text)
+        else:
+            self._listener.record(record)
+
+    def answers(self) -> list[m.Event]:
+        """Answers to `FindInputs`, as far as they are known.
+
+        That there are no more inputs is said last: work of the plan whose videos were at hand nowhere begins then,
+        with the addresses of old.
+        """
+        if not self._is_asked:
+            return []
+        if self._unknown:
+            count = min(self._asked_for, len(self._unknown))
+            inputs = tuple(self._unknown.popleft() for _ in range(count))
+            self._unanswered += count
+            self._is_asked = False
+            return [m.InputsFound(inputs, is_last=not self._unknown and not self._owed)]
+        if self._unanswered:
+            return []
+        self._is_asked = False
+        return [*self._take_owed(lambda owed: True), m.InputsFound((), is_last=True)]
+
+    def flush_plan(self) -> None:
+        """Store the rows that are not yet."""
+        if self._rows:
+            append_rows(self._out / "plan", self._rows)
+            self._rows.clear()
+        self._flushed_s = time.perf_counter()
+
+    def flush_plan_in_time(self) -> None:
+        """Store rows now and then."""
+        if self._rows and time.perf_counter() - self._flushed_s > FLUSH_S:
+            self.flush_plan()
+
+    def working(self) -> None:
+        """The first decoder and the first encoder are ready."""
+        if self._working_s is None:
+            self._working_s = time.perf_counter()
+            self.tally = replace(self.tally, startup_s=self._working_s - self._began_s)
+
+    def close(self, *, num_cores: int, num_decoders: int, num_encoders: int, shared_cores: bool) -> None:
+        """The run is over.
+
+        Raises:
+            SettingsError, EngineError: it could not go on.
+        """
+        self.flush_plan()
+        now_s = time.perf_counter()
+        self.tally = replace(
+            self.tally,
+            num_cores=num_cores,
+            num_decoders=num_decoders,
+            num_encoders=num_encoders,
+            shared_cores=shared_cores,
+            wall_s=now_s - (self._working_s or now_s),
+        )
+        if self.outcome is not None and self.outcome.error is not None:
+            raise (SettingsError if self.outcome.is_usage else EngineError)(self.outcome.error)
+
+    def _take_owed(self, is_due: Callable[[Owed], bool]) -> list[m.Event]:
+        due = [owed for owed in self._owed if is_due(owed)]
+        self._owed = [owed for owed in self._owed if owed not in due]
+        events: list[m.Event] = []
+        for owed in due:
+            for event in at(owed, self._located):
+                events.append(event)
+                self._announce(event.video, sum(unit.count for unit in _units(event)))
+        return events
+
+    def _plan(self, command: m.AppendPlan) -> None:
+        video = command.video
+        self._rows.append(PlanRow(video, command.units))
+        if command.units and video.source.video_id in self.planned:
+            # Clips that are tried again: not an answer, and announced before.
+            return
+        self._answered(video.source.video_id)
+        for failed in video.failures if video.num_clips else ():
+            self._listener.failed(failed)
+        self._announce(video, video.num_clips)
+
+    def _copy(self, command: m.ReportCopy) -> None:
+        """A known video at another address: moved, or there twice."""
+        video_id, source = command.video.source.video_id, command.input
+        self._answered(video_id)
+        if video_id not in self._located:
+            self._located[video_id] = source.uri
+            self._rows.append(PlanRow(replace(command.video, source=replace(command.video.source, uri=source.uri))))
+        elif self._located[video_id] != source.uri:
+            self._listener.note(f"{source.uri} has the same content as {self._located[video_id]}")
+
+    def _answered(self, video_id: str) -> None:
+        self._unanswered -= 1
+        self.seen.add(video_id)
+
+    def _announce(self, video: PlannedVideo, clips: int) -> None:
+        if video.num_clips:
+            self._listener.planned(video.end_ns * clips // video.num_clips)
+
+
+def _units(event: m.Pending | m.Retry) -> list[Unit]:
+    return [unit.unit for unit in event.units] if isinstance(event, m.Pending) else list(event.units)

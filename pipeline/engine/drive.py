@@ -1,0 +1,113 @@
+"""The loop of a run: what happened to the scheduler, its commands to the executor and the desk."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol, cast, get_args
+
+from pipeline.engine import messages as m
+from pipeline.engine.executor import Executor
+from pipeline.engine.job import Record
+from pipeline.engine.scheduler import Scheduler
+
+TICK_S = 0.5
+"""The scheduler hears of the time at least so often."""
+RECORDS, DESK_COMMANDS = get_args(Record), get_args(m.DeskCommand)
+
+
+class DriversDesk(Protocol):
+    """What the driver itself does."""
+
+    outcome: m.Finish | None
+    """Set when the run is over."""
+
+    def open(self) -> list[m.Event]:
+        """What the scheduler is told first."""
+
+    def handle(self, command: m.DeskCommand) -> None:
+        """Carry out a command that is the driver's."""
+
+    def record(self, record: Record) -> None:
+        """Take in what a worker has finished."""
+
+    def answers(self) -> list[m.Event]:
+        """What the desk has to say to the scheduler."""
+
+    def flush_plan(self) -> None:
+        """Store what is planned."""
+
+    def flush_plan_in_time(self) -> None:
+        """Store what is planned now and then."""
+
+    def working(self) -> None:
+        """The first decoder and the first encoder are ready."""
+
+
+def drive(scheduler: Scheduler, executor: Executor, desk: DriversDesk) -> str | None:
+    """Run until the scheduler says that it is over.
+
+    Returns:
+        The signal that ended the run early, if one did.
+    """
+    begun: set[str | None] = set()
+    ticked_s = time.monotonic()
+    happened: deque[m.Event | Record] = deque(desk.open())
+    with signals_stop(executor) as stopped:
+        while desk.outcome is None:
+            happened += executor.wait(0.0 if happened else TICK_S)
+            if time.monotonic() - ticked_s >= TICK_S:
+                ticked_s = time.monotonic()
+                happened.append(m.Tick())
+                executor.observe(scheduler.in_flight())
+                desk.flush_plan_in_time()
+            while happened:
+                item = happened.popleft()
+                if isinstance(item, RECORDS):
+                    desk.record(cast(Record, item))
+                    executor.observe(cast(Record, item))
+                    continue
+                event = cast(m.Event, item)
+                if isinstance(event, m.WorkerReady):
+                    begun.add(scheduler.kind_of(event.worker))
+                    if begun >= {"decode", "encode"}:
+                        desk.working()
+                for command in scheduler.handle(event, time.monotonic()):
+                    if isinstance(command, DESK_COMMANDS):
+                        desk.handle(cast(m.DeskCommand, command))
+                        if isinstance(command, m.ReportFailure):
+                            executor.observe(command.failed)
+                        continue
+                    if isinstance(command, m.WriteShard):
+                        # A committed shard must be found in the plan.
+                        desk.flush_plan()
+                    executor.carry_out(cast(m.WorkCommand, command))
+                happened += desk.answers()
+    return stopped[0] if stopped else None
+
+
+@contextmanager
+def signals_stop(executor: Executor) -> Iterator[list[str]]:
+    """Let SIGINT and SIGTERM end the run in order; a second one ends it at once. Yields what came."""
+    came: list[str] = []
+
+    def stop(number: int, frame: object) -> None:
+        if came:
+            raise KeyboardInterrupt
+        came.append(signal.Signals(number).name)
+        executor.tell(m.Stop(came[0]))
+
+    if threading.current_thread() is not threading.main_thread():
+        # Only the main thread of a program may handle signals; then they are its own matter.
+        yield came
+        return
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,171 @@
+"""The executor in this process: a thread a worker.
+
+A decoder that crashes takes this process with it, and one that hangs keeps its thread; on Ray each has its own process.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import Any, TypeAlias
+
+from pipeline.engine import messages as m
+from pipeline.engine.executor import Observed
+from pipeline.engine.job import Job, Record
+from pipeline.engine.workers import (
+    REAL,
+    Decoded,
+    DecodeWorker,
+    Encoded,
+    EncodeWorker,
+    WorkerTypes,
+    WriteWorker,
+    problem_of,
+)
+from pipeline.errors import SettingsError, StoreError
+from pipeline.plan.units import Clip
+
+NODE = "this machine"
+STORE_BYTES = 2 << 30
+"""A third of it may hold frames that wait for the encoder."""
+
+Call: TypeAlias = m.Scan | m.DecodeClip | m.EncodeClip | m.WriteShard
+AnyWorker: TypeAlias = DecodeWorker | EncodeWorker | WriteWorker
+
+
+class _Seat:
+    """A worker's thread and its calls."""
+
+    def __init__(self) -> None:
+        self.calls: SimpleQueue[Call | None] = SimpleQueue()
+        self.worker: AnyWorker | None = None
+        self.is_left = False
+        """Whether the worker was given up: nothing that it still does counts."""
+
+
+class InlineExecutor:
+    """Everything in one process."""
+
+    def __init__(self, job: Job, types: WorkerTypes = REAL) -> None:
+        self._job, self._types = job, types
+        self.num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self._happened: SimpleQueue[m.Event | Record] = SimpleQueue()
+        self._seats: dict[int, _Seat] = {}
+        self._frames: dict[Clip, Decoded] = {}
+        self._tokens: dict[Clip, Encoded] = {}
+        self._decode_clocks: set[int] = set()
+        self.tell(m.NodeUp(NODE, self.num_cores, 0, STORE_BYTES))
+
+    def tell(self, event: m.Event) -> None:
+        """Have `wait` return an event from outside."""
+        self._happened.put(event)
+
+    def wait(self, timeout_s: float) -> list[m.Event | Record]:
+        """What has happened, in its order."""
+        found: list[m.Event | Record] = []
+        try:
+            found.append(self._happened.get(timeout=timeout_s))
+            while True:
+                found.append(self._happened.get_nowait())
+        except Empty:
+            return found
+
+    def carry_out(self, command: m.WorkCommand) -> None:
+        """Hand a call to its worker's thread, or do at once what takes no time."""
+        if isinstance(command, m.StartWorker):
+            seat = self._seats[command.worker] = _Seat()
+            name = f"{command.kind}-{command.worker}"
+            threading.Thread(target=self._work, args=(command, seat), name=name, daemon=True).start()
+        elif isinstance(command, m.KillWorker):
+            self._leave(command.worker)
+        elif isinstance(command, m.AskProgress):
+            seat = self._seats[command.worker]
+            if seat.worker is not None:
+                self.tell(m.Progressed(command.worker, seat.worker.steps.count))
+        elif isinstance(command, m.Forget):
+            self._frames.pop(command.clip, None)
+            self._tokens.pop(command.clip, None)
+        else:
+            self._seats[command.worker].calls.put(command)
+
+    def observe(self, item: Observed) -> None:
+        """Nobody collects counts here."""
+
+    def close(self) -> None:
+        """Stop the threads; one that is in the middle of a call ends after it."""
+        for number in list(self._seats):
+            self._leave(number)
+
+    def _leave(self, number: int) -> None:
+        seat = self._seats.pop(number)
+        seat.is_left = True
+        seat.calls.put(None)
+
+    def _work(self, command: m.StartWorker, seat: _Seat) -> None:
+        """A worker's thread."""
+
+        def tell(item: m.Event | Record) -> None:
+            if not seat.is_left:
+                self._happened.put(item)
+
+        try:
+            worker = seat.worker = self._make(command.kind)
+            worker.start()
+            tell(m.WorkerReady(command.worker))
+            while (call := seat.calls.get()) is not None and not seat.is_left:
+                self._do(command.worker, worker, call, tell)
+        except SettingsError as error:
+            tell(m.WorkerRefused(command.worker, str(error)))
+        except BaseException as error:
+            problem = problem_of(error)
+            tell(m.WorkerDied(command.worker, problem.failure, problem.message))
+        finally:
+            if seat.worker is not None:
+                seat.worker.close()
+
+    def _make(self, kind: m.WorkerKind) -> AnyWorker:
+        if kind == "decode":
+            self._decode_clocks.add(time.pthread_getcpuclockid(threading.get_ident()))
+            return self._types.decode(self._job, time.thread_time)
+        if kind == "encode":
+            return self._types.encode(self._job, self._encoding_cpu_s)
+        return self._types.write(self._job, time.thread_time)
+
+    def _encoding_cpu_s(self) -> float:
+        """CPU seconds of this process but for its decoders': the encoder has threads of its own."""
+        return time.process_time() - sum(time.clock_gettime(clock) for clock in self._decode_clocks)
+
+    def _do(self, number: int, worker: AnyWorker, call: Call, tell: Callable[[m.Event | Record], None]) -> None:
+        """One call, and what came of it."""
+        try:
+            for item in self._results(number, worker, call):
+                tell(item)
+        except StoreError as error:
+            tell(m.RunFailed(str(error)))
+        except Exception as error:
+            problem = problem_of(error)
+            tell(m.CallFailed(number, subject_of(call), problem.failure, problem.message))
+
+    def _results(self, number: int, worker: Any, call: Call) -> list[m.Event | Record]:
+        if isinstance(call, m.Scan):
+            return [m.Scanned(number, call.input, worker.scan(call.input))]
+        if isinstance(call, m.DecodeClip):
+            decoded = self._frames[call.clip] = worker.decode(call.clip, call.uri, call.unit)
+            return [m.ClipDecoded(number, call.clip, decoded.num_bytes)]
+        if isinstance(call, m.EncodeClip):
+            record, encoded = worker.encode(self._frames[call.clip], call.uri)
+            self._tokens[call.clip] = encoded
+            self._frames.pop(call.clip, None)
+            return [record, m.ClipEncoded(number, call.clip, encoded.num_bytes)]
+        clips = [self._tokens[clip] for clip in call.clips]
+        return [worker.write(call.shard_id, clips, call.failures), m.ShardWritten(number, call.shard_id)]
+
+
+def subject_of(call: Call) -> m.Subject:
+    """What a call is about."""
+    if isinstance(call, m.Scan):
+        return call.input
+    return call.shard_id if isinstance(call, m.WriteShard) else call.clip

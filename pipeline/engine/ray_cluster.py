@@ -1,0 +1,178 @@
+"""Reaching a Ray cluster, or starting one here; what it can hold, and what its encoders compute on."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from typing import Any
+
+import ray
+from ray._private import worker as ray_worker
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from pipeline.devices import Device, DeviceKind, agree, this_device
+from pipeline.engine.executor import Executor
+from pipeline.engine.job import Job
+from pipeline.engine.messages import NodeUp
+from pipeline.engine.placement import Asked, Room, gpu_slots
+from pipeline.engine.ray_executor import RayExecutor, living_nodes
+from pipeline.engine.workers import REAL, WorkerTypes
+from pipeline.errors import SettingsError
+from pipeline.settings import Execution
+
+LOCAL_STORE_BYTES = 2 << 30
+log = logging.getLogger(__name__)
+PROBE_S = 300.0
+ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}
+"""Of the workers: an encoder's threads that wait for each other must not burn the cores that decoders share."""
+
+
+class RayCluster:
+    """A cluster that this process is connected to, and started where nobody named one.
+
+    Raises:
+        SettingsError: it cannot be reached, or can never hold what is asked.
+    """
+
+    def __init__(self, execution: Execution) -> None:
+        self._owns_ray = not ray.is_initialized()
+        address = execution.address or os.environ.get("RAY_ADDRESS")
+        if self._owns_ray:
+            connect(address)
+        try:
+            nodes = self._await_gpus(execution)
+            self._reserves = takes_gpus(execution, nodes)
+            self.asked = Asked(
+                decoders=execution.workers,
+                gpus=execution.gpus,
+                gpu_share=execution.gpu_share,
+                reserve_gpus=self._reserves,
+            )
+            kind: DeviceKind = "cuda" if self._reserves and execution.device != "cpu" else "cpu"
+            self.device = self._agree(kind, nodes, execution)
+        except BaseException:
+            self.close()
+            raise
+
+    def executor(self, job: Job, types: WorkerTypes = REAL) -> Executor:
+        """Actors."""
+        return RayExecutor(job, types)
+
+    def close(self) -> None:
+        """Disconnect, and end Ray where it was started here."""
+        if self._owns_ray:
+            ray.shutdown()
+
+    def _await_gpus(self, execution: Execution) -> list[NodeUp]:
+        """The nodes, once they hold the GPUs that were asked for; waits only where an autoscaler may add some."""
+        until_s = time.monotonic() + execution.wait_for_nodes_s
+        while True:
+            nodes = list(living_nodes().values())
+            complaint = lacks(execution, nodes)
+            if complaint is None:
+                return nodes
+            if time.monotonic() > until_s:
+                raise SettingsError(complaint)
+            if execution.gpus:
+                from ray.autoscaler.sdk import request_resources
+
+                request_resources(bundles=[{"GPU": 1}] * execution.gpus)
+            time.sleep(1.0)
+
+    def _agree(self, kind: DeviceKind, nodes: list[NodeUp], execution: Execution) -> Device:
+        """Ask every node that will encode; on a cluster of this machine alone nobody needs to be asked."""
+        encoding = [node for node in nodes if node.gpus] if self._reserves else nodes
+        here = ray.get_runtime_context().get_node_id()
+        if [node.node for node in encoding] == [here]:
+            return this_device(kind)
+        share = execution.gpu_share if self._reserves else 0.0
+        asked = {node.node: _probe(node.node, share).remote(kind) for node in encoding}
+        answers = [_answer(node, ref) for node, ref in asked.items()]
+        found = [device for device in answers if device is not None]
+        if not found:
+            raise SettingsError("not one node of the cluster could say what it computes on: look at `ray status`")
+        return agree(found)
+
+
+def _answer(node: str, ref: Any) -> Device | None:
+    """The device of a node; None where the node is gone meanwhile.
+
+    Raises:
+        SettingsError: the node has no such device, or cannot be asked.
+    """
+    try:
+        device: Device = ray.get(ref, timeout=PROBE_S)
+    except RayError as error:
+        cause = getattr(error, "cause", None)
+        if isinstance(cause, SettingsError):
+            raise cause from None
+        if node not in living_nodes():
+            return None
+        text = str(error).strip().splitlines()[0]
+        raise SettingsError(f"node {node} cannot be asked for its device: {text}") from error
+    return device
+
+
+def _probe(node: str, gpu_share: float) -> Any:
+    options: dict[str, Any] = {
+        "num_cpus": 0,
+        "num_gpus": gpu_share,
+        "max_retries": 0,
+        "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False),
+    }
+    return ray.remote(this_device).options(**options)
+
+
+def takes_gpus(execution: Execution, nodes: list[NodeUp]) -> bool:
+    """Whether encoders claim GPUs."""
+    if execution.gpus == 0 or (execution.device == "cpu" and not execution.gpus):
+        return False
+    return execution.device == "cuda" or bool(execution.gpus) or any(node.gpus for node in nodes)
+
+
+def lacks(execution: Execution, nodes: list[NodeUp]) -> str | None:
+    """What the cluster lacks of what was asked for, in one line."""
+    wanted = execution.gpus if execution.gpus is not None else int(execution.device == "cuda")
+    there = sum(node.gpus for node in nodes)
+    slots = gpu_slots([Room(cores=node.cores, gpus=node.gpus) for node in nodes], 1.0)
+    if wanted > slots:
+        advice = "--device cpu, or --gpus 0" if not there else f"at most --gpus {there}"
+        return (
+            f"{wanted} GPUs are asked for and the {_nodes(len(nodes))} of the cluster have {there}: give {advice}, or "
+            "--wait-for-nodes-s 600 where an autoscaler adds nodes"
+        )
+    return None
+
+
+def _nodes(count: int) -> str:
+    return "one node" if count == 1 else f"{count} nodes"
+
+
+def quieten() -> None:
+    """Log what Ray prints of workers that died, instead of mixing it into standard output.
+
+    Deaths are told by this project, with the clip that they cost. Ray offers no switch for these lines.
+    """
+    if hasattr(ray_worker, "print_to_stdstream"):
+        ray_worker.print_to_stdstream = lambda data, **_: log.debug("%s", " ".join(data["lines"]))
+
+
+def connect(address: str | None) -> None:
+    """Join the cluster at an address; without one start Ray on this machine, whatever else runs here.
+
+    Raises:
+        SettingsError: that fails.
+    """
+    quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False, "runtime_env": {"env_vars": ENVIRONMENT}}
+    try:
+        if address:
+            ray.init(address=address, **quiet)
+        else:
+            # Without "local", Ray would join one that runs on this machine already, or look for a dead one.
+            ray.init(address="local", include_dashboard=False, object_store_memory=LOCAL_STORE_BYTES, **quiet)
+    except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+        where = f"--address {address}" if address else "Ray on this machine"
+        raise SettingsError(f"{where} cannot be reached: {str(error).splitlines()[0]}") from error
+    quieten()

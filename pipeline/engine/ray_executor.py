@@ -1,0 +1,267 @@
+"""The executor on Ray: each worker an actor, each call an actor task, each answer an event.
+
+Frames go from decoders to encoders, and tokens from encoders to writers, as object references; only small answers come
+through the driver.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import ray
+from ray.exceptions import (
+    ObjectLostError,
+    OutOfMemoryError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+)
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from pipeline.engine import messages as m
+from pipeline.engine.executor import Observed
+from pipeline.engine.job import Job, Note, Record
+from pipeline.engine.ray_actors import Answer, DecodeActor, EncodeActor, WriteActor
+from pipeline.engine.ray_metrics import Metrics
+from pipeline.engine.workers import REAL, WorkerTypes
+from pipeline.errors import FailureClass
+from pipeline.plan.units import Clip
+from pipeline.values import Input
+
+LOOK_EVERY_S = 1.0
+"""How often the nodes of the cluster are looked at."""
+NODE_DIED = "node has died"
+"""In Ray's words, where an actor went with its node."""
+
+
+@dataclass(slots=True, eq=False)
+class _Hand:
+    """An actor, and what the executor must know of it."""
+
+    actor: Any
+    kind: m.WorkerKind
+    node: str
+    outstanding: set[m.Subject] = field(default_factory=set)
+
+
+class RayExecutor:
+    """Actors on the nodes of a cluster that is connected."""
+
+    def __init__(self, job: Job, types: WorkerTypes = REAL) -> None:
+        self._job, self._types = ray.put(job), types
+        self._happened: SimpleQueue[Callable[[], list[m.Event | Record]]] = SimpleQueue()
+        self._hands: dict[int, _Hand] = {}
+        self._frames: dict[Clip, Any] = {}
+        self._tokens: dict[Clip, Any] = {}
+        self._nodes: dict[str, m.NodeUp] = {}
+        self._looked_s = -LOOK_EVERY_S
+        self._metrics = Metrics()
+
+    @property
+    def num_cores(self) -> int:
+        """Cores of all nodes together."""
+        return sum(node.cores for node in self._nodes.values())
+
+    def tell(self, event: m.Event) -> None:
+        """Have `wait` return an event from outside."""
+        self._happened.put(lambda: [event])
+
+    def wait(self, timeout_s: float) -> list[m.Event | Record]:
+        """What has happened, in its order."""
+        found = self._look_at_nodes()
+        try:
+            found += self._happened.get(timeout=0.0 if found else timeout_s)()
+            while True:
+                found += self._happened.get_nowait()()
+        except Empty:
+            return found
+
+    def carry_out(self, command: m.WorkCommand) -> None:
+        """Send a call, start or end an actor."""
+        if isinstance(command, m.StartWorker):
+            self._start(command)
+        elif isinstance(command, m.Forget):
+            self._frames.pop(command.clip, None)
+            self._tokens.pop(command.clip, None)
+        elif command.worker in self._hands:
+            self._call(command, self._hands[command.worker])
+
+    def observe(self, item: Observed) -> None:
+        """Count it in Ray's metrics."""
+        self._metrics.observe(item)
+
+    def close(self) -> None:
+        """End every actor."""
+        for hand in self._hands.values():
+            with contextlib.suppress(RayError):
+                ray.kill(hand.actor)
+        self._hands.clear()
+
+    def _look_at_nodes(self) -> list[m.Event | Record]:
+        if time.monotonic() - self._looked_s < LOOK_EVERY_S:
+            return []
+        self._looked_s = time.monotonic()
+        alive = living_nodes()
+        gone = [name for name in self._nodes if name not in alive]
+        come = [node for name, node in alive.items() if name not in self._nodes]
+        found: list[m.Event | Record] = [event for name in gone for event in self._lose_node(name)]
+        for node in come:
+            self._nodes[node.node] = node
+            found.append(node)
+        return found
+
+    def _lose_node(self, name: str) -> list[m.Event]:
+        """A node is gone; its actors are not asked any more."""
+        if self._nodes.pop(name, None) is None:
+            return []
+        for number in [number for number, hand in self._hands.items() if hand.node == name]:
+            del self._hands[number]
+        return [m.NodeDown(name)]
+
+    def _start(self, command: m.StartWorker) -> None:
+        options: dict[str, Any] = {
+            "num_cpus": command.cores,
+            "num_gpus": command.gpus,
+            "scheduling_strategy": NodeAffinitySchedulingStrategy(command.node, soft=False),
+        }
+        if command.kind == "decode":
+            actor = DecodeActor.options(**options).remote(self._job, self._types)
+        elif command.kind == "encode":
+            node = self._nodes[command.node]
+            threads = max(1, int(node.cores if not command.gpus else node.cores * command.gpus / max(1, node.gpus)))
+            actor = EncodeActor.options(**options).remote(self._job, self._types, threads)
+        else:
+            actor = WriteActor.options(**options).remote(self._job, self._types)
+        self._hands[command.worker] = _Hand(actor, command.kind, command.node)
+        self._expect(actor.start.remote(), command.worker, partial(self._started, command.worker))
+        self._expect(actor.watch.remote(), command.worker, lambda answer: [])
+
+    def _call(self, command: m.WorkCommand, hand: _Hand) -> None:
+        actor, number = hand.actor, command.worker  # type: ignore[union-attr]
+        if isinstance(command, m.KillWorker):
+            del self._hands[number]
+            ray.kill(actor)
+        elif isinstance(command, m.AskProgress):
+            self._expect(actor.steps.remote(), number, lambda steps: [m.Progressed(number, steps)])
+        elif isinstance(command, m.Scan):
+            ref = actor.scan.remote(command.input)
+            self._expect(ref, number, partial(self._scanned, number, command.input), command.input)
+        elif isinstance(command, m.DecodeClip):
+            ref, frames = actor.decode.remote(command.clip, command.uri, command.unit)
+            self._expect(ref, number, partial(self._decoded, number, command.clip, frames), command.clip)
+        elif isinstance(command, m.EncodeClip):
+            ref, tokens = actor.encode.remote(self._frames[command.clip], command.uri)
+            self._expect(ref, number, partial(self._encoded, number, command.clip, tokens), command.clip)
+        elif isinstance(command, m.WriteShard):
+            clips = [self._tokens[clip] for clip in command.clips]
+            ref = actor.write.remote(command.shard_id, command.failures, *clips)
+            self._expect(ref, number, partial(self._written, number, command.shard_id), command.shard_id)
+
+    # Answers. They come in a thread of Ray's, and are taken apart in the one that calls `wait`.
+
+    def _expect(
+        self, ref: Any, number: int, then: Callable[[Any], list[m.Event | Record]], subject: m.Subject | None = None
+    ) -> None:
+        ref.future().add_done_callback(
+            lambda future: self._happened.put(lambda: self._came(future, number, then, subject))
+        )
+
+    def _came(
+        self, future: Any, number: int, then: Callable[[Any], list[m.Event | Record]], subject: m.Subject | None
+    ) -> list[m.Event | Record]:
+        if number not in self._hands:
+            return []
+        error = future.exception()
+        if error is not None:
+            return list(self._failed(number, error, subject))
+        answer = future.result()
+        if isinstance(answer, Answer) and answer.failure is not None:
+            return [m.RunFailed(answer.failure)]
+        notes = answer.notes if isinstance(answer, Answer) else ()
+        return [*(Note(f"{self._name(number)}: {line}") for line in notes), *then(answer)]
+
+    def _name(self, number: int) -> str:
+        hand = self._hands[number]
+        return f"{hand.kind} worker {number} on node {hand.node[:8]}"
+
+    def _failed(self, number: int, error: BaseException, subject: m.Subject | None) -> list[m.Event]:
+        """What an error of Ray's means; those of the work itself come as answers."""
+        hand = self._hands[number]
+        lost = error.cause if isinstance(error, RayTaskError) else error
+        if isinstance(lost, ObjectLostError) and subject is not None:
+            return [m.InputLost(number, subject, self._lost_of(subject, lost.object_ref_hex))]
+        if isinstance(error, RayActorError) and (NODE_DIED in str(error) or hand.node not in living_nodes()):
+            return self._lose_node(hand.node)
+        failure: FailureClass = "out_of_memory" if isinstance(error, OutOfMemoryError) else "crash"
+        name = self._name(number)
+        del self._hands[number]
+        with contextlib.suppress(RayError):
+            ray.kill(hand.actor)
+        return [m.WorkerDied(number, failure, f"the process of {name} died ({reason_of(error)})")]
+
+    def _lost_of(self, subject: m.Subject, object_hex: str) -> tuple[Clip, ...]:
+        """The clip whose frames or tokens the object was."""
+        if isinstance(subject, Clip):
+            return (subject,)
+        return tuple(clip for clip, ref in self._tokens.items() if ref.hex() == object_hex)
+
+    def _started(self, number: int, answer: Answer) -> list[m.Event | Record]:
+        if answer.refusal is not None:
+            return [m.WorkerRefused(number, answer.refusal)]
+        return [m.WorkerReady(number)]
+
+    def _scanned(self, number: int, source: Input, answer: Answer) -> list[m.Event | Record]:
+        return _problem(number, source, answer) or [m.Scanned(number, source, answer.value)]
+
+    def _decoded(self, number: int, clip: Clip, frames: Any, answer: Answer) -> list[m.Event | Record]:
+        if answer.problem is None:
+            self._frames[clip] = frames
+        return _problem(number, clip, answer) or [m.ClipDecoded(number, clip, answer.num_bytes)]
+
+    def _encoded(self, number: int, clip: Clip, tokens: Any, answer: Answer) -> list[m.Event | Record]:
+        if answer.problem is None:
+            self._tokens[clip] = tokens
+            self._frames.pop(clip, None)
+        return _problem(number, clip, answer) or [answer.value, m.ClipEncoded(number, clip, answer.num_bytes)]
+
+    def _written(self, number: int, shard_id: str, answer: Answer) -> list[m.Event | Record]:
+        return _problem(number, shard_id, answer) or [answer.value, m.ShardWritten(number, shard_id)]
+
+
+def _problem(number: int, subject: m.Subject, answer: Answer) -> list[m.Event | Record]:
+    problem = answer.problem
+    return [] if problem is None else [m.CallFailed(number, subject, problem.failure, problem.message)]
+
+
+def living_nodes() -> dict[str, m.NodeUp]:
+    """The nodes that are alive, by id."""
+    return {node["NodeID"]: node_up(node) for node in ray.nodes() if node["Alive"]}
+
+
+def node_up(node: dict[str, Any]) -> m.NodeUp:
+    """One node of Ray's list as an event."""
+    resources = node["Resources"]
+    return m.NodeUp(
+        node=node["NodeID"],
+        cores=int(resources.get("CPU", 0)),
+        gpus=int(resources.get("GPU", 0)),
+        store_bytes=int(resources.get("object_store_memory", 0)),
+    )
+
+
+def reason_of(error: BaseException) -> str:
+    """What Ray says of a death, in a few words."""
+    if isinstance(error, OutOfMemoryError):
+        return "its node ran out of memory"
+    for line in str(error).splitlines():
+        text = line.strip()
+        for marker in ("Worker exit detail: ", "Worker exit type: "):
+            if marker in text:
+                return text.split(marker, 1)[1].split(". Some common causes")[0].split(". There are")[0]
+    return str(error).strip().splitlines()[0]

@@ -1,0 +1,123 @@
+"""The append-only plan of a run folder: Parquet files of one row a video, with the shards of its clips."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.plan.units import ShardUnit, Unit
+from pipeline.shards.publish import TEMPORARY_PREFIX
+from pipeline.shards.tables import FACTS, FAILURES, failure_of, failure_row, read_table, write_table
+from pipeline.values import PlannedVideo, VideoSource
+
+VIDEOS = pa.schema(
+    [
+        *FACTS,
+        ("stamp", pa.string()),
+        ("num_clips", pa.int32()),
+        ("num_instants", pa.int64()),
+        ("end_ns", pa.int64()),
+        ("is_sequential", pa.bool_()),
+        ("units", pa.list_(pa.struct([("shard_id", pa.string()), ("first", pa.int32()), ("count", pa.int32())]))),
+        ("failures", pa.list_(pa.struct(list(FAILURES)))),
+        ("warnings", pa.list_(pa.string())),
+    ]
+)
+
+_STORED = (*(name for name, _ in FACTS[3:]), "num_clips", "num_instants", "end_ns", "is_sequential")
+"""Fields of `PlannedVideo` that are columns of the same name."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRow:
+    """A video, and what of it goes into which shard."""
+
+    video: PlannedVideo
+    units: tuple[ShardUnit, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All rows together."""
+
+    videos: dict[str, PlannedVideo] = field(default_factory=dict)
+    """By id, in the order in which they were planned."""
+    shards: dict[str, list[Unit]] = field(default_factory=dict)
+    """By id, each with its units in the order of its rows."""
+
+    def attempts_of(self, video_id: str) -> Counter[int]:
+        """How many shards each clip of a video was planned for."""
+        attempts: Counter[int] = Counter()
+        for units in self.shards.values():
+            for unit in units:
+                if unit.video_id == video_id:
+                    attempts.update(range(unit.first, unit.first + unit.count))
+        return attempts
+
+
+def append_rows(folder: Path, rows: Sequence[PlanRow]) -> Path:
+    """Add rows as one file. Its name puts it after what is there, and nobody else can have it."""
+    path = folder / f"{time.time_ns():020d}-{secrets.token_hex(4)}.parquet"
+    write_table(path, [_row(row) for row in rows], VIDEOS)
+    return path
+
+
+def read_plan(folder: Path) -> Plan:
+    """All rows in the order in which they were added.
+
+    A later row of a video replaces what is known of it, and adds to its units.
+    """
+    paths = [path for path in sorted(folder.glob("*.parquet")) if not path.name.startswith(TEMPORARY_PREFIX)]
+    return merge_rows(_of(row) for path in paths for row in read_table(path))
+
+
+def merge_rows(rows: Iterable[PlanRow]) -> Plan:
+    """Rows to a plan; a unit that is there twice is one."""
+    plan = Plan()
+    for row in rows:
+        plan.videos[row.video.source.video_id] = row.video
+        for shard_id, unit in row.units:
+            units = plan.shards.setdefault(shard_id, [])
+            if unit not in units:
+                units.append(unit)
+    _drop_superseded(plan.videos)
+    return plan
+
+
+def _drop_superseded(videos: dict[str, PlannedVideo]) -> None:
+    """An input that once could not be read has an id of its address; it goes when the address is read after all."""
+    read = {video.source.uri for video in videos.values() if video.source.size_bytes >= 0}
+    for video_id in [k for k, v in videos.items() if v.source.size_bytes < 0 and v.source.uri in read]:
+        del videos[video_id]
+
+
+def _row(row: PlanRow) -> dict[str, Any]:
+    video = row.video
+    return {name: getattr(video, name) for name in _STORED} | {
+        "video_id": video.source.video_id,
+        "uri": video.source.uri,
+        "size_bytes": video.source.size_bytes,
+        "stamp": video.source.stamp,
+        "units": [{"shard_id": s, "first": unit.first, "count": unit.count} for s, unit in row.units],
+        "failures": [failure_row(failed) for failed in video.failures],
+        "warnings": list(video.warnings),
+    }
+
+
+def _of(row: dict[str, Any]) -> PlanRow:
+    video_id = row["video_id"]
+    video = PlannedVideo(
+        source=VideoSource(video_id=video_id, uri=row["uri"], size_bytes=row["size_bytes"], stamp=row["stamp"]),
+        failures=tuple(failure_of(failed) for failed in row["failures"]),
+        warnings=tuple(row["warnings"]),
+        **{name: row[name] for name in _STORED},
+    )
+    units = (ShardUnit(u["shard_id"], Unit(video_id, u["first"], u["count"])) for u in row["units"])
+    return PlanRow(video, tuple(units))

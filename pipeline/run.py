@@ -1,0 +1,155 @@
+"""A run from inputs to records: find, plan, carry out, account. Resumes whatever the run folder already holds."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.cluster import Cluster, open_cluster
+from pipeline.describe import describe_encoder, picture_json
+from pipeline.desk import Desk, Listener
+from pipeline.devices import Device
+from pipeline.engine.drive import drive
+from pipeline.engine.job import Job, code_sha256
+from pipeline.engine.placement import Asked
+from pipeline.engine.policy import Limits, Policy
+from pipeline.engine.scheduler import Scheduler
+from pipeline.owed import owed_work, sort_inputs
+from pipeline.plan.table import PlanRow, append_rows
+from pipeline.run_description import RunDescription
+from pipeline.settings import Execution, Recipe
+from pipeline.shards.run_folder import open_run, read_state, unfinished, write_records
+from pipeline.sources import find_inputs
+from pipeline.summary import RunSummary
+from pipeline.values import FailedRange, Input, PlannedVideo, VideoSource
+
+RECORDED_PACKAGES = ("vtm-pipeline", "av", "numpy", "pyarrow", "torch", "webdataset")
+
+
+def extract(inputs: Sequence[str], out: Path, recipe: Recipe, execution: Execution, listener: Listener) -> RunSummary:
+    """Extract every video that the inputs name into a run folder.
+
+    Args:
+        inputs: Files, folders, globs, list files, addresses.
+        out: The run folder; a new one, or one with the same fingerprint.
+        recipe: What decides the bytes.
+        execution: How to go about it.
+        listener: Told of progress.
+
+    Raises:
+        InputError: the inputs name nothing.
+        SettingsError: a setting cannot be carried out.
+        RunFolderError: the folder belongs to another run.
+        EngineError: the run cannot go on; what is committed stands.
+    """
+    began_s = time.perf_counter()
+    found = list(find_inputs(inputs))
+    with open_cluster(execution) as cluster:
+        job = prepare(out, recipe, execution, cluster.device)
+        desk = open_desk(found, job, listener, began_s)
+        stopped = carry_out(job, cluster, desk, listener) if desk.has_work else None
+    return summarise(job, found, desk, stopped)
+
+
+def prepare(out: Path, recipe: Recipe, execution: Execution, device: Device) -> Job:
+    """Describe the run and open its folder for it.
+
+    Raises:
+        SettingsError, RunFolderError: as `extract` says.
+    """
+    encoder, picture = describe_encoder(recipe, device)
+    packages = RECORDED_PACKAGES if encoder.architecture is None else (*RECORDED_PACKAGES, "transformers")
+    versions = {name: importlib.metadata.version(name) for name in packages}
+    run = RunDescription(recipe=recipe, encoder=encoder, picture=picture_json(picture), versions=versions).to_json()
+    open_run(out, run)
+    return Job(
+        out=out.resolve(),
+        run=run,
+        recipe=recipe,
+        execution=execution,
+        encoder=encoder,
+        picture=picture,
+        code_sha256=code_sha256(),
+    )
+
+
+def open_desk(found: Sequence[Input | FailedRange], job: Job, listener: Listener, began_s: float) -> Desk:
+    """Compare what was found with what the run folder holds."""
+    execution = job.execution
+    state = read_state(job.out)
+    inputs = sort_inputs(found, state, retry_failed=execution.retry_failed)
+    for failed in inputs.unreadable:
+        listener.failed(failed)
+    if inputs.unreadable:
+        append_rows(job.out / "plan", [PlanRow(_unread(failed)) for failed in inputs.unreadable])
+    open_shards = unfinished(job.out, state.plan, state.manifests, execution.format)
+    owed = owed_work(state, open_shards, retry_failed=execution.retry_failed)
+    return Desk(
+        job.out,
+        unknown=inputs.unknown,
+        owed=owed,
+        located=inputs.located,
+        planned=state.plan.videos.keys(),
+        listener=listener,
+        began_s=began_s,
+    )
+
+
+def carry_out(job: Job, cluster: Cluster, desk: Desk, listener: Listener) -> str | None:
+    """Do the work. Returns the signal that ended it early, if one did.
+
+    Raises:
+        SettingsError, EngineError: as `extract` says.
+    """
+    if job.encoder.architecture is not None:
+        listener.note(f"{job.encoder.name}: run by transformers ({job.encoder.architecture}), merged after it")
+    scheduler = Scheduler(policy_of(job, cluster.asked), desk.planned)
+    executor = cluster.executor(job)
+    try:
+        stopped = drive(scheduler, executor, desk)
+    finally:
+        executor.close()
+    staff = scheduler.staff
+    desk.close(
+        num_cores=executor.num_cores,
+        num_decoders=staff.count("decode"),
+        num_encoders=staff.count("encode"),
+        shared_cores=job.encoder.device == "cpu",
+    )
+    return stopped
+
+
+def policy_of(job: Job, asked: Asked) -> Policy:
+    """What the scheduler is told of a run."""
+    recipe, execution = job.recipe, job.execution
+    silent_s = execution.unit_timeout_s
+    return Policy(
+        asked=asked,
+        fps=recipe.fps,
+        clip_frames=recipe.clip_frames,
+        clip_bytes=job.clip_bytes,
+        unit_clips=execution.unit_clips,
+        shard_clips=execution.shard_clips,
+        limits=Limits(scan_s=silent_s, decode_s=silent_s, encode_s=execution.encode_timeout_s),
+    )
+
+
+def summarise(job: Job, found: Sequence[Input | FailedRange], desk: Desk, stopped: str | None) -> RunSummary:
+    """Bring the records up to date, and say what the folder holds and what this run took."""
+    state = write_records(job.out)
+    asked = desk.seen | {item.video_id if isinstance(item, FailedRange) else item.unread_id for item in found}
+    return RunSummary(
+        out=job.out,
+        videos=len(state.plan.videos),
+        clips=sum(len(clips) for clips in state.settled.done.values()),
+        bytes_written=sum(file.size_bytes for manifest in state.manifests.values() for file in manifest.files),
+        failures=tuple(failed for failed in state.settled.failures if failed.video_id in asked),
+        tally=desk.tally,
+        stopped=stopped,
+    )
+
+
+def _unread(failed: FailedRange) -> PlannedVideo:
+    return PlannedVideo(source=VideoSource(video_id=failed.video_id, uri=failed.uri, size_bytes=-1), failures=(failed,))

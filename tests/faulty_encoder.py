@@ -1,0 +1,66 @@
+"""Clips that the encoder cannot take, for tests of what they cost: the name of a video says what its third clip does.
+
+`encoder-raises.mp4` makes the encoder fail, `encoder-dies.mp4` kills its process, `encoder-hangs.mp4` never ends.
+Only worker processes are faulty.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+POISONED_CLIP = 2
+
+
+def install() -> None:
+    """Make this process's encoder faulty."""
+    from pipeline.encode import ClipEncoder
+
+    encode = ClipEncoder.encode
+
+    def faulty(self: ClipEncoder, clip: Any, uri: str) -> Any:
+        if clip.spec.index == POISONED_CLIP:
+            _misbehave(Path(uri).stem)
+        return encode(self, clip, uri)
+
+    ClipEncoder.encode = faulty  # type: ignore[method-assign]
+
+
+def _misbehave(what: str) -> None:
+    if what == "encoder-raises":
+        from pipeline.errors import EncodeError
+
+        raise EncodeError("this clip cannot be encoded")
+    if what == "encoder-dies":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if what == "encoder-hangs":
+        time.sleep(3600)
+
+
+def install_when_imported() -> None:
+    """Make the encoder faulty as soon as a worker loads it; decoders never do."""
+    import importlib.abc
+    import importlib.machinery
+    import sys
+
+    class Finder(importlib.abc.MetaPathFinder):
+        def find_spec(self, name: str, path: Any, target: Any = None) -> Any:
+            if name != "pipeline.encode":
+                return None
+            sys.meta_path.remove(self)
+            spec = importlib.machinery.PathFinder.find_spec(name, path, target)
+            assert spec is not None
+            assert spec.loader is not None
+            run = spec.loader.exec_module
+
+            def exec_module(module: Any) -> None:
+                run(module)
+                install()
+
+            spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+            return spec
+
+    sys.meta_path.insert(0, Finder())
