@@ -12,6 +12,7 @@ import torch
 
 from pipeline import TokenCache
 from pipeline.describe import describe_encoder as describe_for_run
+from pipeline.devices import Device
 from pipeline.errors import SettingsError
 from pipeline.verify import verify
 from tests.pipeline.runs import rows_of, run, some_videos, tiny_recipe
@@ -144,7 +145,7 @@ def test_a_network_of_other_tokens_is_refused(
     origin = Origin(encoder="tiny", weights_sha256=own.weights_sha256, layer=-1, fps="2")
     recipe = tiny_recipe(tiny_encoder, strategy="learnable", keep=None, vtm=str(folder))
     save_model(folder, load_network(folder), origin)
-    assert describe_for_run(recipe, "cpu")[0].vtm_decides_count
+    assert describe_for_run(recipe, Device(kind="cpu"))[0].vtm_decides_count
     save_model(folder, load_network(folder), dataclasses.replace(origin, **learnt))
     with pytest.raises(SettingsError, match=message):
-        describe_for_run(recipe, "cpu")
+        describe_for_run(recipe, Device(kind="cpu"))
