@@ -27,9 +27,9 @@ from typing import Any
 
 from jobs.table import print_table
 from pipeline.clips import plan_clips, plan_units
-from pipeline.decode import open_video, scan_video, timing_of
 from pipeline.errors import InputError
 from pipeline.values import PictureSpec, Unit, VideoInfo, VideoSource, VideoTiming
+from pipeline.video import open_video, scan_video, timing_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,9 +24,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.clips import plan_clips
-from pipeline.decode import open_video, scan_video, timing_of
 from pipeline.describe import picture_spec, resolve_compute_dtype
 from pipeline.sources import identify
+from pipeline.video import open_video, scan_video, timing_of
 from vtm import (
     Encoder,
     Grid,

@@ -59,10 +59,10 @@ def run(options: argparse.Namespace) -> int:
 def _plain_script(video: str, recipe: Recipe, execution: Execution) -> dict[str, Any]:
     """What one would write without this project: all clips decoded, then all encoded and merged."""
     from pipeline.clips import plan_clips
-    from pipeline.decode import open_video, scan_video, timing_of
     from pipeline.describe import describe_encoder, pick_device
     from pipeline.encode import ClipEncoder
     from pipeline.sources import identify
+    from pipeline.video import open_video, scan_video, timing_of
 
     device = pick_device(execution.gpus)
     description, picture = describe_encoder(recipe, device)

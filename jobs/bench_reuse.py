@@ -27,11 +27,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.clips import plan_clips
-from pipeline.decode import open_video, scan_video, timing_of
 from pipeline.describe import picture_spec, resolve_compute_dtype
 from pipeline.features import ClipFeatures, VitFeatures
 from pipeline.reuse import ReusingFeatures
 from pipeline.sources import identify
+from pipeline.video import open_video, scan_video, timing_of
 from vtm import Encoder, load_encoder
 
 BATCH_FRAMES = 20

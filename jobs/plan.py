@@ -75,11 +75,11 @@ def run(options: argparse.Namespace) -> int:
 
 def estimate(inputs: list[str], recipe: Recipe, unit_clips: int) -> list[Estimate]:
     """Scan and plan every input in this process, longest first."""
-    from pipeline.decode import scan_video
     from pipeline.describe import describe_encoder
     from pipeline.errors import DecodeError
     from pipeline.planning import plan_video
     from pipeline.sources import find_videos
+    from pipeline.video import scan_video
     from vtm.network import load_network
     from vtm.network import tokens_left as network_tokens_left
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 from fractions import Fraction
 
 from pipeline.clips import plan_clips, plan_units
-from pipeline.decode.timing import timing_of
 from pipeline.errors import DecodeError
 from pipeline.values import FailedRange, PlannedVideo, ShardPlan, Unit, VideoInfo, VideoSource
+from pipeline.video import timing_of
 
 
 def plan_video(info: VideoInfo, *, fps: Fraction, clip_frames: int, unit_clips: int) -> tuple[PlannedVideo, list[Unit]]:

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.decode import open_video
 from pipeline.errors import DecodeError
 from pipeline.shards.manifest import read_manifests
 from pipeline.shards.plan_table import Plan, read_plan
 from pipeline.shards.run_folder import read_run
 from pipeline.shards.scan import read_shard
 from pipeline.values import ClipSpec, PictureSpec, TokenSet
+from pipeline.video import open_video
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,9 +12,9 @@ from pathlib import Path, PurePosixPath
 
 import fsspec
 
-from pipeline.decode.byte_source import open_bytes
 from pipeline.errors import FailureClass, InputError
 from pipeline.values import FailedRange, VideoSource
+from pipeline.video.ranges import open_bytes
 
 VIDEO_SUFFIXES = frozenset(
     {".3gp", ".asf", ".avi", ".divx", ".f4v", ".flv", ".h264", ".h265", ".hevc", ".ivf", ".m2ts", ".m2v", ".m4v"}

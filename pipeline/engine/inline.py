@@ -17,13 +17,13 @@ from typing import TypeAlias
 
 import torch
 
-from pipeline.decode import open_video, scan_video
 from pipeline.encode import ClipEncoder
 from pipeline.engine.job import ClipDone, Event, Job, RangeFailed, ScanFailed, ShardCommitted, StageTime, Stopwatch
 from pipeline.engine.ledger import OpenShards, UnitWork
 from pipeline.errors import DecodeError
 from pipeline.shards.manifest import write_shard
 from pipeline.values import DecodedClip, FailedRange, ShardPlan, TokenSet, VideoInfo, VideoSource, VideoTiming
+from pipeline.video import open_video, scan_video
 
 QUEUED_CLIPS = 4
 

@@ -24,7 +24,7 @@ from pipeline.values import (
 )
 
 if TYPE_CHECKING:
-    from pipeline.decode import OpenVideo
+    from pipeline.video import OpenVideo
 
 BUFFERED_OBJECTS = 4
 """Two clips, each frames and record, may wait unread before a decode actor pauses."""
@@ -44,13 +44,13 @@ class DecodeActor:
 
     def ready(self) -> bool:
         """Answers when the process is up."""
-        from pipeline import decode
+        from pipeline import video
 
-        return bool(decode)
+        return bool(video)
 
     def scan(self, source: VideoSource) -> VideoInfo:
-        """Scan one video; what `pipeline.decode.scan_video` raises comes back as it is."""
-        from pipeline.decode import scan_video
+        """Scan one video; what `pipeline.video.scan_video` raises comes back as it is."""
+        from pipeline.video import scan_video
 
         try:
             return scan_video(source)
@@ -73,7 +73,7 @@ class DecodeActor:
 
     def _open(self, timing: VideoTiming) -> OpenVideo:
         """The open video, kept between units: consecutive units are mostly of one video."""
-        from pipeline.decode import open_video
+        from pipeline.video import open_video
 
         if self._video is None or self._uri != timing.uri:
             if self._video is not None:

@@ -8,10 +8,10 @@ import pytest
 from numpy.typing import NDArray
 
 from pipeline.clips import plan_clips
-from pipeline.decode import open_video, scan_video, timing_of
-from pipeline.decode.motion import camera_motion, picture_differences
 from pipeline.values import DecodedClip, PictureSpec
-from tests.pipeline.decode.reference import source_of
+from pipeline.video import open_video, scan_video, timing_of
+from pipeline.video.motion import camera_motion, picture_differences
+from tests.pipeline.video.reference import source_of
 from tests.synthetic import make_video
 
 SPEC = PictureSpec(

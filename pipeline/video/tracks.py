@@ -10,9 +10,9 @@ from av.packet import Packet
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
-from pipeline.decode.bitstream import shows_picture, starts_decoding
-from pipeline.decode.packets import read_packets
 from pipeline.errors import DecodeError
+from pipeline.video.coding import HeaderReader, header_reader
+from pipeline.video.packets import Demuxed
 
 
 @dataclass(slots=True)
@@ -24,44 +24,76 @@ class Track:
     flagged_key_pts: array[int] = field(default_factory=lambda: array("q"))
     """Ticks of what the container calls key frames."""
     key_pts: array[int] = field(default_factory=lambda: array("q"))
-    """Those of them that are."""
+    """Ticks of what is one by its own headers."""
+    key_waits: list[tuple[int, int]] = field(default_factory=list)
+    """Of the keys whose pictures are whole only later: their tick, and that from which."""
     packets: int = 0
-    uncertain: int = 0
-    """Packets without a tick, or of which only decoding tells whether they show a picture."""
+    without_tick: int = 0
+    """Pictures whose packets have no tick."""
+    unclear: int = 0
+    """Packets of which only decoding tells whether they show a picture."""
+    fields: int = 0
+    """Second fields that come in packets of their own."""
+    droppable: int = 0
     encrypted: bool = False
+    _waiting: list[tuple[int, int]] = field(default_factory=list)
+    """Keys whose pictures are not whole yet: their tick, and how many reference pictures are to come."""
 
-    def add(self, packet: Packet[VideoStream], codec: str, extradata: bytes | None) -> None:
+    def add(self, packet: Packet[VideoStream], headers: HeaderReader) -> None:
         """Take note of the next packet."""
         self.packets += 1
         if self.packets == 1:
             self.encrypted = packet.has_sidedata("encryption_info")
+        coded = headers.read(memoryview(packet), packet.is_keyframe)
+        self.droppable += coded.droppable
         if packet.is_keyframe and packet.pts is not None:
             self.flagged_key_pts.append(packet.pts)
-            if starts_decoding(codec, packet, extradata):
-                self.key_pts.append(packet.pts)
-        shows = shows_picture(codec, packet)
-        if shows is None or packet.pts is None:
-            self.uncertain += 1
-        elif shows and not packet.is_discard:
+        if coded.key and packet.pts is not None:
+            self.key_pts.append(packet.pts)
+            if coded.wait:
+                self._waiting.append((packet.pts, coded.wait))
+        elif self._waiting and coded.picture and packet.pts is not None and not coded.droppable:
+            self._wait_less(packet.pts)
+        if coded.picture is None:
+            self.unclear += 1
+        elif not coded.picture:
+            self.fields += 1
+        elif packet.pts is None:
+            self.without_tick += 1
+        elif not packet.is_discard:
             self.pts.append(packet.pts)
 
+    def _wait_less(self, pts: int) -> None:
+        waiting = [(key, left - 1) for key, left in self._waiting]
+        self.key_waits += [(key, pts) for key, left in waiting if not left]
+        self._waiting = [(key, left) for key, left in waiting if left]
 
-def read_tracks(container: InputContainer) -> dict[int, Track]:
-    """Demux once; the packets of every video stream, by stream index."""
+    def unfinished_keys(self) -> set[int]:
+        """Keys whose pictures are never whole before the stream ends."""
+        return {key for key, _ in self._waiting}
+
+
+def read_tracks(container: InputContainer) -> tuple[dict[int, Track], Demuxed]:
+    """Demux once.
+
+    Returns:
+        The packets of every video stream, by stream index, and how the reading went.
+    """
     streams = list(container.streams.video)
     tracks = {stream.index: Track() for stream in streams}
+    demuxed = Demuxed(container, streams)
     if not streams:
-        return tracks
-    coding = {stream.index: _coding(stream) for stream in streams}
-    for packet in read_packets(container, streams):
-        tracks[packet.stream_index].add(packet, *coding[packet.stream_index])
-    return tracks
+        return tracks, demuxed
+    headers = {stream.index: _headers(stream) for stream in streams}
+    for packet in demuxed.packets:
+        tracks[packet.stream_index].add(packet, headers[packet.stream_index])
+    return tracks, demuxed
 
 
-def _coding(stream: VideoStream) -> tuple[str, bytes | None]:
+def _headers(stream: VideoStream) -> HeaderReader:
     # The stub does not say so, but a stream without a decoder has no context.
     context = stream.codec_context
-    return (context.codec.canonical_name, context.extradata) if context else ("", None)
+    return header_reader(*((context.codec.canonical_name, context.extradata) if context else ("", None)))
 
 
 def choose_stream(container: InputContainer, tracks: dict[int, Track], uri: str) -> tuple[VideoStream, tuple[str, ...]]:

@@ -8,14 +8,14 @@ from av import VideoFrame
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-from pipeline.decode.bitstream import has_one_temporal_layer
-from pipeline.decode.byte_source import open_container
-from pipeline.decode.failures import decode_errors
-from pipeline.decode.picture import decide_picture, describe_picture, shown_size
-from pipeline.decode.timeline import Timeline, decode_all, missing_tail, read_timeline
-from pipeline.decode.tracks import Track, choose_stream, read_tracks
 from pipeline.errors import DecodeError
 from pipeline.values import VideoInfo, VideoSource
+from pipeline.video.container import open_container
+from pipeline.video.failures import decode_errors
+from pipeline.video.packets import Demuxed
+from pipeline.video.picture import aspect_warning, decide_picture, describe_picture, shown_size
+from pipeline.video.timeline import Timeline, decode_all, missing_tail, read_timeline
+from pipeline.video.tracks import Track, choose_stream, read_tracks
 
 
 def scan_video(source: VideoSource) -> VideoInfo:
@@ -23,21 +23,28 @@ def scan_video(source: VideoSource) -> VideoInfo:
 
     Raises:
         DecodeError: it cannot be read (`io`), holds no video or none that can be decoded (`unsupported`), or nothing
-        that
-            decodes (`corrupt`).
+            that decodes (`corrupt`).
     """
     uri = source.uri
     with decode_errors(uri), open_container(uri) as container:
-        tracks = read_tracks(container)
+        tracks, demuxed = read_tracks(container)
         stream, warnings = choose_stream(container, tracks, uri)
         track = tracks[stream.index]
         first = first_frame(uri, stream, track)
         promised_s = _header_duration_s(container, stream)
-        timeline = read_timeline(uri, stream, track, first, promised_s)
-        if timeline.warning:
-            warnings += (timeline.warning,)
+        timeline = read_timeline(uri, container, stream, track, first, promised_s)
+        warnings += timeline.warnings + _unread(demuxed) + aspect_warning(stream)
         missing_tail_ns, more = missing_tail(container, stream, track, timeline)
-        return _describe(source, container, stream, first, timeline, promised_s, missing_tail_ns, warnings + more)
+        return _describe(
+            source, container, stream, track, first, timeline, promised_s, missing_tail_ns, warnings + more
+        )
+
+
+def _unread(demuxed: Demuxed) -> tuple[str, ...]:
+    """A word on what of the container could not be read: its end was not reached, or parts were stepped over."""
+    if demuxed.given_up:
+        return ("the container is damaged: its rest was given up, and what it holds is not known",)
+    return (f"the container is damaged in {demuxed.errors} places",) if demuxed.errors else ()
 
 
 def first_frame(uri: str, stream: VideoStream, track: Track) -> VideoFrame:
@@ -59,6 +66,7 @@ def _describe(
     source: VideoSource,
     container: InputContainer,
     stream: VideoStream,
+    track: Track,
     first: VideoFrame,
     timeline: Timeline,
     promised_s: Fraction | None,
@@ -89,16 +97,21 @@ def _describe(
         last_pts=int(timeline.frame_pts[-1]),
         key_pts=timeline.key_pts,
         frame_pts=timeline.frame_pts,
-        skip_nonreference=_may_skip(stream, interlaced=picture.interlaced),
+        skip_nonreference=_may_drop(stream, track),
+        key_waits=timeline.key_waits,
+        missing_pts=timeline.missing_pts,
+        missing_step=timeline.missing_step,
         missing_tail_ns=missing_tail_ns,
         warnings=warnings,
     )
 
 
-def _may_skip(stream: VideoStream, *, interlaced: bool) -> bool:
-    """Whether non-reference pictures can be left out; of two fields of a picture, one may be such."""
-    codec, extradata = stream.codec_context.codec.canonical_name, stream.codec_context.extradata
-    return not interlaced and (codec == "h264" or (codec == "hevc" and has_one_temporal_layer(extradata)))
+def _may_drop(stream: VideoStream, track: Track) -> bool:
+    """Whether packets may be left out where their headers say so.
+
+    A VP9 stream has to be error resilient throughout: what its headers say holds for the frames read so far.
+    """
+    return stream.codec_context.codec.canonical_name != "vp9" or track.droppable * 8 >= track.packets
 
 
 def _header_duration_s(container: InputContainer, stream: VideoStream) -> Fraction | None:

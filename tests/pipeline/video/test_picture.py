@@ -11,11 +11,11 @@ from av.video.reformatter import VideoReformatter
 from PIL import Image
 
 from pipeline.clips import plan_clips
-from pipeline.decode import open_video, scan_video, timing_of
-from pipeline.decode.picture import describe_picture, to_upright_rgb
-from pipeline.decode.resize import centre_crop, resize_picture, resized_shape
 from pipeline.values import PicturePolicy, PictureSpec
-from tests.pipeline.decode.reference import source_of
+from pipeline.video import open_video, scan_video, timing_of
+from pipeline.video.picture import describe_picture, to_upright_rgb
+from pipeline.video.resize import centre_crop, resize_picture, resized_shape
+from tests.pipeline.video.reference import source_of
 from tests.synthetic import make_video
 
 FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}

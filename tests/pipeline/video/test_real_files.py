@@ -14,10 +14,10 @@ import pytest
 from numpy.typing import NDArray
 
 from pipeline.clips import plan_clips, plan_units
-from pipeline.decode import open_video, scan_video, timing_of
 from pipeline.errors import DecodeError
 from pipeline.values import VideoInfo
-from tests.pipeline.decode.reference import SMALL, compare, decode_units, expect_equal, full_decode, source_of
+from pipeline.video import open_video, scan_video, timing_of
+from tests.pipeline.video.reference import SMALL, compare, decode_units, expect_equal, full_decode, source_of
 
 FAILURES = {
     "NO VIDEO STREAM": {"unsupported"},

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.decode import scan_video
-from pipeline.decode.byte_source import RangeFile
 from pipeline.errors import DecodeError
-from tests.pipeline.decode.reference import decode_units, expect_equal, full_decode, source_of
+from pipeline.video import scan_video
+from pipeline.video.ranges import RangeFile
+from tests.pipeline.video.reference import decode_units, expect_equal, full_decode, source_of
 from tests.synthetic import make_video
 
 

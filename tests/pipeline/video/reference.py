@@ -13,10 +13,10 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from pipeline.clips import plan_clips, plan_units
-from pipeline.decode import open_video, scan_video, timing_of
-from pipeline.decode.picture import shown_size, to_upright_rgb
-from pipeline.decode.resize import resize_picture
 from pipeline.values import DecodedClip, PictureSpec, VideoInfo, VideoSource
+from pipeline.video import open_video, scan_video, timing_of
+from pipeline.video.picture import shown_size, to_upright_rgb
+from pipeline.video.resize import resize_picture
 
 SMALL = PictureSpec(
     resize_mode="exact",

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
-import av.error
 import numpy as np
 from av import VideoFrame
 from av.container import InputContainer
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from pipeline.decode.packets import OpenStream
-from pipeline.decode.tracks import Track
 from pipeline.values import TimestampSource
+from pipeline.video.backend import LibavBackend
+from pipeline.video.packets import PacketSource
+from pipeline.video.tracks import Track
 
 DEFAULT_RATE = Fraction(25)
-LONGEST_STILL_S = 3600
-"""A frame on display for longer comes of a damaged or restarted clock, not of a still picture."""
+LONGEST_VIDEO_S = 31 * 86400
+"""A span beyond a month comes of a damaged clock, not of a video; and it would be planned instant by instant."""
 UNPROMISED_STILL_S = 60
-"""So does one for longer than this where the video then lasts twice as long as its header says."""
+"""So does one frame shown for longer than this, where the video then lasts twice as long as its header says."""
+FEWEST_REGULAR = 24
+"""Frames that make a rate: of fewer, nothing can be said to be missing."""
+LONGEST_HOLE = 8
+"""Frames that may be missing in a row: more are a pause that was meant."""
+NUMBERED_CODECS = frozenset({"h264", "hevc", "av1"})
+"""Those whose own numbers tell which pictures others lack."""
 TAIL_TOLERANCE_S = Fraction(1)
 TAIL_TOLERANCE_SHARE = Fraction(1, 50)
 NS_PER_S = 1_000_000_000
@@ -37,7 +43,11 @@ class Timeline:
     """Increasing."""
     key_pts: NDArray[np.int64]
     """Increasing."""
-    warning: str = ""
+    key_waits: tuple[tuple[int, int], ...] = ()
+    missing_pts: tuple[int, ...] = ()
+    """Those of `frame_pts` at which the file lacks a packet."""
+    missing_step: int = 0
+    warnings: tuple[str, ...] = ()
 
     @property
     def end_s(self) -> Fraction:
@@ -48,73 +58,121 @@ class Timeline:
 
 
 def read_timeline(
-    uri: str, stream: VideoStream, track: Track, first: VideoFrame, promised_s: Fraction | None
+    uri: str,
+    container: InputContainer,
+    stream: VideoStream,
+    track: Track,
+    first: VideoFrame,
+    promised_s: Fraction | None,
 ) -> Timeline:
     """Settle when frames are shown: by the packets where they tell, else by decoding the whole stream once.
 
     Args:
         uri: where the stream is, for decoding it.
+        container: what holds the stream.
         stream: the chosen stream.
         track: its packets.
         first: its first decoded frame. What is shown before it (leading pictures of an open group, a start in
-        mid-group) is
-            never put out, so the video starts here.
+            mid-group) is never put out, so the video starts here.
         promised_s: how long the header says the video is.
     """
     assert stream.time_base is not None
     time_base = stream.time_base
-    keys = np.frombuffer(track.key_pts or track.flagged_key_pts, dtype=np.int64)
+    unfinished = track.unfinished_keys()
+    keys = np.asarray([key for key in track.key_pts if key not in unfinished], dtype=np.int64)
+    if not len(keys):
+        keys = np.frombuffer(track.flagged_key_pts, dtype=np.int64)[:1]
     keys_increase = bool(np.all(np.diff(keys) > 0))
+    waits = tuple(track.key_waits)
     if first.pts is not None and keys_increase and _packets_tell(track, stream):
         frame_pts = np.unique(np.frombuffer(track.pts, dtype=np.int64))
         frame_pts = frame_pts[frame_pts >= first.pts]
         if _is_plausible(frame_pts, time_base, promised_s):
-            return Timeline("stream", time_base, frame_pts, keys)
+            return _with_missing(Timeline("stream", time_base, frame_pts, keys, waits), stream, container)
     decoded = [frame.pts for frame in decode_all(uri, stream.index)]
     if None not in decoded:
         ticks = np.asarray(decoded, dtype=np.int64)
         if np.all(np.diff(ticks) > 0) and _is_plausible(ticks, time_base, promised_s):
-            keys = keys if keys_increase and not track.uncertain else ticks[:1]
-            return Timeline("stream", time_base, ticks, keys, "packets do not tell the frames: all were decoded")
+            keys = keys if keys_increase and np.isin(keys, ticks).all() else ticks[:1]
+            warnings = ("packets do not tell the frames: all were decoded",)
+            return Timeline("stream", time_base, ticks, keys, waits, warnings=warnings)
     rate = Fraction(stream.guessed_rate or stream.average_rate or DEFAULT_RATE)
     numbers = np.arange(len(decoded), dtype=np.int64)
     warning = f"timestamps are unusable: frames are counted, at {float(rate):g} a second"
-    return Timeline("ordinal", 1 / rate, numbers, numbers[:1], warning)
+    return Timeline("ordinal", 1 / rate, numbers, numbers[:1], warnings=(warning,))
 
 
 def _is_plausible(frame_pts: NDArray[np.int64], time_base: Fraction, promised_s: Fraction | None) -> bool:
-    """Whether no frame is on display for so long that the clock must have jumped."""
-    still_s = int(np.diff(frame_pts).max(initial=0)) * time_base
-    if still_s <= UNPROMISED_STILL_S or promised_s is None:
-        return still_s <= LONGEST_STILL_S
+    """Whether the clock does not jump: a frame shown for hours is a still picture, which headers know of."""
     span_s = int(frame_pts[-1] - frame_pts[0]) * time_base
-    return still_s <= LONGEST_STILL_S and span_s <= 2 * promised_s + UNPROMISED_STILL_S
+    still_s = int(np.diff(frame_pts).max(initial=0)) * time_base
+    if span_s > LONGEST_VIDEO_S:
+        return False
+    return still_s <= UNPROMISED_STILL_S or promised_s is None or span_s <= 2 * promised_s + UNPROMISED_STILL_S
 
 
 def _packets_tell(track: Track, stream: VideoStream) -> bool:
     """Whether each packet's tick is that of the one frame it shows."""
     pts = np.frombuffer(track.pts, dtype=np.int64)
-    if track.uncertain or len(np.unique(pts)) < len(pts):
+    if track.unclear or track.without_tick or not len(pts) or len(np.unique(pts)) < len(pts):
         return False
     # Frames that are put out in another order than they are coded, under ticks that increase in coding order: the
     # container (AVI, for one) holds decoding times only.
     return not (stream.codec_context.reorder_depth and np.all(np.diff(pts) > 0))
 
 
+def _with_missing(found: Timeline, stream: VideoStream, container: InputContainer) -> Timeline:
+    """Add the ticks of the few pictures that a strictly regular stream lacks: their packets were lost.
+
+    AVI repeats a picture by leaving out the next, so a hole there is meant.
+    """
+    missing = missing_ticks(found.frame_pts) if container.format.name != "avi" else ()
+    if not missing:
+        return found
+    step = round(float(np.median(np.diff(found.frame_pts))))
+    numbered = stream.codec_context.codec.canonical_name in NUMBERED_CODECS
+    return replace(
+        found,
+        frame_pts=np.union1d(found.frame_pts, np.asarray(missing, dtype=np.int64)),
+        missing_pts=missing,
+        missing_step=0 if numbered else step,
+        warnings=(*found.warnings, f"{len(missing)} pictures are missing where the rate is otherwise constant"),
+    )
+
+
+def missing_ticks(frame_pts: NDArray[np.int64]) -> tuple[int, ...]:
+    """Where pictures are missing in a stream of constant rate; nothing where its rate is not constant."""
+    steps = np.diff(frame_pts)
+    if len(steps) < FEWEST_REGULAR:
+        return ()
+    step = float(np.median(steps))
+    holes = np.flatnonzero(steps > 1.5 * step)
+    if len(holes) > 2 + len(steps) // 1000:
+        return ()
+    regular = np.delete(steps, holes)
+    mean = float(regular.mean())
+    counts = np.rint(steps[holes] / mean).astype(int)
+    # Ticks are rounded, those of Matroska to milliseconds.
+    in_time = np.abs(steps[holes] - counts * mean) <= 1.5
+    if np.abs(regular - mean).max(initial=0) > 1.5 or not in_time.all() or counts.max(initial=0) > LONGEST_HOLE:
+        return ()
+    return tuple(
+        int(frame_pts[hole]) + round(int(steps[hole]) * place / int(count))
+        for hole, count in zip(holes, counts, strict=True)
+        for place in range(1, int(count))
+    )
+
+
 def decode_all(uri: str, stream_index: int) -> Iterator[VideoFrame]:
     """Every frame of a stream from the start of its file, stepping over packets that do not decode."""
-    stream = OpenStream(uri, stream_index)
+    source = PacketSource(uri, stream_index)
     try:
-        more = True
-        while more:
-            packet = stream.read()
-            more = packet is not None
-            try:
-                yield from stream.decode(packet)
-            except av.error.FFmpegError:
-                continue
+        backend = LibavBackend(source.stream, strict=False)
+        while (found := source.read()) is not None:
+            yield from backend.send(found.packet).frames
+        yield from backend.drain().frames
     finally:
-        stream.close()
+        source.close()
 
 
 def missing_tail(

@@ -10,10 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.decode import scan_video
-from pipeline.decode.packets import OpenStream
-from pipeline.decode.passes import Damage, Display, linear_frames
-from tests.pipeline.decode.reference import SMALL, compare, decode_units, source_of
+from pipeline.video import scan_video
+from tests.pipeline.video.reference import SMALL, compare, decode_units, source_of
 from tests.synthetic import make_video, number_of
 
 FAST = {"preset": "ultrafast", "x264-params": "bframes=3:b-adapt=0"}
@@ -95,12 +93,6 @@ def test_decoding_times_in_place_of_display_times_are_noticed(tmp_path: Path) ->
     assert any("unusable" in warning for warning in info.warnings)
 
 
-def test_a_clock_that_jumps_does_not_make_hours_of_one_frame(tmp_path: Path) -> None:
-    jump = [*range(20), *range(10**7, 10**7 + 20)]
-    info = scan_video(source_of(make_video(tmp_path / "jump.mkv", frames=40, pts=jump)))
-    assert (info.timestamps, info.frames_found, info.last_pts) == ("ordinal", 40, 39)
-
-
 def test_an_edit_list_hides_frames(tmp_path: Path) -> None:
     path = make_video(tmp_path / "video.mp4", frames=30, start_pts=-5, bframes=2)
     info = compare(path, Fraction(25), clip_frames=4, unit_clips=2)
@@ -109,24 +101,10 @@ def test_an_edit_list_hides_frames(tmp_path: Path) -> None:
     assert [number_of(frame) for frame in first.frames] == [5, 6, 7, 8]
 
 
-def test_false_key_frames_are_not_started_from(tmp_path: Path) -> None:
-    path = make_video(tmp_path / "video.mp4", frames=60, gop=20, options={"preset": "veryfast"})
-    info = scan_video(source_of(path))
-    keys = info.frame_pts  # as a container without a sync sample table says
-    stream = OpenStream(str(path), info.stream_index)
-    try:
-        display = Display(linear_frames(stream, int(keys[47]), info.key_pts[:1], Damage()))
-        shown = display.at(int(keys[47]))
-        assert shown is not None
-        assert number_of(shown.to_ndarray(format="rgb24")) == 47
-    finally:
-        stream.close()
-
-
 @pytest.mark.parametrize("suffix", [".mp4", ".ts", ".mkv", ".avi"])
 def test_the_order_of_units_does_not_matter_within_one_open_video(tmp_path: Path, suffix: str) -> None:
     from pipeline.clips import plan_clips, plan_units
-    from pipeline.decode import open_video, timing_of
+    from pipeline.video import open_video, timing_of
 
     path = make_video(tmp_path / f"video{suffix}", frames=90, gop=9, bframes=2, options={"preset": "veryfast"})
     info = scan_video(source_of(path))

@@ -4,49 +4,16 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, TypeVar
 
-import av
 import fsspec
-from av.container import InputContainer
 from fsspec.asyn import AsyncFileSystem
 
-from pipeline.decode.failures import decode_errors
-from pipeline.errors import DecodeError
-
-BUFFER_BYTES = 1 << 20
-TEXT_OPTIONS: dict[str, Any] = {"metadata_errors": "replace"}
-"""Titles in a broken encoding are no reason to fail."""
 READ_TIMEOUT_S = 30.0
 RETRY_WAITS_S = (0.2, 0.8, 3.2)
 PERMANENT_STATUS = frozenset(range(400, 500)) - {408, 425, 429}
 Result = TypeVar("Result")
-
-
-@contextmanager
-def open_container(uri: str) -> Iterator[InputContainer]:
-    """Open `uri` for demuxing.
-
-    Raises:
-        DecodeError: the address cannot be read (`io`), or holds nothing that libavformat knows (`corrupt`,
-            `unsupported`).
-    """
-    with decode_errors(uri):
-        if "://" in uri:
-            with RangeFile(uri) as file, av.open(file, buffer_size=BUFFER_BYTES, **TEXT_OPTIONS) as container:
-                yield container
-            return
-        path = Path(uri)
-        if not path.is_file():
-            raise DecodeError("io", f"{uri}: no such file")
-        if path.stat().st_size == 0:
-            raise DecodeError("corrupt", f"{uri}: the file is empty")
-        # The prefix keeps libavformat from reading a protocol into a name that holds a colon.
-        with av.open(f"file:{path}", **TEXT_OPTIONS) as container:
-            yield container
 
 
 def open_bytes(uri: str) -> io.RawIOBase:
@@ -100,6 +67,13 @@ class RangeFile(io.RawIOBase):
         origin = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._size}[whence]
         self._place = max(origin + offset, 0)
         return self._place
+
+    def peek(self, size: int) -> bytes:
+        """The first bytes of the object; the place stays."""
+        place, self._place = self._place, 0
+        data = self.read(size)
+        self._place = place
+        return data
 
     def read(self, size: int = -1) -> bytes:
         """Read up to `size` bytes by one request."""

@@ -6,7 +6,7 @@ Legend: T frames of a clip, H x W its patch grid, R x C cells of 8 x 8 coded pix
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import numpy as np
@@ -18,9 +18,9 @@ from av.sidedata.sidedata import Type
 from av.video.frame import PictureType
 from numpy.typing import NDArray
 
-from pipeline.decode.picture import shown_size
-from pipeline.decode.resize import resized_shape
 from pipeline.values import MotionSource, PictureSpec, VideoTiming
+from pipeline.video.picture import shown_size
+from pipeline.video.resize import resized_shape
 
 CELL_PX = 8
 FIT_VECTORS = 400
@@ -28,31 +28,39 @@ FIT_VECTORS = 400
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 
+class VectorWatch:
+    """Sees every frame of a stream go by, in display order, and tells the clip's meter."""
+
+    def __init__(self, timing: VideoTiming) -> None:
+        self._time_base = timing.time_base
+        self._anchor_pts: int | None = None
+        """Tick of the last frame shown that others refer to."""
+        self.meter: MotionMeter | None = None
+
+    def see(self, frame: VideoFrame) -> None:
+        """Take the next frame."""
+        if frame.pts is None:
+            return
+        if self._anchor_pts is not None and self._anchor_pts < frame.pts and self.meter is not None:
+            self.meter.measure(frame, frame.pts, float((frame.pts - self._anchor_pts) * self._time_base))
+        if frame.pict_type != PictureType.B:
+            self._anchor_pts = frame.pts
+
+
 class MotionMeter:
-    """Watches every frame of one clip go by and adds up the motion between its sampled frames."""
+    """Adds up the motion between the sampled frames of one clip."""
 
     def __init__(self, timing: VideoTiming, spec: PictureSpec, targets: Sequence[int]) -> None:
         self._timing, self._spec, self._targets = timing, spec, targets
         self._sums_THW = np.zeros((len(targets), *spec.grid_hw), dtype=np.float32)
         self._counts = np.zeros(len(targets), dtype=np.int64)
-        self._anchor_pts: int | None = None
-        """Tick of the last frame shown that others refer to."""
 
-    def watch(self, frames: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
-        """Pass frames on, in display order."""
-        for frame in frames:
-            if frame.pts is not None:
-                self._measure(frame, frame.pts)
-                if frame.pict_type != PictureType.B:
-                    self._anchor_pts = frame.pts
-            yield frame
-
-    def _measure(self, frame: VideoFrame, pts: int) -> None:
+    def measure(self, frame: VideoFrame, pts: int, step_s: float) -> None:
+        """Add a frame at tick `pts`, whose vectors reach back by `step_s`."""
         interval = bisect_left(self._targets, pts)
-        if pts < self._targets[0] or interval == len(self._targets) or self._anchor_pts is None:
+        if pts < self._targets[0] or interval == len(self._targets):
             return
-        step_s = float((pts - self._anchor_pts) * self._timing.time_base)
-        cells_RC = residual_cells(frame) if step_s > 0 else None
+        cells_RC = residual_cells(frame)
         if cells_RC is not None:
             self._sums_THW[interval] += self._to_patches(cells_RC, frame) / step_s
             self._counts[interval] += 1

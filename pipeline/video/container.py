@@ -1,0 +1,62 @@
+"""An address to an open container: local paths straight to libavformat, all else by range reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import av
+from av.container import InputContainer
+
+from pipeline.errors import DecodeError
+from pipeline.video.failures import decode_errors
+from pipeline.video.ranges import RangeFile
+
+BUFFER_BYTES = 1 << 20
+FORMATS = (
+    ("3gp", "asf", "av1", "avi", "dv", "flv", "gif", "h261", "h263", "h264", "hevc", "image2", "ivf", "m4v")
+    + ("matroska", "mjpeg", "mov", "mpeg", "mpegts", "mpegvideo", "mxf", "nut", "obu", "ogg", "rm", "rawvideo", "vc1")
+    + ("vvc", "wtv", "yuv4mpegpipe", "webp_anim")
+)
+"""What libavformat may open. Playlists and scripts, which name further files, are none of them."""
+PLAYLISTS = {b"#EXTM3U": "an HLS playlist", b"ffconcat version": "a concat script", b"<?xml": "an XML manifest"}
+OPTIONS: dict[str, Any] = {"metadata_errors": "replace"}
+"""Titles in a broken encoding are no reason to fail."""
+RESTRICTIONS = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"}
+
+
+@contextmanager
+def open_container(uri: str) -> Iterator[InputContainer]:
+    """Open `uri` for demuxing.
+
+    Raises:
+        DecodeError: the address cannot be read (`io`), or holds nothing that libavformat knows (`corrupt`,
+            `unsupported`).
+    """
+    with decode_errors(uri):
+        if "://" in uri:
+            with RangeFile(uri) as file:
+                _refuse_playlist(uri, file.peek(64))
+                with av.open(file, buffer_size=BUFFER_BYTES, options=dict(RESTRICTIONS), **OPTIONS) as container:
+                    yield container
+            return
+        path = Path(uri)
+        if not path.is_file():
+            raise DecodeError("io", f"{uri}: no such file")
+        with path.open("rb") as stream:
+            head = stream.read(64)
+        if not head:
+            raise DecodeError("corrupt", f"{uri}: the file is empty")
+        _refuse_playlist(uri, head)
+        # The prefix keeps libavformat from reading a protocol into a name that holds a colon.
+        with av.open(f"file:{path}", options=dict(RESTRICTIONS), **OPTIONS) as container:
+            yield container
+
+
+def _refuse_playlist(uri: str, head: bytes) -> None:
+    """A list of segments would have to be read through the same limits as a file, which is not done."""
+    for start, name in PLAYLISTS.items():
+        if head.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(start):
+            raise DecodeError("unsupported", f"{uri}: {name} names other files: give those, or one file made of them")
