@@ -189,6 +189,8 @@ class DecodedClip:
     """(T,) true times of the frames, 0 = first frame of the video."""
     damaged_frames: int
     """Frames that are damaged, predicted from damaged ones, or in place of one that would not decode."""
+    is_damaged: NDArray[np.bool_] | None = None
+    """(T,) which of them."""
     motion: NDArray[np.float32] | None = None
     """(T, H, W) motion magnitude on the patch grid, where a strategy asks for it."""
     motion_source: MotionSource = "none"

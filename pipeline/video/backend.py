@@ -15,10 +15,13 @@ from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
+from pipeline.video.coding.vpx import superframe
 from pipeline.video.failures import failure_class
 
 # What libavcodec notices of damage it often says in its log alone. PyAV would print it.
 av.logging.set_level(av.logging.INFO)
+# Else a message that comes again is held back, and turns up with a later packet, even of another stream.
+av.logging.set_skip_repeated(False)
 _log = logging.getLogger("libav")
 _log.addHandler(logging.NullHandler())
 _log.propagate = False
@@ -72,9 +75,11 @@ class LibavBackend:
     def __init__(self, stream: VideoStream, *, strict: bool = True, vectors: bool = False) -> None:
         context = stream.codec_context
         codec = context.codec.canonical_name
+        self._splits = False
         if codec == "vp9" and strict and context.pix_fmt in LIBVPX_FORMATS:
             # libvpx notices a flipped bit where libavcodec's own decoder shows whatever comes of it.
             context = _context("libvpx-vp9", stream)
+            self._splits = True
         elif codec == "av1" and strict:
             context = _context(context.codec.name, stream)
             # So does dav1d where it checks the padding after a tile's last symbol.
@@ -93,7 +98,16 @@ class LibavBackend:
         Raises:
             MemoryError: there is none left.
         """
-        return self._decode(packet)
+        if not self._splits or len(frames := superframe(memoryview(packet)) or ()) < 2:
+            return self._decode(packet)
+        # Only of a frame by itself does libvpx notice that its data did not end where it should.
+        answer = Answer([], damaged=False)
+        for data in frames:
+            part = Packet(bytes(data))
+            part.pts, part.dts, part.time_base = packet.pts, packet.dts, packet.time_base
+            came = self._decode(part)
+            answer = Answer([*answer.frames, *came.frames], answer.damaged or came.damaged)
+        return answer
 
     def drain(self) -> Answer:
         """What is still held back; then ready for another start."""

@@ -33,14 +33,16 @@ def ycgco_to_rgb(planes_3HW: NDArray[np.generic], full_range: bool) -> NDArray[n
         luma, green, orange = (luma - 16) * (255 / 219), green * (255 / 224), orange * (255 / 224)
     rest = luma - green
     rgb_HW3 = np.stack([rest + orange, luma + green, rest - orange], axis=-1)
-    return np.clip(np.rint(rgb_HW3), 0, 255).astype(np.uint8)
+    rgb: NDArray[np.uint8] = np.clip(np.rint(rgb_HW3), 0, 255).astype(np.uint8)
+    return rgb
 
 
 def over_background(rgba_HW4: NDArray[np.generic], background: tuple[int, int, int]) -> NDArray[np.uint8]:
     """A picture with transparency over one colour, on the coded values."""
     share = rgba_HW4[..., 3:].astype(np.float32) / 255
-    mixed = rgba_HW4[..., :3] * share + np.asarray(background, dtype=np.float32) * (1 - share)
-    return np.rint(mixed).astype(np.uint8)
+    colour = np.asarray(background, dtype=np.float32)
+    mixed: NDArray[np.uint8] = np.rint(rgba_HW4[..., :3].astype(np.float32) * share + colour * (1 - share)).astype("u1")
+    return mixed
 
 
 def tonemap(coded_HW3: NDArray[np.generic], transfer: Transfer, *, wide: bool) -> NDArray[np.uint8]:

@@ -15,16 +15,16 @@ from pipeline.video.failures import decode_errors
 from pipeline.video.ranges import RangeFile
 
 BUFFER_BYTES = 1 << 20
-FORMATS = (
-    ("3gp", "asf", "av1", "avi", "dv", "flv", "gif", "h261", "h263", "h264", "hevc", "image2", "ivf", "m4v")
-    + ("matroska", "mjpeg", "mov", "mpeg", "mpegts", "mpegvideo", "mxf", "nut", "obu", "ogg", "rm", "rawvideo", "vc1")
-    + ("vvc", "wtv", "yuv4mpegpipe", "webp_anim")
+FORMATS = frozenset(
+    {"3gp", "asf", "av1", "avi", "dv", "flv", "gif", "h261", "h263", "h264", "hevc", "image2", "ivf", "m4v"}
+    | {"matroska", "mjpeg", "mov", "mpeg", "mpegts", "mpegvideo", "mxf", "nut", "obu", "ogg", "rm", "rawvideo"}
+    | {"vc1", "vvc", "wtv", "yuv4mpegpipe"}
 )
 """What libavformat may open. Playlists and scripts, which name further files, are none of them."""
 PLAYLISTS = {b"#EXTM3U": "an HLS playlist", b"ffconcat version": "a concat script", b"<?xml": "an XML manifest"}
 OPTIONS: dict[str, Any] = {"metadata_errors": "replace"}
 """Titles in a broken encoding are no reason to fail."""
-RESTRICTIONS = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"}
+RESTRICTIONS = {"format_whitelist": ",".join(sorted(FORMATS)), "protocol_whitelist": "file"}
 
 
 @contextmanager

@@ -37,7 +37,7 @@ class Shown:
     frame: VideoFrame | None
     """None where nothing came out yet."""
     damaged: bool
-    """Whether the stream meant another picture: this one is damaged, predicted from damage, or in place of a lost one."""
+    """Whether it is not what the stream meant: damaged, predicted from damage, or in place of a lost picture."""
 
     @property
     def came(self) -> bool:

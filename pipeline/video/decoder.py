@@ -110,7 +110,7 @@ class OpenVideo:
             vectors = self._sources[0].codec in VECTOR_CODECS
             self._moving = self._open(vectors=True) if vectors else self._still
         meter, rows = self._measure(clip, maker)
-        if rows.damaged:
+        if any(rows.damaged):
             # Damaged pictures depend on where decoding began: at the clip's own key frame, whatever came before.
             self._moving.restart()
             meter, rows = self._measure(clip, maker)
@@ -164,7 +164,8 @@ class OpenVideo:
             spec=clip,
             frames=frames,
             frame_time_ns=frame_time_ns,
-            damaged_frames=rows.damaged,
+            damaged_frames=sum(rows.damaged),
+            is_damaged=np.asarray(rows.damaged, dtype=bool),
             motion=motion,
             motion_source=source,
         )
@@ -182,7 +183,8 @@ class _Rows:
     def begin(self) -> None:
         """Start a clip."""
         self._rows: list[NDArray[np.uint8] | None] = []
-        self.came = self.damaged = 0
+        self.came = 0
+        self.damaged: list[bool] = []
 
     def add(self, tick: int, coming: Iterator[Shown]) -> None:
         """Take what is on display at `tick`; for a picture that never came, the one before it in the clip stays."""
@@ -196,7 +198,7 @@ class _Rows:
             row = self._rows[-1]
         self._rows.append(row)
         self.came += shown.came
-        self.damaged += shown.damaged
+        self.damaged.append(shown.damaged)
 
     def stacked(self) -> NDArray[np.uint8]:
         """(T, height, width, 3) of all pictures; those before the first that came are that one."""

@@ -109,9 +109,7 @@ def read_index(data: bytes) -> VideoIndex:
     try:
         content = json.loads(zlib.decompress(data))
         if content["format"] != FORMAT:
-            raise DecodeError(
-                "corrupt", f"the index has format {content['format']}, not {FORMAT}: scan the video again"
-            )
+            raise DecodeError("corrupt", f"its format is {content['format']}, not {FORMAT}: scan the video again")
         timing = _timing(content["timing"])
         frames, keys = (TickRuns(**{k: tuple(v) for k, v in content[name].items()}) for name in ("frames", "keys"))
     except (zlib.error, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -160,7 +160,7 @@ class PictureMaker:
             return tonemap(coded_HW3, self._policy.transfer, wide=self._policy.matrix == "bt2020")
         if background is not None and has_alpha(frame):
             return over_background(converted(frame, self._policy, self._reformatter, "rgba"), background)
-        return converted(frame, self._policy, self._reformatter, "rgb24")
+        return cast("NDArray[np.uint8]", converted(frame, self._policy, self._reformatter, "rgb24"))
 
 
 def converted(
@@ -168,7 +168,8 @@ def converted(
 ) -> NDArray[np.generic]:
     """The whole picture in one of swscale's RGB formats, its pixels as wide as they were coded."""
     if policy.matrix == "ycgco":
-        return ycgco_to_rgb(reformatter.reformat(frame, format="yuv444p", threads=1).to_ndarray(), policy.full_range)
+        planes = reformatter.reformat(frame, format="yuv444p", threads=1).to_ndarray()
+        return cast("NDArray[np.generic]", ycgco_to_rgb(planes, policy.full_range))
     frame = reformatter.reformat(
         frame,
         format=pixels,
@@ -177,7 +178,8 @@ def converted(
         dst_color_range=ColorRange.JPEG,
         threads=1,
     )
-    return frame.to_ndarray()
+    rgb: NDArray[np.generic] = frame.to_ndarray()
+    return rgb
 
 
 def turned(rgb_HW3: NDArray[np.uint8], policy: PicturePolicy) -> NDArray[np.uint8]:
@@ -193,10 +195,10 @@ def to_upright_rgb(frame: VideoFrame, policy: PicturePolicy, reformatter: VideoR
 
 
 def first_field(frame: VideoFrame) -> VideoFrame:
-    """Every other line, from the top: the field that a moment of time filled. Half as high, which the resize evens out."""
+    """Every other line, from the top: one moment's field. It is half as high, which the resize evens out."""
     field = VideoFrame(frame.width, frame.height // 2, frame.format.name)
     for source, target in zip(frame.planes, field.planes, strict=True):
-        lines = np.frombuffer(source, dtype=np.uint8).reshape(-1, source.line_size)[::2]
+        lines = np.frombuffer(memoryview(source), dtype=np.uint8).reshape(-1, source.line_size)[::2]
         kept = np.zeros((target.buffer_size // target.line_size, target.line_size), dtype=np.uint8)
         rows, columns = min(len(kept), len(lines)), min(target.line_size, source.line_size)
         kept[:rows, :columns] = lines[:rows, :columns]

@@ -38,7 +38,7 @@ class Vp9Headers:
         """What the next packet is: a superframe shows one of its frames."""
         if not len(data):
             return NOTHING
-        frames = _superframe(data)
+        frames = superframe(data)
         if frames is None:
             return BROKEN
         shown = key = False
@@ -78,7 +78,7 @@ class Vp9Headers:
         return shown, False, bits.u(8) == 0
 
 
-def _superframe(data: Data) -> list[Data] | None:
+def superframe(data: Data) -> list[Data] | None:
     """The frames of a packet; None where the index at its end contradicts itself (annex B)."""
     marker = data[-1]
     if marker & 0xE0 != 0xC0:
