@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import av
 import av.error
@@ -103,7 +103,7 @@ class LibavBackend:
         # Only of a frame by itself does libvpx notice that its data did not end where it should.
         answer = Answer([], damaged=False)
         for data in frames:
-            part = Packet(bytes(data))
+            part = cast("Packet[VideoStream]", Packet(bytes(data)))
             part.pts, part.dts, part.time_base = packet.pts, packet.dts, packet.time_base
             came = self._decode(part)
             answer = Answer([*answer.frames, *came.frames], answer.damaged or came.damaged)
