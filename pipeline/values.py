@@ -163,7 +163,7 @@ class Unit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoTiming:
-    """The part of `VideoInfo` that decoding needs; `pipeline.video.unit_timing` cuts it down to what one unit needs."""
+    """The part of `VideoInfo` that decoding needs."""
 
     uri: str
     stream_index: int

@@ -117,10 +117,6 @@ class Cursor:
         """Whether the file was read to its end."""
         self._came_out = False
 
-    def keep(self, keys: Keys) -> None:
-        """Go on with other keys of the same stream: those that the next ticks need."""
-        self._keys = keys
-
     def restart(self) -> None:
         """Begin the next ticks at their own key frame, wherever the cursor stands."""
         self._reading = self._ended = False
@@ -365,9 +361,6 @@ class CountingCursor:
         """Begin at the start of the file."""
         self._outs: Iterator[_Out] | None = None
         self._shown: _Out | None = None
-
-    def keep(self, keys: Keys) -> None:
-        """There are none."""
 
     def show(self, ticks: Sequence[int]) -> Iterator[Shown]:
         """The pictures of these numbers, increasing.

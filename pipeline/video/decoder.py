@@ -14,7 +14,7 @@ from pipeline.values import ClipSpec, DecodedClip, MotionSource, PictureSpec, Vi
 from pipeline.video.backend import Backend, LibavBackend, has_two_decoders
 from pipeline.video.cursor import CountingCursor, Cursor, Shown
 from pipeline.video.failures import decode_errors
-from pipeline.video.keys import Keys, keys_of
+from pipeline.video.keys import keys_of
 from pipeline.video.motion import MotionMeter, VectorWatch
 from pipeline.video.packets import PacketSource
 from pipeline.video.picture import PictureMaker
@@ -64,18 +64,6 @@ class OpenVideo:
         """Release the file and the decoders."""
         for source in self._sources:
             source.close()
-
-    def takes(self, timing: VideoTiming) -> bool:
-        """Whether this is the open video of `timing`; if so, its keys are those of the next clips."""
-        if (timing.uri, timing.stream_index, timing.picture) != (
-            self.timing.uri,
-            self.timing.stream_index,
-            self.timing.picture,
-        ):
-            return False
-        self.timing = timing
-        self._keep(keys_of(timing.key_pts, timing.key_waits))
-        return True
 
     def decode(self, clips: Sequence[ClipSpec], picture: PictureSpec, *, motion: bool = False) -> Iterator[DecodedClip]:
         """Yield the frames of consecutive clips, one clip at a time.
@@ -146,12 +134,6 @@ class OpenVideo:
             drop=timing.skip_nonreference,
             watch=watch,
         )
-
-    def _keep(self, keys: Keys) -> None:
-        self._keys = keys
-        for cursor in (self._still, self._moving):
-            if cursor is not None:
-                cursor.keep(keys)
 
     def _clip(self, clip: ClipSpec, rows: _Rows, meter: MotionMeter | None = None) -> DecodedClip:
         if not rows.came:

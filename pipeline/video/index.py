@@ -1,4 +1,4 @@
-"""What a file holds, found once: small enough to keep beside the plan, and cut down to what one unit needs.
+"""What a file holds, found once, as bytes that are small enough to keep beside the plan.
 
 An hour at a constant rate is a handful of numbers: ticks are kept as runs of equal steps.
 """
@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -16,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import DecodeError
-from pipeline.values import ClipSpec, PicturePolicy, VideoInfo, VideoTiming
-from pipeline.video.keys import keys_of
+from pipeline.values import PicturePolicy, VideoInfo, VideoSource, VideoTiming
 
 FORMAT = 1
+TICKS = ("frame_pts", "key_pts")
 FEW_KEYS_S = 600
 """Mean seconds from key frame to key frame from which on a file is one piece of work."""
 
@@ -64,67 +63,44 @@ def runs_of(ticks: NDArray[np.int64]) -> TickRuns:
     return TickRuns(tuple(int(ticks[first]) for first in firsts), tuple(step), tuple(lengths))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VideoIndex:
-    """The times of a video's pictures and where decoding may start."""
-
-    timing: VideoTiming
-    """Without its address, which may change, and its keys, which are here as runs."""
-    frames: TickRuns
-    keys: TickRuns
-
-    def to_bytes(self) -> bytes:
-        """For a file: compressed JSON, no code."""
-        timing = asdict(self.timing)
-        del timing["uri"], timing["key_pts"]
-        data = {"format": FORMAT, "timing": timing, "frames": asdict(self.frames), "keys": asdict(self.keys)}
-        return zlib.compress(json.dumps(data, default=str, sort_keys=True).encode(), 6)
-
-    @property
-    def frame_pts(self) -> NDArray[np.int64]:
-        """Ticks of all frames in display order."""
-        return self.frames.ticks()
-
-    def timing_at(self, uri: str, clips: Sequence[ClipSpec] = ()) -> VideoTiming:
-        """What decoding needs of the video at `uri`, with the keys for `clips` alone where some are named."""
-        whole = replace(self.timing, uri=uri, key_pts=self.keys.ticks())
-        return unit_timing(whole, clips) if clips else whole
+def pack_info(info: VideoInfo) -> bytes:
+    """What scanning found, for a small file: compressed JSON, no code."""
+    data = {name: value for name, value in asdict(info).items() if name not in TICKS}
+    data |= {name: asdict(runs_of(getattr(info, name))) for name in TICKS}
+    return zlib.compress(json.dumps({"format": FORMAT, "info": data}, default=str, sort_keys=True).encode(), 6)
 
 
-def index_of(info: VideoInfo) -> VideoIndex:
-    """The index of a scanned video."""
-    return VideoIndex(
-        timing=replace(timing_of(info), uri="", key_pts=np.empty(0, dtype=np.int64)),
-        frames=runs_of(info.frame_pts),
-        keys=runs_of(info.key_pts),
-    )
-
-
-def read_index(data: bytes) -> VideoIndex:
-    """An index from its file.
+def unpack_info(packed: bytes) -> VideoInfo:
+    """What `pack_info` packed.
 
     Raises:
         DecodeError: it is damaged, or of another version (`corrupt`).
     """
     try:
-        content = json.loads(zlib.decompress(data))
+        content = json.loads(zlib.decompress(packed))
         if content["format"] != FORMAT:
-            raise DecodeError("corrupt", f"its format is {content['format']}, not {FORMAT}: scan the video again")
-        timing = _timing(content["timing"])
-        frames, keys = (TickRuns(**{k: tuple(v) for k, v in content[name].items()}) for name in ("frames", "keys"))
+            raise DecodeError("corrupt", f"the index has format {content['format']}, not {FORMAT}: scan again")
+        return _info(content["info"])
     except (zlib.error, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DecodeError("corrupt", f"the index is damaged ({error}): scan the video again") from error
-    return VideoIndex(timing=timing, frames=frames, keys=keys)
+        raise DecodeError("corrupt", f"the index is damaged ({error}): scan again") from error
 
 
-def _timing(data: dict[str, Any]) -> VideoTiming:
-    picture = dict(data.pop("picture"))
-    picture["pixel_aspect"] = Fraction(picture["pixel_aspect"])
-    data = {name: data[name] for name in (f.name for f in fields(VideoTiming)) if name in data}
-    data["time_base"] = Fraction(data["time_base"])
-    data["key_waits"] = tuple((int(key), int(whole)) for key, whole in data["key_waits"])
-    data["missing_pts"] = tuple(data["missing_pts"])
-    return VideoTiming(uri="", key_pts=np.empty(0, dtype=np.int64), picture=PicturePolicy(**picture), **data)
+def _info(data: dict[str, Any]) -> VideoInfo:
+    data |= {name: TickRuns(**{k: tuple(v) for k, v in data[name].items()}).ticks() for name in TICKS}
+    rate = data["frame_rate"]
+    picture = data["picture"]
+    return VideoInfo(
+        **data
+        | {
+            "source": VideoSource(**data["source"]),
+            "picture": PicturePolicy(**picture | {"pixel_aspect": Fraction(picture["pixel_aspect"])}),
+            "frame_rate": None if rate is None else Fraction(rate),
+            "time_base": Fraction(data["time_base"]),
+            "key_waits": tuple((key, whole) for key, whole in data["key_waits"]),
+            "missing_pts": tuple(data["missing_pts"]),
+            "warnings": tuple(data["warnings"]),
+        }
+    )
 
 
 def timing_of(info: VideoInfo) -> VideoTiming:
@@ -142,16 +118,6 @@ def timing_of(info: VideoInfo) -> VideoTiming:
         missing_pts=info.missing_pts,
         missing_step=info.missing_step,
     )
-
-
-def unit_timing(timing: VideoTiming, clips: Sequence[ClipSpec]) -> VideoTiming:
-    """`timing` with the key frames that decoding `clips` may need: what travels with a unit."""
-    if timing.timestamps == "ordinal" or not clips:
-        return timing
-    first, last = clips[0].frame_pts[0], clips[-1].frame_pts[-1]
-    keys = keys_of(timing.key_pts, timing.key_waits).needed_for(first, last)
-    chosen = set(keys.ticks.tolist())
-    return replace(timing, key_pts=keys.ticks, key_waits=tuple(pair for pair in timing.key_waits if pair[0] in chosen))
 
 
 def is_one_piece(info: VideoInfo) -> bool:

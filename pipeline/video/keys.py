@@ -39,14 +39,6 @@ class Keys:
             back = back * 2 or 1
         yield -1
 
-    def needed_for(self, first_tick: int, last_tick: int) -> Keys:
-        """Those that decoding of a range may need: within it, and where it may start."""
-        end = self.governing(last_tick) + 2
-        before = [start for start in self.starts(first_tick) if start >= 0]
-        chosen = np.asarray(sorted({*before, *range(max(self.governing(first_tick), 0), end)}), dtype=np.int64)
-        chosen = chosen[chosen < len(self.ticks)]
-        return Keys(self.ticks[chosen], self.whole_from[chosen])
-
 
 def keys_of(ticks: NDArray[np.int64], waits: tuple[tuple[int, int], ...] = ()) -> Keys:
     """Keys with the few whose pictures are whole only later: pairs of a key's tick and that from which they are."""

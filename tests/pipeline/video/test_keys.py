@@ -21,11 +21,3 @@ def test_starts_go_back_in_doubling_steps_and_end_at_the_start_of_the_file() -> 
     assert list(keys.starts(1050)) == [10, 9, 8, 6, 2, -1]
     assert list(keys.starts(50)) == [0, -1]
     assert list(keys_of(np.empty(0, dtype=np.int64)).starts(50)) == [-1]
-
-
-def test_a_unit_takes_the_keys_that_it_may_need_and_no_more() -> None:
-    keys = keys_of(np.arange(0, 360_000, 100, dtype=np.int64))
-    few = keys.needed_for(200_050, 206_000)
-    assert len(few.ticks) < 80
-    for tick in (200_050, 203_333, 206_000):
-        assert few.ticks[few.governing(tick)] == keys.ticks[keys.governing(tick)]
