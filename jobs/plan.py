@@ -91,12 +91,19 @@ def estimate(inputs: list[str], recipe: Recipe, unit_clips: int) -> list[Estimat
     for source in found.videos:
         try:
             video, units = plan_video(
-                scan_video(source), fps=recipe.fps, clip_frames=recipe.clip_frames, unit_clips=unit_clips
+                scan_video(source),
+                fps=recipe.fps,
+                clip_frames=recipe.clip_frames,
+                unit_clips=unit_clips,
+                frames=recipe.frames,
             )
         except DecodeError as error:
             rows.append(_failed(source.uri, f"[{error.failure}] {error}"))
             continue
-        frames = [len(clip.frame_pts) for unit in units for clip in unit.clips]
+        # A video model takes one frame an instant, whether or not it changed.
+        clips = [clip for unit in units for clip in unit.clips]
+        repeats = encoder.frames_per_pass > 1
+        frames = [sum(clip.frame_instants) if repeats else len(clip.frame_pts) for clip in clips]
         steps = [-(-count // encoder.frames_per_token_row) for count in frames]
         sources = [count * picture.grid_hw[0] * picture.grid_hw[1] for count in steps]
         if network is None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import SettingsError
-from pipeline.values import ClipSpec, Unit, VideoInfo
+from pipeline.values import ClipSpec, DecodedClip, FrameChoice, Unit, VideoInfo
 
 NS_PER_S = 1_000_000_000
 
@@ -31,8 +32,8 @@ def instant_ns(index: int, fps: Fraction) -> int:
     return index * fps.denominator * NS_PER_S // fps.numerator
 
 
-def frames_on_display(info: VideoInfo, fps: Fraction) -> NDArray[np.int64]:
-    """Tick of the frame on display at each grid instant: the last with pts <= t_i.
+def frames_on_display(info: VideoInfo, fps: Fraction, frames: FrameChoice = "exact") -> NDArray[np.int64]:
+    """Tick of the frame on display at each grid instant: the last with pts <= t_i; or of the key frame nearest to t_i.
 
     Returns:
         (grid_length,) int64, not decreasing.
@@ -40,11 +41,21 @@ def frames_on_display(info: VideoInfo, fps: Fraction) -> NDArray[np.int64]:
     step = 1 / (fps * info.time_base)
     # A frame's tick is an integer, so pts <= t_i holds exactly when pts <= floor(t_i).
     ticks = [info.start_pts + i * step.numerator // step.denominator for i in range(grid_length(info, fps))]
+    if frames == "key" and len(keys := info.key_pts[info.key_pts >= info.start_pts]):
+        wanted = np.asarray(ticks, dtype=np.int64)
+        later = np.searchsorted(keys, wanted).clip(0, len(keys) - 1)
+        earlier = (later - 1).clip(0)
+        nearest: NDArray[np.int64] = np.where(
+            wanted - keys[earlier] <= keys[later] - wanted, keys[earlier], keys[later]
+        )
+        return nearest
     order = np.searchsorted(info.frame_pts, np.asarray(ticks, dtype=np.int64), side="right") - 1
     return info.frame_pts[order]
 
 
-def plan_clips(info: VideoInfo, *, fps: Fraction, clip_frames: int) -> tuple[ClipSpec, ...]:
+def plan_clips(
+    info: VideoInfo, *, fps: Fraction, clip_frames: int, frames: FrameChoice = "exact"
+) -> tuple[ClipSpec, ...]:
     """Cut the grid of one video into clips of `clip_frames` consecutive instants; the last may be shorter.
 
     Raises:
@@ -54,7 +65,7 @@ def plan_clips(info: VideoInfo, *, fps: Fraction, clip_frames: int) -> tuple[Cli
         raise SettingsError(f"fps must be positive, got {fps}; try 1")
     if clip_frames < 1:
         raise SettingsError(f"clip_frames must be at least 1, got {clip_frames}; try 60")
-    shown = frames_on_display(info, fps)
+    shown = frames_on_display(info, fps, frames)
     clips = []
     for index, first in enumerate(range(0, len(shown), clip_frames)):
         pts, instants = np.unique(shown[first : first + clip_frames], return_counts=True)
@@ -91,3 +102,17 @@ def unit_id(clips: Sequence[ClipSpec]) -> str:
     parts = [clips[0].video_id, str(len(clips))]
     parts += [f"{clip.index} {clip.start_ns} {clip.end_ns} {sum(clip.frame_instants)}" for clip in clips]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+
+def at_grid_times(clip: DecodedClip) -> DecodedClip:
+    """A clip with one frame an instant, repeated where it stays on display: what a video model takes for even time."""
+    counts = np.asarray(clip.spec.frame_instants)
+    if (counts == 1).all():
+        return clip
+    return replace(
+        clip,
+        frames=clip.frames.repeat(counts, axis=0),
+        frame_time_ns=clip.frame_time_ns.repeat(counts),
+        motion=None if clip.motion is None else clip.motion.repeat(counts, axis=0),
+        is_damaged=None if clip.is_damaged is None else clip.is_damaged.repeat(counts),
+    )

@@ -156,7 +156,11 @@ def scan_in_batches(
                 planned[item.source.video_id] = failed_video(item.source, item.error, item.attempts), []
             else:
                 planned[item.source.video_id] = plan_video(
-                    item, fps=recipe.fps, clip_frames=recipe.clip_frames, unit_clips=execution.unit_clips
+                    item,
+                    fps=recipe.fps,
+                    clip_frames=recipe.clip_frames,
+                    unit_clips=execution.unit_clips,
+                    frames=recipe.frames,
                 )
         videos, units = [], []
         for source in part:

@@ -8,13 +8,17 @@ from fractions import Fraction
 
 from pipeline.clips import plan_clips, plan_units
 from pipeline.errors import DecodeError
-from pipeline.values import FailedRange, PlannedVideo, ShardPlan, Unit, VideoInfo, VideoSource
-from pipeline.video import timing_of
+from pipeline.values import FailedRange, FrameChoice, PlannedVideo, ShardPlan, Unit, VideoInfo, VideoSource
+from pipeline.video import is_one_piece, timing_of
 
 
-def plan_video(info: VideoInfo, *, fps: Fraction, clip_frames: int, unit_clips: int) -> tuple[PlannedVideo, list[Unit]]:
-    """Cut one scanned video into clips and units."""
-    clips = plan_clips(info, fps=fps, clip_frames=clip_frames)
+def plan_video(
+    info: VideoInfo, *, fps: Fraction, clip_frames: int, unit_clips: int, frames: FrameChoice = "exact"
+) -> tuple[PlannedVideo, list[Unit]]:
+    """Cut one scanned video into clips and units; one that is decoded in one piece is one unit."""
+    clips = plan_clips(info, fps=fps, clip_frames=clip_frames, frames=frames)
+    if is_one_piece(info):
+        unit_clips = len(clips)
     found = (info.last_pts - info.start_pts) * info.time_base
     end_ns = clips[-1].end_ns
     video = PlannedVideo(

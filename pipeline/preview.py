@@ -70,7 +70,9 @@ def preview_clips(out: Path, num_clips: int, num_frames: int) -> Iterator[Previe
     total = sum(manifest.num_clips for manifest in read_manifests(out).values())
     wanted = set(np.linspace(0, total - 1, min(num_clips, total)).round().astype(int).tolist()) if total else set()
     run = read_run(out)
-    picture = PictureSpec(**run["deciding"]["picture"])
+    stored = run["deciding"]["picture"]
+    colour = stored.get("alpha_background")
+    picture = PictureSpec(**stored | {"alpha_background": None if colour is None else tuple(colour)})
     frames_per_row = run["encoder"].get("frames_per_token_row", 1)
     plan = read_plan(out / "plan")
     for position, clip in enumerate(committed_clips(out)):
@@ -91,11 +93,16 @@ def _frames(plan: Plan, clip: TokenSet, shown: Sequence[int], picture: PictureSp
     video = plan.videos.get(clip.video_id)
     if spec is None or video is None or video.timing is None:
         return None
-    pts = [spec.frame_pts[i] for i in shown if i < len(spec.frame_pts)]
-    few = replace(spec, frame_pts=tuple(pts), frame_instants=(1,) * len(pts))
+    # Of a model that takes even time, frames are counted as often as they are on display.
+    counts = spec.frame_instants if len(clip.frame_time_ns) == sum(spec.frame_instants) else (1,) * len(spec.frame_pts)
+    taken = [tick for tick, count in zip(spec.frame_pts, counts, strict=True) for _ in range(count)]
+    pts = [taken[i] for i in shown if i < len(taken)]
+    once = sorted(set(pts))
+    few = replace(spec, frame_pts=tuple(once), frame_instants=(1,) * len(once))
     try:
         with open_video(replace(video.timing, uri=clip.uri)) as source:
-            frames = next(iter(source.decode([few], picture))).frames
+            decoded = next(iter(source.decode([few], picture))).frames
+            frames = decoded[[once.index(tick) for tick in pts]]
     except (DecodeError, StopIteration):
         return None
     return frames if len(frames) == len(shown) else None

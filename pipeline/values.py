@@ -23,6 +23,8 @@ MotionSource = Literal["codec", "frames", "tokens", "none"]
 TimestampSource = Literal["stream", "ordinal"]
 ColourMatrix = Literal["rgb", "bt601", "bt709", "fcc", "smpte240m", "ycgco", "bt2020"]
 Transfer = Literal["sdr", "hlg", "pq"]
+FrameChoice = Literal["exact", "key"]
+"""`exact`: the frame on display at each sampling time. `key`: the key frame nearest to it, which costs far less."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -87,6 +87,7 @@ def test_decode_imports_nothing_of_vtm() -> None:
     assert not {user for user in users_of("torch") if user.startswith("pipeline/video/")} - {
         "pipeline/video/resize.py",
         "pipeline/video/motion.py",
+        "pipeline/video/colour.py",
     }
 
 

@@ -114,11 +114,11 @@ def describe_picture(policy: PicturePolicy, pixel_format: str) -> str:
     """The policy in a few words, for the record."""
     words = [pixel_format, policy.matrix, "full range" if policy.full_range else "limited range"]
     if policy.transfer != "sdr":
-        words.append(f"{policy.transfer} as coded")
+        words.append(policy.transfer)
     if policy.interlaced:
-        words.append("fields woven")
+        words.append("interlaced")
     if policy.alpha:
-        words.append("alpha left out")
+        words.append("alpha")
     if policy.pixel_aspect != 1:
         words.append(f"pixel aspect {policy.pixel_aspect}")
     if policy.mirrored:
