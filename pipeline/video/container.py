@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import av
 from av.container import InputContainer
 
 from pipeline.errors import DecodeError
+from pipeline.video.boxes import keep_movie_box
 from pipeline.video.failures import decode_errors
 from pipeline.video.ranges import RangeFile
 
-BUFFER_BYTES = 1 << 20
+BUFFER_BYTES = 64 << 10
+"""Of libavformat's own buffer: the file behind it reads ahead."""
 FORMATS = frozenset(
     {"3gp", "asf", "av1", "avi", "dv", "flv", "gif", "h261", "h263", "h264", "hevc", "image2", "ivf", "m4v"}
     | {"matroska", "mjpeg", "mov", "mpeg", "mpegts", "mpegvideo", "mxf", "nut", "obu", "ogg", "rm", "rawvideo"}
@@ -27,8 +30,18 @@ OPTIONS: dict[str, Any] = {"metadata_errors": "replace"}
 RESTRICTIONS = {"format_whitelist": ",".join(sorted(FORMATS)), "protocol_whitelist": "file"}
 
 
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An open container, and where its bytes come from where they are far away."""
+
+    container: InputContainer
+    file: RangeFile | None = None
+    moov: bytes | None = None
+    """The tables of a remote mp4 file."""
+
+
 @contextmanager
-def open_container(uri: str) -> Iterator[InputContainer]:
+def open_container(uri: str) -> Iterator[Opened]:
     """Open `uri` for demuxing.
 
     Raises:
@@ -39,8 +52,10 @@ def open_container(uri: str) -> Iterator[InputContainer]:
         if "://" in uri:
             with RangeFile(uri) as file:
                 _refuse_playlist(uri, file.peek(64))
+                moov = keep_movie_box(file)
+                file.seek(0)
                 with av.open(file, buffer_size=BUFFER_BYTES, options=dict(RESTRICTIONS), **OPTIONS) as container:
-                    yield container
+                    yield Opened(container, file, moov)
             return
         path = Path(uri)
         if not path.is_file():
@@ -52,7 +67,7 @@ def open_container(uri: str) -> Iterator[InputContainer]:
         _refuse_playlist(uri, head)
         # The prefix keeps libavformat from reading a protocol into a name that holds a colon.
         with av.open(f"file:{path}", options=dict(RESTRICTIONS), **OPTIONS) as container:
-            yield container
+            yield Opened(container)
 
 
 def _refuse_playlist(uri: str, head: bytes) -> None:

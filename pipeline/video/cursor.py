@@ -21,8 +21,6 @@ from pipeline.video.backend import Answer, Backend
 from pipeline.video.keys import Keys
 from pipeline.video.packets import PacketSource, StreamPacket
 
-SKIP_READING_S = 10
-"""A gap between wanted groups that is sought across; a shorter one is read through, which is cheaper."""
 TRIALS = 2
 """Wanted pictures of undamaged groups that do not come out, before leaving out anything is given up for a stream."""
 START = -1
@@ -214,7 +212,7 @@ class Cursor:
         self._backend = self._lenient if key in self._damaged_keys else self._strict
         self._backend.flush()
         ahead = key - self._source.key_tick if self._source.key_tick is not None else 0
-        near = 0 < ahead < SKIP_READING_S * self._source.ticks_per_s
+        near = 0 < ahead < self._source.reading_is_nearer_than
         if group == START or not ((near and self._source.forward_to(key)) or self._source.seek_to(key)):
             # Also where the key is not found again: whatever comes from the start of the file has to do.
             self._source.rewind()

@@ -10,6 +10,7 @@ from typing import cast
 import av.error
 from av.container import InputContainer
 from av.packet import Packet
+from av.stream import Discard
 from av.video.stream import VideoStream
 
 from pipeline.video.coding import Coded, header_reader
@@ -18,6 +19,8 @@ from pipeline.video.failures import decode_errors, failure_class
 
 MAX_ERRORS_IN_A_ROW = 64
 """Damaged stretches of a container without a packet between them, after which its rest is given up."""
+SKIP_READING_S = 10
+"""A gap between wanted groups that is sought across; a shorter one is read through, which is cheaper on a disk."""
 BACK_OFF_S = (0, 1, 2, 4, 8, 16)
 
 
@@ -84,10 +87,14 @@ class PacketSource:
         self._open()
 
     def _open(self) -> None:
-        self._container = self._closing.enter_context(open_container(self.uri))
+        opened = self._closing.enter_context(open_container(self.uri))
+        self._container, self.is_remote = opened.container, opened.file is not None
         stream = self._container.streams[self._index]
         assert isinstance(stream, VideoStream)
         self.stream = stream
+        for other in self._container.streams:
+            if other.index != self._index:
+                other.discard = Discard.all
         context = stream.codec_context
         self.codec = context.codec.canonical_name
         self._headers = header_reader(self.codec, context.extradata)
@@ -109,6 +116,11 @@ class PacketSource:
     def ticks_per_s(self) -> int:
         """Ticks of the stream's time base in a second, rounded down."""
         return int(1 / self.stream.time_base) if self.stream.time_base else 1
+
+    @property
+    def reading_is_nearer_than(self) -> int:
+        """Ticks from key frame to key frame below which reading on is cheaper than to seek."""
+        return 0 if self.is_remote else SKIP_READING_S * self.ticks_per_s
 
     def read(self) -> StreamPacket | None:
         """The next packet; None at the end."""

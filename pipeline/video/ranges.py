@@ -1,10 +1,13 @@
-"""An address to an open container: local paths straight to libavformat, all else by range reads of a megabyte."""
+"""Remote objects as seekable files: requests of bounded size, the next one under way while this one is decoded."""
 
 from __future__ import annotations
 
 import io
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import fsspec
@@ -13,6 +16,13 @@ from fsspec.asyn import AsyncFileSystem
 READ_TIMEOUT_S = 30.0
 RETRY_WAITS_S = (0.2, 0.8, 3.2)
 PERMANENT_STATUS = frozenset(range(400, 500)) - {408, 425, 429}
+LEAST_BYTES = 64 << 10
+MOST_BYTES = 1 << 20
+"""Of one request: it grows with what was read in a row, so that little is read in vain where reading jumps."""
+GROWTH = 32
+"""A request is at most this part of what was read in a row."""
+WHOLE_MOST_BYTES = 64 << 20
+"""An object on a server without ranges is fetched whole, once, up to this size; a larger one is refused."""
 Result = TypeVar("Result")
 
 
@@ -26,7 +36,7 @@ def open_bytes(uri: str) -> io.RawIOBase:
 
 
 class RangeFile(io.RawIOBase):
-    """A remote object as a seekable file: each read is one range request, retried where that may help.
+    """A remote object as a seekable file, each request retried where that may help.
 
     Args:
         uri: an address that fsspec knows.
@@ -34,7 +44,7 @@ class RangeFile(io.RawIOBase):
         waits_s: pauses before each further try.
 
     Raises:
-        OSError: the object cannot be read (all methods).
+        OSError: the object cannot be read, or is large and its server sends no ranges (all methods).
     """
 
     def __init__(
@@ -45,10 +55,48 @@ class RangeFile(io.RawIOBase):
         # The synchronous face of an asynchronous file system takes a time limit with each call.
         self._limit = {"timeout": timeout_s} if isinstance(self._filesystem, AsyncFileSystem) else {}
         self._place = 0
-        size = self._patiently(lambda: self._filesystem.info(self._path, **self._limit)["size"])
-        if size is None:
+        about = self._patiently(lambda: self._filesystem.info(self._path, **self._limit))
+        if about["size"] is None:
             raise OSError("the server does not tell the size; range reads need it")
-        self._size = int(size)
+        self._size = int(about["size"])
+        self._held: list[tuple[int, bytes]] = []
+        """Parts of the object that are kept: the last one read, before it those that were asked to be."""
+        self._kept = 0
+        self._ahead: tuple[int, Future[bytes]] | None = None
+        """Where the request under way begins, and what comes of it."""
+        self._in_a_row = 0
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="range")
+        if not self._serves_ranges(uri, about):
+            self._hold_whole(uri)
+
+    def _serves_ranges(self, uri: str, about: dict[str, Any]) -> bool:
+        """Whether the server sends parts; only those of HTTP may not."""
+        if not uri.startswith(("http://", "https://")) or self._size <= LEAST_BYTES:
+            return True
+        if about.get("partial") is not None:
+            return bool(about["partial"])
+        request = urllib.request.Request(uri, headers={"Range": "bytes=0-0"})
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                return bool(answer.status == 206)
+        except (OSError, ValueError):
+            # It may ask for what only the file system knows to give; then the first request will tell.
+            return True
+
+    def _hold_whole(self, uri: str) -> None:
+        if self._size > WHOLE_MOST_BYTES:
+            size = f"{self._size / 1e6:.0f} MB"
+            raise OSError(f"the server sends no ranges, and {size} are too much to fetch whole: download it first")
+        data = self._patiently(lambda: self._filesystem.cat_file(self._path, **self._limit))
+        if len(data) != self._size:
+            raise OSError(f"{len(data)} of {self._size} bytes came")
+        self._held, self._kept = [(0, data)], 1
+
+    def close(self) -> None:
+        """Let go of the request under way."""
+        if not self.closed:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+        super().close()
 
     def readable(self) -> bool:
         """Always."""
@@ -75,21 +123,68 @@ class RangeFile(io.RawIOBase):
         self._place = place
         return data
 
+    def keep(self, first: int, last: int) -> bytes:
+        """Read the bytes from `first` up to `last`, and keep them for as long as the file is open."""
+        last = min(last, self._size)
+        data = b"".join(self._fetch(start, min(start + MOST_BYTES, last)) for start in range(first, last, MOST_BYTES))
+        self._held.insert(0, (first, data))
+        self._kept += 1
+        return data
+
     def read(self, size: int = -1) -> bytes:
-        """Read up to `size` bytes by one request."""
-        first = self._place
-        last = self._size if size < 0 else min(first + size, self._size)
-        if first >= last:
+        """Read up to `size` bytes; fewer where a request ends, none at the end."""
+        last = self._size if size < 0 else min(self._place + size, self._size)
+        if size < 0:
+            parts = []
+            while self._place < last:
+                parts.append(self.read(MOST_BYTES))
+            return b"".join(parts)
+        if self._place >= last:
             return b""
-        data = self._patiently(lambda: self._range(first, last))
+        data = self._from_held(last)
+        if data is None:
+            self._advance()
+            data = self._from_held(last)
+            assert data is not None
         self._place += len(data)
         return data
 
+    def _from_held(self, last: int) -> bytes | None:
+        for start, held in self._held:
+            if start <= self._place < start + len(held):
+                return held[self._place - start : last - start]
+        return None
+
+    def _advance(self) -> None:
+        """Hold what lies at the current place, and ask for what follows."""
+        place, ahead = self._place, self._ahead
+        previous = self._held[self._kept :]
+        follows = bool(previous) and place == previous[0][0] + len(previous[0][1])
+        self._in_a_row = self._in_a_row if follows else 0
+        if ahead is not None and ahead[0] == place:
+            data = ahead[1].result()
+        else:
+            if ahead is not None:
+                ahead[1].cancel()
+            data = self._fetch(place, place + self._request_bytes())
+        self._ahead = None
+        self._in_a_row += len(data)
+        self._held[self._kept :] = [(place, data)]
+        following = place + len(data)
+        # Only what is read in a row is worth reading ahead; a first request may be a look at a header.
+        if follows and following < self._size:
+            self._ahead = following, self._pool.submit(self._fetch, following, following + self._request_bytes())
+
+    def _request_bytes(self) -> int:
+        return min(max(self._in_a_row // GROWTH, LEAST_BYTES), MOST_BYTES)
+
+    def _fetch(self, first: int, last: int) -> bytes:
+        return self._patiently(lambda: self._range(first, min(last, self._size)))
+
     def _range(self, first: int, last: int) -> bytes:
         data: bytes = self._filesystem.cat_file(self._path, start=first, end=last, **self._limit)
-        if len(data) == self._size:
-            # A server without ranges sends the whole.
-            data = data[first:last]
+        if len(data) == self._size != last - first:
+            raise NotImplementedError("the server sends no ranges: download the object first")
         if len(data) != last - first:
             raise ConnectionError(f"{len(data)} of {last - first} bytes came")
         return data
@@ -106,10 +201,19 @@ class RangeFile(io.RawIOBase):
         raise AssertionError("the last round returns or raises")
 
 
+PERMANENT_ERRORS = (
+    FileNotFoundError,
+    PermissionError,
+    IsADirectoryError,
+    ImportError,
+    ValueError,
+    NotImplementedError,
+    urllib.error.HTTPError,
+)
+
+
 def _is_permanent(error: Exception) -> bool:
-    if isinstance(error, (FileNotFoundError, PermissionError, IsADirectoryError, ImportError, ValueError)):
-        return True
-    return _status(error) in PERMANENT_STATUS
+    return isinstance(error, PERMANENT_ERRORS) or _status(error) in PERMANENT_STATUS
 
 
 def _status(error: Any) -> int | None:
@@ -124,4 +228,5 @@ def _status(error: Any) -> int | None:
 def _reason(error: Exception) -> str:
     text = str(error).splitlines()
     kind = "not found" if isinstance(error, FileNotFoundError) else type(error).__name__
-    return f"{kind}: {text[0]}" if text else kind
+    kind = "" if isinstance(error, NotImplementedError) else kind
+    return ": ".join(part for part in (kind, text[0] if text else "") if part)

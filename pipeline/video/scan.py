@@ -10,10 +10,11 @@ from av.video.stream import VideoStream
 
 from pipeline.errors import DecodeError
 from pipeline.values import VideoInfo, VideoSource
-from pipeline.video.container import open_container
+from pipeline.video.container import Opened, open_container
 from pipeline.video.failures import decode_errors
 from pipeline.video.packets import Demuxed
 from pipeline.video.picture import aspect_warning, decide_picture, describe_picture, shown_size
+from pipeline.video.tables import track_from_table
 from pipeline.video.timeline import Timeline, decode_all, missing_tail, read_timeline
 from pipeline.video.tracks import Track, choose_stream, read_tracks
 
@@ -26,8 +27,9 @@ def scan_video(source: VideoSource) -> VideoInfo:
             that decodes (`corrupt`).
     """
     uri = source.uri
-    with decode_errors(uri), open_container(uri) as container:
-        tracks, demuxed = read_tracks(container)
+    with decode_errors(uri), open_container(uri) as opened:
+        container = opened.container
+        tracks, demuxed = read_tables(opened) or read_tracks(container)
         stream, warnings = choose_stream(container, tracks, uri)
         track = tracks[stream.index]
         first = first_frame(uri, stream, track)
@@ -40,8 +42,20 @@ def scan_video(source: VideoSource) -> VideoInfo:
         )
 
 
-def _unread(demuxed: Demuxed) -> tuple[str, ...]:
+def read_tables(opened: Opened) -> tuple[dict[int, Track], None] | None:
+    """The tracks of a remote file by its tables; None where only its packets tell."""
+    streams = list(opened.container.streams.video)
+    # Of several streams the packets say which to take.
+    if opened.file is None or opened.moov is None or len(streams) != 1 or not streams[0].codec_context:
+        return None
+    track = track_from_table(opened.container, streams[0], opened.file, opened.moov)
+    return None if track is None else ({streams[0].index: track}, None)
+
+
+def _unread(demuxed: Demuxed | None) -> tuple[str, ...]:
     """A word on what of the container could not be read: its end was not reached, or parts were stepped over."""
+    if demuxed is None:
+        return ()
     if demuxed.given_up:
         return ("the container is damaged: its rest was given up, and what it holds is not known",)
     return (f"the container is damaged in {demuxed.errors} places",) if demuxed.errors else ()

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.verify import verify
 from tests.pipeline.runs import rows_of, run, tiny_recipe
-from tests.pipeline.video.test_byte_source import Server, status
+from tests.pipeline.video.test_remote import Server, status
 from tests.synthetic import make_video
 
 

@@ -9,12 +9,14 @@ from fractions import Fraction
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from pipeline.clips import plan_clips
 from pipeline.errors import DecodeError
-from pipeline.video import scan_video
-from pipeline.video.ranges import RangeFile
-from tests.pipeline.video.reference import decode_units, expect_equal, full_decode, source_of
+from pipeline.video import open_video, scan_video, timing_of
+from pipeline.video.ranges import LEAST_BYTES, MOST_BYTES, RangeFile
+from tests.pipeline.video.reference import SMALL, decode_units, expect_equal, full_decode, source_of
 from tests.synthetic import make_video
 
 
@@ -27,6 +29,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.body = body
         self.fault: Callable[[BaseHTTPRequestHandler, int], bool] = lambda handler, number: False
+        self.has_ranges = True
         self.gets = 0
         self.sent_bytes = 0
 
@@ -58,7 +61,8 @@ class _Handler(BaseHTTPRequestHandler):
             start, _, end = wanted.removeprefix("bytes=").partition("-")
             first, last = int(start), min(int(end), last) if end else last
         self.send_response(206 if wanted else 200)
-        self.send_header("Accept-Ranges", "bytes")
+        if self.server.has_ranges:
+            self.send_header("Accept-Ranges", "bytes")
         self.send_header("Content-Length", str(last + 1 - first))
         if wanted:
             self.send_header("Content-Range", f"bytes {first}-{last}/{len(body)}")
@@ -129,7 +133,9 @@ def test_a_window_of_a_long_file_is_read_by_range(video: Path, server: Server) -
         assert file.read(100) == server.body[-7:]
         file.seek(13)
         assert (file.read(29), file.tell()) == (server.body[13:42], 42)
-    assert (server.gets, server.sent_bytes) == (2, 36)
+        assert file.read(29) == server.body[42:71]
+    # The second request took in what the third read asked for.
+    assert server.gets == 2
 
 
 def test_busy_servers_and_dropped_connections_are_tried_again(server: Server, video: Path) -> None:
@@ -199,3 +205,102 @@ def test_s3_gives_what_the_file_gives(video: Path, monkeypatch: pytest.MonkeyPat
     finally:
         s3fs.S3FileSystem.clear_instance_cache()
         served.stop()
+
+
+@pytest.fixture(scope="module")
+def long_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Noise, so that a second of it takes 150 kB: 60 s in groups of 1 s."""
+    noise = np.random.default_rng(1).integers(0, 255, (60, 96, 128, 3), dtype=np.uint8)
+    pictures = [noise[i // 10] for i in range(600)]
+    path = tmp_path_factory.mktemp("long") / "video.mp4"
+    options = {"preset": "ultrafast", "qp": "4", "x264-params": "keyint=10:scenecut=0:bframes=2:b-adapt=0"}
+    return make_video(path, frames=pictures, fps=10, gop=10, bframes=2, options=options)
+
+
+def test_tables_tell_what_the_packets_tell(server: Server, long_video: Path) -> None:
+    server.body = long_video.read_bytes()
+    near, far = scan_video(source_of(long_video)), scan_video(source_of(server.uri))
+    for name in ("frame_pts", "key_pts"):
+        np.testing.assert_array_equal(getattr(far, name), getattr(near, name))
+    for name in (
+        "time_base",
+        "start_pts",
+        "last_pts",
+        "frames_found",
+        "picture",
+        "codec",
+        "missing_tail_ns",
+        "warnings",
+    ):
+        assert getattr(far, name) == getattr(near, name), name
+    assert server.sent_bytes < 12 * LEAST_BYTES
+
+
+def test_only_the_groups_that_are_wanted_are_read(server: Server, long_video: Path) -> None:
+    """A unit of 6 s out of 60, and of a clip's key frames alone."""
+    server.body = long_video.read_bytes()
+    info = scan_video(source_of(server.uri))
+    clips = plan_clips(info, fps=Fraction(2), clip_frames=12)
+    server.sent_bytes = 0
+    with open_video(timing_of(info)) as video:
+        opened = server.sent_bytes
+        (clip,) = video.decode(clips[4:5], SMALL)
+    assert len(clip.frames) == 12
+    groups = len(server.body) * 6 / 60
+    assert server.sent_bytes - opened < 1.1 * groups + 2 * LEAST_BYTES
+
+
+def test_reading_in_a_row_is_ahead_and_exact(server: Server) -> None:
+    server.body = np.random.default_rng(2).bytes(9 << 20)
+    with RangeFile(server.uri) as file:
+        parts = []
+        while part := file.read(40_000):
+            parts.append(part)
+        assert b"".join(parts) == server.body
+        file.seek(5 << 20)
+        assert file.read(10) == server.body[5 << 20 : (5 << 20) + 10]
+    assert server.sent_bytes < 1.02 * len(server.body) + MOST_BYTES
+    assert server.gets < 160
+
+
+class NoRanges:
+    """Sends the whole object, whatever part was asked for."""
+
+    def __init__(self, body: bytes) -> None:
+        self.body, self.gets = body, 0
+
+    def __call__(self, handler: BaseHTTPRequestHandler, number: int) -> bool:
+        self.gets += 1
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(self.body)))
+        handler.end_headers()
+        handler.wfile.write(self.body)
+        return True
+
+
+def test_a_server_without_ranges_sends_a_small_object_once(
+    server: Server, long_video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.body = long_video.read_bytes()
+    server.has_ranges = False
+    server.fault = whole = NoRanges(server.body)
+    with RangeFile(server.uri) as file:
+        # One look at whether it has ranges, then the object.
+        assert (file.read(), whole.gets) == (server.body, 2)
+    monkeypatch.setattr("pipeline.video.ranges.WHOLE_MOST_BYTES", 1000)
+    with pytest.raises(DecodeError, match="sends no ranges") as error:
+        scan_video(source_of(server.uri))
+    assert error.value.failure == "io"
+    assert whole.gets == 3
+
+
+def test_a_connection_that_breaks_for_good_is_no_end_of_the_file(server: Server, long_video: Path) -> None:
+    server.body = long_video.read_bytes()
+    info = scan_video(source_of(server.uri))
+    with open_video(timing_of(info)) as video:
+        clips = video.decode(plan_clips(info, fps=Fraction(1), clip_frames=5), SMALL)
+        next(clips)
+        server.fault = status(503)
+        with pytest.raises(DecodeError) as error:
+            list(clips)
+    assert error.value.failure == "io"
