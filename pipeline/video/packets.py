@@ -49,7 +49,8 @@ class Demuxed:
                     if packet.size or packet.dts is not None:
                         yield cast("Packet[VideoStream]", packet)
                 return
-            except av.error.FFmpegError as error:
+            # PyAV fails so over streams that turn up, or turn out to be none, while a damaged file is read.
+            except (av.error.FFmpegError, IndexError) as error:
                 if failure_class(error) in ("io", "out_of_memory"):
                     raise
                 self.errors += 1

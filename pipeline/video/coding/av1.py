@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from pipeline.video.coding.bits import Bits, OutOfBitsError
@@ -51,8 +52,8 @@ class Av1Headers:
         self._sequence: Sequence | None = None
         self.restart()
         # av1C: four bytes, then units (AV1 codec ISO media file format binding, 2.3.3).
-        if extradata and len(extradata) > 4:
-            for kind, payload, _ in _units(extradata[4:]):
+        with suppress(OutOfBitsError):
+            for kind, payload, _ in _units((extradata or b"")[4:]):
                 if kind == SEQUENCE:
                     self._keep(payload)
 

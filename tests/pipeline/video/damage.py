@@ -46,7 +46,9 @@ def read_packets(path: Path) -> list[StoredPacket]:
 def write_damaged(original: Path, packets: Sequence[StoredPacket], path: Path, kind: str, at: int, seed: int) -> None:
     """Copy the packets to `path`, the one at `at` damaged."""
     rng = random.Random(seed)
-    with av.open(str(original)) as source, av.open(str(path), "w") as target:
+    # Bitstream filters of the muxer would refuse some of the damage.
+    options = {"fflags": "-autobsf"}
+    with av.open(str(original)) as source, av.open(str(path), "w", options=options) as target:
         stream = target.add_stream_from_template(source.streams.video[0], opaque=True)
         for number, stored in enumerate(packets):
             data = bytearray(stored.data)
