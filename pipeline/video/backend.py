@@ -99,19 +99,19 @@ class LibavBackend:
             MemoryError: there is none left.
         """
         if not self._splits or len(frames := superframe(memoryview(packet)) or ()) < 2:
-            return self._decode(packet)
+            return decode_packet(self._context, packet)
         # Only of a frame by itself does libvpx notice that its data did not end where it should.
         answer = Answer([], damaged=False)
         for data in frames:
             part = cast("Packet[VideoStream]", Packet(bytes(data)))
             part.pts, part.dts, part.time_base = packet.pts, packet.dts, packet.time_base
-            came = self._decode(part)
+            came = decode_packet(self._context, part)
             answer = Answer([*answer.frames, *came.frames], answer.damaged or came.damaged)
         return answer
 
     def drain(self) -> Answer:
         """What is still held back; then ready for another start."""
-        answer = self._decode(None)
+        answer = decode_packet(self._context, None)
         self._context.flush_buffers()
         return answer
 
@@ -119,15 +119,21 @@ class LibavBackend:
         """Forget everything."""
         self._context.flush_buffers()
 
-    def _decode(self, packet: Packet[VideoStream] | None) -> Answer:
-        with av.logging.Capture(local=True) as messages:
-            try:
-                frames = self._context.decode(packet)
-            except av.error.FFmpegError as error:
-                if failure_class(error) == "out_of_memory":
-                    raise
-                return Answer([], damaged=not isinstance(error, av.error.EOFError))
-        return Answer(frames, damaged=bool(messages) and any(_is_bad(*message) for message in messages))
+
+def decode_packet(context: VideoCodecContext, packet: Packet[VideoStream] | None) -> Answer:
+    """Decode one packet, or (None) put out what is held back; and hear what the decoder says of it in its log.
+
+    Raises:
+        MemoryError: there is none left.
+    """
+    with av.logging.Capture(local=True) as messages:
+        try:
+            frames = context.decode(packet)
+        except av.error.FFmpegError as error:
+            if failure_class(error) == "out_of_memory":
+                raise
+            return Answer([], damaged=not isinstance(error, av.error.EOFError))
+    return Answer(frames, damaged=bool(messages) and any(_is_bad(*message) for message in messages))
 
 
 def _is_bad(level: int, _: str, text: str) -> bool:

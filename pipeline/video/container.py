@@ -51,7 +51,7 @@ def open_container(uri: str) -> Iterator[Opened]:
     with decode_errors(uri):
         if "://" in uri:
             with RangeFile(uri) as file:
-                _refuse_playlist(uri, file.peek(64))
+                _refuse_by_name(uri, file.peek(64))
                 moov = keep_movie_box(file)
                 file.seek(0)
                 with av.open(file, buffer_size=BUFFER_BYTES, options=dict(RESTRICTIONS), **OPTIONS) as container:
@@ -64,14 +64,16 @@ def open_container(uri: str) -> Iterator[Opened]:
             head = stream.read(64)
         if not head:
             raise DecodeError("corrupt", f"{uri}: the file is empty")
-        _refuse_playlist(uri, head)
+        _refuse_by_name(uri, head)
         # The prefix keeps libavformat from reading a protocol into a name that holds a colon.
         with av.open(f"file:{path}", options=dict(RESTRICTIONS), **OPTIONS) as container:
             yield Opened(container)
 
 
-def _refuse_playlist(uri: str, head: bytes) -> None:
+def _refuse_by_name(uri: str, head: bytes) -> None:
     """A list of segments would have to be read through the same limits as a file, which is not done."""
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        raise DecodeError("unsupported", f"{uri}: libavformat reads no animated WebP: convert it to GIF or MP4")
     for start, name in PLAYLISTS.items():
         if head.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(start):
             raise DecodeError("unsupported", f"{uri}: {name} names other files: give those, or one file made of them")

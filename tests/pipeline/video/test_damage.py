@@ -51,8 +51,9 @@ def sweep(original: Path, folder: Path, count: int, seed: int) -> dict[str, Verd
     return table
 
 
-UNNOTICED = {("hevc", "flip")}
-"""libavcodec's HEVC decoder checks nothing of the coded data, so most single flips are shown as they come."""
+UNNOTICED = {("hevc", "flip"): 0.7, ("h264", "flip"): 0.25, ("vp9", "flip"): 0.02}
+"""The most of the wrong samples that may go unnoticed. libavcodec's HEVC decoder checks nothing of the coded data; that
+of H.264 notices where a slice's data end too soon, not too late; libvpx misses one flip in a hundred."""
 
 
 def expect_none_silent(table: dict[str, dict[str, Verdict]]) -> None:
@@ -63,7 +64,8 @@ def expect_none_silent(table: dict[str, dict[str, Verdict]]) -> None:
     for codec, kinds in table.items():
         for kind, verdict in kinds.items():
             assert verdict.wrong > 0 or kind == "flip"
-            assert not verdict.missed or (codec, kind) in UNNOTICED, f"{codec} {kind}: {verdict}"
+            most = UNNOTICED.get((codec, kind), 0.0) * verdict.wrong
+            assert verdict.missed <= most, f"{codec} {kind}: {verdict}"
 
 
 @pytest.mark.film
