@@ -11,9 +11,10 @@ from typing import Any
 import av
 from av.container import InputContainer
 
-from pipeline.errors import DecodeError
+from pipeline.errors import DecodeError, InputError
 from pipeline.video.boxes import keep_movie_box
 from pipeline.video.failures import decode_errors
+from pipeline.video.numbered import is_numbered, numbered_pictures
 from pipeline.video.ranges import RangeFile
 
 BUFFER_BYTES = 64 << 10
@@ -56,6 +57,15 @@ def open_container(uri: str) -> Iterator[Opened]:
                 file.seek(0)
                 with av.open(file, buffer_size=BUFFER_BYTES, options=dict(RESTRICTIONS), **OPTIONS) as container:
                     yield Opened(container, file, moov)
+            return
+        if is_numbered(uri):
+            try:
+                pictures = numbered_pictures(uri)
+            except InputError as error:
+                raise DecodeError("io", str(error)) from error
+            chosen = {"framerate": str(pictures.rate), "start_number": str(pictures.first)} | RESTRICTIONS
+            with av.open(pictures.pattern, format="image2", options=chosen, **OPTIONS) as container:
+                yield Opened(container)
             return
         path = Path(uri)
         if not path.is_file():

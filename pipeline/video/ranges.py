@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 import fsspec
 from fsspec.asyn import AsyncFileSystem
 
+from pipeline.video.numbered import JoinedFiles, is_numbered, numbered_pictures
+
 READ_TIMEOUT_S = 30.0
 RETRY_WAITS_S = (0.2, 0.8, 3.2)
 PERMANENT_STATUS = frozenset(range(400, 500)) - {408, 425, 429}
@@ -32,6 +34,8 @@ def open_bytes(uri: str) -> io.RawIOBase:
     Raises:
         OSError: it cannot be read.
     """
+    if is_numbered(uri):
+        return JoinedFiles(numbered_pictures(uri))
     return RangeFile(uri) if "://" in uri else io.FileIO(uri)
 
 
