@@ -48,6 +48,9 @@ TRANSFER_OF_CODE: dict[int, Transfer] = {16: "pq", 18: "hlg"}
 # Numbers of libswscale (SWS_CS_*), because PyAV before 18 has no name for the last.
 SWSCALE_MATRIX: dict[ColourMatrix, int] = {"bt709": 1, "fcc": 4, "bt601": 5, "smpte240m": 7, "bt2020": 9}
 FULL_RANGE_CODE = 2
+UNSPECIFIED = 2
+DOLBY_VISION_TAGS = frozenset({"dvh1", "dvhe", "dav1"})
+"""Sample entries of streams that are Dolby Vision and nothing else; those that can be shown without it have others."""
 WIDEST_PIXEL = Fraction(8)
 """Pixels wider than this, or taller, come of a damaged header."""
 
@@ -61,6 +64,10 @@ def decide_picture(frame: VideoFrame, stream: VideoStream) -> PicturePolicy:
     if frame.colorspace in REFUSED_MATRICES:
         name = REFUSED_MATRICES[frame.colorspace]
         raise DecodeError("unsupported", f"the colours are coded by the {name} matrix: convert the video to BT.709")
+    if stream.codec_context.codec_tag in DOLBY_VISION_TAGS and frame.colorspace in (UNSPECIFIED, 15):
+        raise DecodeError(
+            "unsupported", "Dolby Vision of profile 5, whose colours no standard decoder knows: convert it"
+        )
     rotation_deg, mirrored = orientation(frame)
     unspecified: ColourMatrix = "bt709" if frame.height >= HD_HEIGHT_PX else "bt601"
     is_rgb = frame.format.name.startswith(("rgb", "bgr", "gbr", "pal8", "argb", "abgr"))

@@ -87,7 +87,10 @@ def _describe(
     missing_tail_ns: int,
     warnings: tuple[str, ...],
 ) -> VideoInfo:
-    picture = decide_picture(first, stream)
+    try:
+        picture = decide_picture(first, stream)
+    except DecodeError as error:
+        raise DecodeError(error.failure, f"{source.uri}: {error}") from error
     height, width = shown_size(first, picture)
     return VideoInfo(
         source=source,

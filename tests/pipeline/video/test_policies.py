@@ -66,6 +66,17 @@ def test_colours_that_cannot_be_shown_are_refused_by_name(tmp_path: Path, code: 
     assert error.value.failure == "unsupported"
 
 
+def test_dolby_vision_alone_is_refused_by_name(tmp_path: Path) -> None:
+    options = {"preset": "ultrafast", "x265-params": "log-level=none"}
+    path = make_video(tmp_path / "video.mp4", frames=3, codec="libx265", options=options)
+    data = path.read_bytes()
+    assert b"hev1" in data
+    path.write_bytes(data.replace(b"hev1", b"dvhe"))
+    with pytest.raises(DecodeError, match="Dolby Vision") as error:
+        scan_video(source_of(path))
+    assert error.value.failure == "unsupported"
+
+
 def test_transparency_over_a_background(tmp_path: Path) -> None:
     """A half transparent red in a codec that keeps every value."""
     rgba = np.zeros((32, 32, 4), dtype=np.uint8)
