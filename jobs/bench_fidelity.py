@@ -24,11 +24,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.decode import open_video, scan_video, timing_of
 from pipeline.describe import picture_spec
 from pipeline.devices import resolve_compute_dtype, this_device
 from pipeline.plan.clips import plan_clips
 from pipeline.sources import identify
+from pipeline.video import open_video, scan_video, timing_of
 from vtm import (
     Encoder,
     Grid,

@@ -79,7 +79,6 @@ def run(options: argparse.Namespace) -> int:
 
 def estimate(inputs: list[str], recipe: Recipe) -> list[Estimate]:
     """Scan and plan every input in this process, longest first."""
-    from pipeline.decode import scan_video
     from pipeline.describe import describe_encoder
     from pipeline.devices import this_device
     from pipeline.errors import DecodeError
@@ -87,6 +86,7 @@ def estimate(inputs: list[str], recipe: Recipe) -> list[Estimate]:
     from pipeline.plan.videos import plan_video
     from pipeline.sources import find_inputs, identify
     from pipeline.values import FailedRange
+    from pipeline.video import scan_video
     from vtm.network import load_network
     from vtm.network import tokens_left as network_tokens_left
 

@@ -19,10 +19,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.decode import open_video, scan_video, timing_of
 from pipeline.errors import InputError
 from pipeline.plan.clips import plan_clips
 from pipeline.values import PictureSpec, VideoSource
+from pipeline.video import open_video, scan_video, timing_of
 from vtm import Grid
 
 Frames = NDArray[np.uint8]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,7 @@ def describe_encoder(recipe: Recipe, device: Device) -> tuple[EncoderDescription
         frames_per_pass=known.frames_per_pass,
         frames_per_token_row=known.frames_per_token_row,
     )
-    return description, picture_spec(known.image, recipe.resize)
+    return description, chosen_pictures(picture_spec(known.image, recipe.resize), recipe)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,8 +94,19 @@ def _find_encoder(recipe: Recipe) -> _Found:
 
 def picture_spec(image: ImageSpec, resizer: Resizer = "torch") -> PictureSpec:
     """The preprocessor's geometry, as the decode side takes it."""
-    same = [name for name in PictureSpec.__slots__ if name != "resizer"]
+    same = [field.name for field in fields(image) if field.name in PictureSpec.__slots__]
     return PictureSpec(resizer=resizer, **{name: getattr(image, name) for name in same})
+
+
+def chosen_pictures(picture: PictureSpec, recipe: Recipe) -> PictureSpec:
+    """The encoder's pictures with what the recipe chooses for fields, dynamic range and transparency."""
+    colour = recipe.alpha_background
+    return replace(
+        picture,
+        tonemap=recipe.tonemap,
+        deinterlace=recipe.deinterlace,
+        alpha_background=None if colour is None else (int(colour[:2], 16), int(colour[2:4], 16), int(colour[4:], 16)),
+    )
 
 
 def picture_json(picture: PictureSpec) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from pipeline.errors import EncodeError, SettingsError
 from pipeline.features import ClipFeatures, VitFeatures
 from pipeline.foreign.describe import foreign_features
 from pipeline.foreign.features import ForeignFeatures
+from pipeline.plan.clips import at_grid_times
 from pipeline.reuse import ReusingFeatures
 from pipeline.run_description import EncoderDescription
 from pipeline.settings import Recipe
@@ -58,6 +59,7 @@ class ClipEncoder:
     def __init__(self, recipe: Recipe, description: EncoderDescription, device: str) -> None:
         self._recipe = recipe
         self._frames_per_row = description.frames_per_token_row
+        self._takes_even_time = description.frames_per_pass > 1
         self._network: VideoTokenMerging | None = None
         self._scorer: SaliencyScorer | None = None
         try:
@@ -85,6 +87,8 @@ class ClipEncoder:
         Raises:
             EncodeError: the encoder or the merge failed on good frames.
         """
+        if self._takes_even_time:
+            clip = at_grid_times(clip)
         try:
             features = self._features(clip.frames, saliency=self._recipe.strategy == "saliency")
             merged = self._merge(features, clip)

@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.cut import Cut, check_cut, coarsened
-from pipeline.decode import open_video, timing_of
 from pipeline.errors import DecodeError
-from pipeline.plan.clips import plan_clips
 from pipeline.plan.index_file import read_index
-from pipeline.plan.settled import Grid
 from pipeline.shards.manifest import read_manifests
-from pipeline.shards.run_folder import grid_of, read_run
+from pipeline.shards.run_folder import clip_of_run, picture_of, read_run
 from pipeline.shards.scan import read_shard
-from pipeline.values import PictureSpec, TokenSet
+from pipeline.values import TokenSet
+from pipeline.video import open_video, timing_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,9 +79,7 @@ def preview_clips(out: Path, num_clips: int, num_frames: int, cut: Cut | None = 
     total = sum(manifest.num_clips for manifest in read_manifests(out).values())
     wanted = set(np.linspace(0, total - 1, min(num_clips, total)).round().astype(int).tolist()) if total else set()
     run = read_run(out)
-    picture = PictureSpec(**run["deciding"]["picture"])
     frames_per_row = run["encoder"].get("frames_per_token_row", 1)
-    grid = grid_of(run)
     for position, clip in enumerate(committed_clips(out, cut)):
         if position in wanted:
             count = clip.grid_thw[0]
@@ -91,21 +88,25 @@ def preview_clips(out: Path, num_clips: int, num_frames: int, cut: Cut | None = 
             yield Preview(
                 clip=clip,
                 shown=tuple(shown),
-                frames=_frames(out, grid, clip, shown, picture),
+                frames=_frames(out, run, clip, shown),
                 group=clip.group.astype(np.int64).reshape(clip.grid_thw)[rows],
             )
 
 
-def _frames(
-    out: Path, grid: Grid, clip: TokenSet, shown: Sequence[int], picture: PictureSpec
-) -> NDArray[np.uint8] | None:
+def _frames(out: Path, run: dict[str, Any], clip: TokenSet, shown: Sequence[int]) -> NDArray[np.uint8] | None:
     try:
         info = read_index(out, clip.video_id, clip.uri)
-        (spec,) = plan_clips(info, fps=grid.fps, clip_frames=grid.clip_frames, first=clip.clip_index, count=1)
-        pts = [spec.frame_pts[i] for i in shown if i < len(spec.frame_pts)]
-        few = replace(spec, frame_pts=tuple(pts), frame_instants=(1,) * len(pts))
+        spec = clip_of_run(run, info, clip.clip_index)
+        # Of a model that takes even time, frames are counted as often as they are on display.
+        is_even = len(clip.frame_time_ns) == sum(spec.frame_instants)
+        counts = spec.frame_instants if is_even else (1,) * len(spec.frame_pts)
+        taken = [tick for tick, count in zip(spec.frame_pts, counts, strict=True) for _ in range(count)]
+        pts = [taken[i] for i in shown if i < len(taken)]
+        once = sorted(set(pts))
+        few = replace(spec, frame_pts=tuple(once), frame_instants=(1,) * len(once))
         with open_video(timing_of(info)) as source:
-            frames = next(iter(source.decode([few], picture))).frames
+            decoded = next(iter(source.decode([few], picture_of(run)))).frames
     except (DecodeError, StopIteration):
         return None
+    frames = decoded[[once.index(tick) for tick in pts]]
     return frames if len(frames) == len(shown) else None

@@ -6,13 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.decode import open_video, scan_video, timing_of
 from pipeline.errors import InputError, SettingsError
-from pipeline.plan.clips import plan_clips
 from pipeline.plan.index_file import read_index
-from pipeline.shards.run_folder import grid_of, read_state
+from pipeline.shards.run_folder import clip_of_run, picture_of, read_state
 from pipeline.sources import identify
-from pipeline.values import DecodedClip, PictureSpec, PlannedVideo
+from pipeline.values import DecodedClip, PlannedVideo
+from pipeline.video import open_video, scan_video, timing_of
 
 
 def replay_scan(out: Path, video_id: str) -> str:
@@ -41,12 +40,11 @@ def replay_clip(out: Path, video_id: str, index: str, *, encode: bool) -> str:
     if not index.isdigit() or int(index) >= video.num_clips:
         raise InputError(f"{video_id}-{index} is no clip: the video has {video.num_clips}, from 000000 on")
     state = read_state(out)
-    grid = grid_of(state.run)
     info = read_index(out, video_id, video.source.uri)
-    specs = plan_clips(info, fps=grid.fps, clip_frames=grid.clip_frames, first=int(index), count=1)
-    picture = PictureSpec(**state.run["deciding"]["picture"])
+    spec = clip_of_run(state.run, info, int(index))
     with open_video(timing_of(info)) as opened:
-        clip = next(iter(opened.decode(specs, picture, motion=state.run["settings"]["strategy"] == "motion")))
+        motion = state.run["settings"]["strategy"] == "motion"
+        clip = next(iter(opened.decode([spec], picture_of(state.run), motion=motion)))
     text = f"{clip.spec.clip_id}: {len(clip.frames)} frames decoded, {clip.damaged_frames} damaged"
     return f"{text}; {_encoded(state.run, clip, video.source.uri)}" if encode else text
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 from pipeline.errors import SettingsError
-from pipeline.values import Resizer
+from pipeline.values import FrameChoice, Resizer
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -73,6 +73,14 @@ class Recipe:
     """Grid instants a second of video."""
     clip_frames: int = 60
     """Grid instants a clip."""
+    frames: FrameChoice = "exact"
+    """`exact`: the frame on display at each instant. `key`: the nearest key frame, at a fraction of the cost."""
+    tonemap: bool = False
+    """Whether HLG and PQ video is brought to the standard dynamic range; else its coded values are taken."""
+    deinterlace: bool = False
+    """Whether one field of interlaced pictures is taken; else both stay woven."""
+    alpha_background: str | None = None
+    """Colour (RRGGBB) under transparent pictures; transparency is left out where nothing is said."""
     resize: Resizer = "torch"
     """Whose antialiased resize: `torch`, fast, within a level of Pillow; `pillow`, bit for bit."""
     dtype: TokenDtype = "float16"
@@ -87,6 +95,12 @@ class Recipe:
     def __post_init__(self) -> None:
         _choice("strategy", self.strategy, STRATEGIES)
         _choice("resize", self.resize, get_args(Resizer))
+        _choice("frames", self.frames, get_args(FrameChoice))
+        colour = self.alpha_background
+        _require(
+            colour is None or (len(colour) == 6 and all(c in "0123456789abcdefABCDEF" for c in colour)),
+            f"--alpha-background {colour} is no colour: give six hex digits, for example ffffff for white",
+        )
         _choice("dtype", self.dtype, get_args(TokenDtype))
         _choice("compute-dtype", self.compute_dtype, get_args(ComputeDtype))
         _require(self.fps > 0, f"--fps {self.fps} must be above 0, for example 1 or 30000/1001")

@@ -11,12 +11,28 @@ from pathlib import Path, PurePosixPath
 
 import fsspec
 
-from pipeline.decode.byte_source import open_bytes
 from pipeline.errors import FailureClass, InputError
 from pipeline.values import FailedRange, Input, VideoSource
+from pipeline.video.numbered import is_numbered, numbered_pictures
+from pipeline.video.ranges import open_bytes
 
 VIDEO_SUFFIXES = frozenset(
-    {".3gp", ".asf", ".avi", ".divx", ".f4v", ".flv", ".h264", ".h265", ".hevc", ".ivf", ".m2ts", ".m2v", ".m4v"}
+    {
+        ".3gp",
+        ".asf",
+        ".avi",
+        ".divx",
+        ".f4v",
+        ".flv",
+        ".gif",
+        ".h264",
+        ".h265",
+        ".hevc",
+        ".ivf",
+        ".m2ts",
+        ".m2v",
+        ".m4v",
+    }
     | {".mjpeg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogm", ".ogv", ".qt", ".rm", ".rmvb"}
     | {".ts", ".vob", ".webm", ".wmv", ".y4m"}
 )
@@ -76,6 +92,9 @@ def expand(text: str) -> Iterator[str]:
         )
     elif path.is_file():
         yield from _expand_list(str(path), str(path.parent)) if path.suffix.lower() in LIST_SUFFIXES else [str(path)]
+    elif is_numbered(text):
+        numbered_pictures(text)
+        yield text
     elif any(c in text for c in "*?["):
         anchor = Path(path.anchor) if path.is_absolute() else Path()
         pattern = str(path.relative_to(path.anchor)) if path.is_absolute() else str(path)

@@ -12,8 +12,8 @@ import pytest
 from jobs.cli import main
 from pipeline.shards.run_folder import read_folder, video_rows
 from pipeline.verify import verify
-from tests.pipeline.decode.test_real_files import damaged_copy
 from tests.pipeline.runs import run, tiny_recipe
+from tests.pipeline.video.test_real_files import damaged_copy
 
 STATUS = {
     "made_here/truncated_vtest.avi": ("partial", "truncated"),

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import RunFolderError
+from pipeline.plan.clips import plan_clips
 from pipeline.plan.settled import Grid, Settled, settle
 from pipeline.plan.table import Plan, read_plan
 from pipeline.plan.units import Clip
 from pipeline.shards.manifest import is_whole, read_manifests
 from pipeline.shards.publish import publish, sweep
 from pipeline.shards.tables import FAILURE_RECORDS, VIDEOS, failure_row, write_table
-from pipeline.values import FailedRange, PlannedVideo, ShardManifest
+from pipeline.values import ClipSpec, FailedRange, PictureSpec, PlannedVideo, ShardManifest, VideoInfo
 
 RUN_FILE = "run.json"
 
@@ -67,6 +68,27 @@ def read_run(out: Path) -> dict[str, Any]:
 def grid_of(run: dict[str, Any]) -> Grid:
     """How the run cuts videos into clips."""
     return Grid(Fraction(run["settings"]["fps"]), run["settings"]["clip_frames"])
+
+
+def picture_of(run: dict[str, Any]) -> PictureSpec:
+    """The size and policies of the run's pictures."""
+    stored = run["deciding"]["picture"]
+    colour = stored.get("alpha_background")
+    return PictureSpec(**stored | {"alpha_background": None if colour is None else tuple(colour)})
+
+
+def clip_of_run(run: dict[str, Any], info: VideoInfo, index: int) -> ClipSpec:
+    """One clip of a video, as the run cuts it."""
+    grid = grid_of(run)
+    (spec,) = plan_clips(
+        info,
+        fps=grid.fps,
+        clip_frames=grid.clip_frames,
+        first=index,
+        count=1,
+        frames=run["settings"].get("frames", "exact"),
+    )
+    return spec
 
 
 @dataclass(frozen=True, slots=True)
