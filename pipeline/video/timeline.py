@@ -22,8 +22,10 @@ LONGEST_VIDEO_S = 31 * 86400
 """A span beyond a month comes of a damaged clock, not of a video; and it would be planned instant by instant."""
 UNPROMISED_STILL_S = 60
 """So does one frame shown for longer than this, where the video then lasts twice as long as its header says."""
-FEWEST_REGULAR = 24
+FEWEST_REGULAR = 40
 """Frames that make a rate: of fewer, nothing can be said to be missing."""
+CUT_FRAMES = 16
+"""Holes among so many frames at the end are meant: a file cut between packets lacks pictures before its last one."""
 LONGEST_HOLE = 8
 """Frames that may be missing in a row: more are a pause that was meant."""
 NUMBERED_CODECS = frozenset({"h264", "hevc", "av1"})
@@ -146,6 +148,7 @@ def missing_ticks(frame_pts: NDArray[np.int64]) -> tuple[int, ...]:
     if len(steps) < FEWEST_REGULAR:
         return ()
     step = float(np.median(steps))
+    steps = steps[:-CUT_FRAMES]
     holes = np.flatnonzero(steps > 1.5 * step)
     if len(holes) > 2 + len(steps) // 1000:
         return ()

@@ -188,3 +188,34 @@ def test_a_wrap_of_the_clock_goes_on(tmp_path: Path) -> None:
     clips = decode_units(info, Fraction(5), clip_frames=4, unit_clips=2)
     assert [number_of(frame) for clip in clips for frame in clip.frames] == list(range(0, 100, 5))
     assert not any(clip.damaged_frames for clip in clips)
+
+
+def test_a_file_cut_between_packets_lacks_nothing(tmp_path: Path) -> None:
+    """Its last pictures in display order are there, some that come before them are not."""
+    whole = make_video(tmp_path / "whole.mp4", frames=120, gop=60, bframes=3, options=FAST)
+    path = tmp_path / "cut.mp4"
+    with av.open(str(whole)) as source, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for number, packet in enumerate(source.demux(video=0)):
+            if packet.size and number < 98:
+                packet.stream = stream
+                target.mux(packet)
+    info = compare(path, Fraction(25), clip_frames=6, unit_clips=2)
+    assert np.diff(info.frame_pts).max() > 1.5 * np.median(np.diff(info.frame_pts))
+    assert not info.missing_pts
+
+
+def test_a_lost_packet_of_a_constant_rate_is_missed(tmp_path: Path) -> None:
+    whole = make_video(tmp_path / "whole.mp4", frames=120, gop=60, bframes=0, options=PLAIN)
+    path = tmp_path / "lacking.mp4"
+    with av.open(str(whole)) as source, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for number, packet in enumerate(source.demux(video=0)):
+            if packet.size and number != 30:
+                packet.stream = stream
+                target.mux(packet)
+    info = scan_video(source_of(path))
+    assert (info.frames_found, len(info.missing_pts)) == (120, 1)
+    clips = decode_units(info, Fraction(25), clip_frames=20, unit_clips=1)
+    # From the lost picture on to the next key frame, and nothing after it.
+    assert [clip.damaged_frames for clip in clips] == [0, 10, 20, 0, 0, 0]
