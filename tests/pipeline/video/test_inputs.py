@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from pipeline.errors import DecodeError, InputError
-from pipeline.sources import find_videos
+from pipeline.sources import find_inputs, identify
 from pipeline.video import scan_video
 from tests.pipeline.video.reference import compare, decode_units, source_of
 from tests.synthetic import make_video, number_of, picture
@@ -33,15 +33,16 @@ def test_numbered_pictures_are_a_video(tmp_path: Path) -> None:
 
 def test_numbered_pictures_are_known_by_content_and_rate(tmp_path: Path) -> None:
     uri = write_numbered(tmp_path, 1, 5)
-    (video,) = find_videos([uri]).videos
-    assert video.uri == uri
-    (slower,) = find_videos([uri.replace("12", "6")]).videos
+    (found,) = find_inputs([uri])
+    assert found.uri == uri
+    video = identify(uri)
+    slower = identify(uri.replace("12", "6"))
     moved = tmp_path / "moved"
     moved.mkdir()
-    (same,) = find_videos([write_numbered(moved, 1, 5)]).videos
+    same = identify(write_numbered(moved, 1, 5))
     assert same.video_id == video.video_id != slower.video_id
     Image.fromarray(picture(99)).save(tmp_path / "shot_0003.png")
-    (changed,) = find_videos([uri]).videos
+    changed = identify(uri)
     assert changed.video_id != video.video_id
 
 
@@ -49,7 +50,7 @@ def test_numbered_pictures_are_known_by_content_and_rate(tmp_path: Path) -> None
 def test_numbered_pictures_that_are_none(tmp_path: Path, text: str, word: str) -> None:
     write_numbered(tmp_path, 0, 2)
     with pytest.raises(InputError, match=word):
-        find_videos([f"{tmp_path}/{text}"])
+        list(find_inputs([f"{tmp_path}/{text}"]))
 
 
 def test_an_animated_gif(tmp_path: Path) -> None:
