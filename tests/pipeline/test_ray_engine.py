@@ -24,7 +24,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return some_videos(tmp_path_factory.mktemp("videos"))
 
 
-@pytest.mark.parametrize(("workers", "unit_clips"), [(1, 10), (3, 1)])
+@pytest.mark.parametrize(("workers", "unit_clips"), [(1, 10), (2, 2), (3, 1)])
 def test_same_bytes_as_in_one_process(
     videos: list[Path], tiny_encoder: Path, tmp_path: Path, workers: int, unit_clips: int
 ) -> None:
