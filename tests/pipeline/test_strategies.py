@@ -103,7 +103,7 @@ def test_a_trained_scorer(videos: list[Path], tiny_encoder: Path, tmp_path: Path
     assert {clip.tokens.shape[1] for clip in TokenCache(tmp_path / "out")} == {DIM}
 
 
-@pytest.mark.parametrize("strategy", ["learnable", "motion"])
+@pytest.mark.parametrize("strategy", ["learnable", "motion", "weighted"])
 def test_a_trained_network_writes_its_own_tokens(
     strategy: str, videos: list[Path], tiny_encoder: Path, tmp_path: Path
 ) -> None:
