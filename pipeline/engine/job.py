@@ -30,7 +30,7 @@ class Job:
     @property
     def wants_motion(self) -> bool:
         """Whether decoding has to deliver motion."""
-        return self.recipe.strategy == "motion"
+        return self.recipe.reads_motion
 
 
 @dataclass(frozen=True, slots=True)
