@@ -43,7 +43,7 @@ from vtm import (
     token_cosines,
 )
 from vtm.budget import Budget
-from vtm.growing import DEFAULT_BASE
+from vtm.growing import base_for
 from vtm.matching import nearest_directions
 from vtm.partition import even_targets
 from vtm.plan import token_positions
@@ -137,8 +137,8 @@ def _strategy(name: Any) -> Planner:
 
 
 def _tree(x_1NC: Tensor, keys_1ND: Tensor, grid: Grid, keep: float, seed: int) -> MergePlan:
-    """A cut of the tree, from a base of a fifth of the tokens or as many as are kept."""
-    return merge_tree(x_1NC, grid=grid, base=max(DEFAULT_BASE, keep), seed=seed).plan(keep=keep)
+    """A cut of the tree."""
+    return merge_tree(x_1NC, grid=grid, base=base_for(keep), seed=seed).plan(keep=keep)
 
 
 def _coverage_by_keys(x_1NC: Tensor, keys_1ND: Tensor, grid: Grid, keep: float, seed: int) -> MergePlan:

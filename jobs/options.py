@@ -28,6 +28,7 @@ def add_recipe_options(parser: argparse.ArgumentParser) -> None:
     add("--keep", type=float, metavar="SHARE", help="share of a clip's tokens to keep (0.1)")
     add("--tokens-per-clip", type=int, metavar="M", help="tokens to keep per clip, instead of a share")
     add("--fidelity", type=float, metavar="F", help="keep as few as have this mean cosine in every clip (tree)")
+    add("--weights", help="what patches count in the tree: uniform (default), saliency or motion")
     add("--max-gap-frames", type=int, metavar="T", help="most frames between what the tree merges (any number)")
     add("--partition-factor", type=int, metavar="GAMMA", help="every GAMMA-th token is a target, instead of a share")
     add("--merge-share", type=float, metavar="R", help="merge only this share of the sources, the most similar (1)")

@@ -125,7 +125,8 @@ def coarsened(clip: TokenSet, cut: Cut) -> TokenSet:
     order_m = np.lexsort((centers_m3[:, 2], centers_m3[:, 1], centers_m3[:, 0]))
     place_m = np.argsort(order_m)
     parent_m = place_m[into_M[parent_M[kept_m[order_m]]]]
-    tokens, scale = stored_tokens(_means(clip, place_m[into_M], left), clip.tokens_dtype)
+    into_M = place_m[into_M]
+    tokens, scale = stored_tokens(_means(clip, into_M, left), clip.tokens_dtype)
     return replace(
         clip,
         tokens=tokens,
@@ -135,6 +136,7 @@ def coarsened(clip: TokenSet, cut: Cut) -> TokenSet:
         group=place_m[group_N].astype(clip.group.dtype),
         parent=parent_m.astype(clip.group.dtype),
         loss=loss_M[kept_m[order_m]],
+        weights=None if clip.weights is None else np.bincount(into_M, clip.weights, left).astype(np.float32),
         fidelity=float(fidelities(loss_M, clip.fidelity, len(clip.group))[left - 1]),
     )
 
@@ -178,12 +180,11 @@ def stored_tokens(values_MD: Tensor, dtype: str) -> tuple[NDArray[Any], NDArray[
 
 def _means(clip: TokenSet, into_M: NDArray[np.int64], left: int) -> Tensor:
     """(m, D) float32, a token counting as its patches do."""
+    counts_M = clip.sizes.astype(np.float32) if clip.weights is None else clip.weights
     # By torch, which adds up rows fifty times as fast as numpy's reduceat.
-    weighted_MD = (
-        decoded_tokens(clip.tokens, clip.tokens_dtype, clip.tokens_scale) * clip.sizes.astype(np.float32)[:, None]
-    )
+    weighted_MD = decoded_tokens(clip.tokens, clip.tokens_dtype, clip.tokens_scale) * counts_M[:, None]
     total_mD = scattered_sum(torch.from_numpy(weighted_MD), torch.from_numpy(into_M), left)
-    return total_mD / torch.from_numpy(np.bincount(into_M, clip.sizes, left).astype(np.float32))[:, None]
+    return total_mD / torch.from_numpy(np.bincount(into_M, counts_M, left).astype(np.float32))[:, None]
 
 
 def _centers(

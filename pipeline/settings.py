@@ -21,6 +21,7 @@ ComputeDtype = Literal["auto", "float32", "bfloat16", "float16"]
 ShardFormat = Literal["parquet", "webdataset"]
 EngineName = Literal["ray", "inline"]
 DeviceName = Literal["auto", "cuda", "cpu"]
+TokenWeights = Literal["uniform", "saliency", "motion"]
 STRATEGIES = ("none", "naive", "center", "boundary", "motion", "saliency", "coverage", "learnable", "tree")
 DEFAULT_KEEP = 0.1
 AMOUNTS = ("keep", "tokens_per_clip", "partition_factor", "fidelity")
@@ -61,6 +62,8 @@ class Recipe:
     """Tokens left per clip, instead of a share."""
     fidelity: float | None = None
     """Mean cosine that every clip is to have with its tokens, instead of a share; for `tree`."""
+    weights: TokenWeights = "uniform"
+    """What a patch counts for `tree`: `uniform`, or half of it by the encoder's `saliency` or by `motion`."""
     max_gap_frames: int | None = None
     """`tree` merges only groups between which at most so many frames lie: 0 keeps moments together."""
     partition_factor: int | None = None
@@ -127,6 +130,16 @@ class Recipe:
             self.fidelity is None or (self.strategy == "tree" and 0 < self.fidelity < 1),
             f"--fidelity {self.fidelity} must be above 0 and below 1, and wants --strategy tree, which alone knows it",
         )
+        _choice("weights", self.weights, get_args(TokenWeights))
+        _require(
+            self.weights == "uniform" or self.strategy == "tree",
+            f"--weights {self.weights} says what --strategy tree keeps up: leave it out of --strategy {self.strategy}",
+        )
+        _require(
+            self.weights != "motion" or self.encoder_keep == 1,
+            f"--weights motion is of the patch grid, which --encoder-keep {self.encoder_keep} dissolves: "
+            "leave one of them out",
+        )
         gap = self.max_gap_frames
         _require(gap is None or gap >= 0, f"--max-gap-frames {gap} must be 0 or more")
         _require(
@@ -163,6 +176,16 @@ class Recipe:
             not self.compile or (levels is None and self.encoder_keep == 1),
             "--compile compiles whole blocks, which --encoder-keep and --reuse-levels take apart: leave one out",
         )
+
+    @property
+    def reads_motion(self) -> bool:
+        """Whether the merge needs each patch's motion."""
+        return "motion" in (self.strategy, self.weights)
+
+    @property
+    def reads_saliency(self) -> bool:
+        """Whether the merge needs the encoder's own attention."""
+        return "saliency" in (self.strategy, self.weights)
 
     @property
     def says_how_far(self) -> bool:

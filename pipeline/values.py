@@ -246,6 +246,8 @@ class TokenSet:
     """(M,) in the dtype of `group`: the token into which each merges next, a root its own; None without a tree."""
     loss: NDArray[np.float32] | None = None
     """(M,) what that merge costs in summed cosine: all different, growing along the parents, infinite for the root."""
+    weights: NDArray[np.float32] | None = None
+    """(M,) summed weights of each token's patches, N over all; None where every patch weighs 1."""
     encoded_patches: int | None = None
     """How many of the N source patches were encoded, where unchanged ones were not. It says what the work was, and is
     not stored."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +25,8 @@ from vtm.stream import TreeStream
 
 Clips = Callable[[], Iterator[TokenSet]]
 """The clips of one video in order of time, from the start at every call."""
+PLACE_COLUMNS = 6
+"""Of `_totals`, beside the channels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -46,6 +49,8 @@ class VideoTokens:
     """(V,) for int8."""
     sizes: NDArray[np.int64]
     """(V,) source patches of each; sums to num_sources."""
+    weights: NDArray[np.float32]
+    """(V,) summed weights of its patches; its size where every patch weighs 1."""
     centers: NDArray[np.float32]
     """(V, 3) size-weighted mean t, y, x in patch units, t counted on over the video's clips."""
     time_ns: NDArray[np.int64]
@@ -99,7 +104,12 @@ def merge_video(clips: Clips, num_tokens: int, lloyd_steps: int = 0, frames_per_
 def directions_of(clip: TokenSet) -> Tensor:
     """(J, D) float32: about the sum of the unit source tokens of each token, |S| as the clip's fidelity has it."""
     unit_JD = F.normalize(torch.from_numpy(decoded_tokens(clip.tokens, clip.tokens_dtype, clip.tokens_scale)), dim=1)
-    return unit_JD * torch.from_numpy(clip.sizes.astype(np.float32))[:, None] * clip.fidelity
+    return unit_JD * torch.from_numpy(masses(clip))[:, None] * clip.fidelity
+
+
+def masses(clip: TokenSet) -> NDArray[np.float32]:
+    """(J,) what each token weighs: its patches' weights, or their number."""
+    return clip.sizes.astype(np.float32) if clip.weights is None else clip.weights.astype(np.float32)
 
 
 def _streamed(clips: Clips, num_tokens: int) -> tuple[NDArray[np.int64], Tensor]:
@@ -109,7 +119,7 @@ def _streamed(clips: Clips, num_tokens: int) -> tuple[NDArray[np.int64], Tensor]
     for clip in clips():
         into_J = _sure_merges(clip, stream.sure_loss)
         left = int(into_J.max()) + 1
-        felt = torch.cat((directions_of(clip), torch.from_numpy(clip.sizes.astype(np.float32))[:, None]), dim=1)
+        felt = torch.cat((directions_of(clip), torch.from_numpy(masses(clip))[:, None]), dim=1)
         felt = scattered_sum(felt, torch.from_numpy(into_J), left)
         alive_of.append(into_J + stream.num_alive)
         alive_of = _moved(alive_of, stream.add(felt[:, :-1], felt[:, -1]))
@@ -150,26 +160,22 @@ def _lloyd_step(clips: Clips, sum_VD: Tensor) -> tuple[NDArray[np.int64], Tensor
 
 def _gathered(clips: Clips, map_S: NDArray[np.int64], sum_VD: Tensor, frames_per_row: int) -> VideoTokens:
     """What the map makes of the clips."""
-    left, channels = sum_VD.shape
-    totals = torch.zeros(left, channels + 5, dtype=torch.float64)
+    left = len(sum_VD)
+    totals = torch.zeros(left, sum_VD.shape[1] + PLACE_COLUMNS, dtype=torch.float64)
     ids: list[str] = []
     counts: list[int] = []
     steps = at = 0
     for clip in clips():
         mine_J = torch.from_numpy(map_S[at : at + len(clip.tokens)])
-        totals += scattered_sum(torch.from_numpy(_extensive(clip, steps, frames_per_row)), mine_J, left)
+        totals += scattered_sum(torch.from_numpy(_clip_totals(clip, steps, frames_per_row)), mine_J, left)
         at, steps = at + len(clip.tokens), steps + clip.grid_thw[0]
         ids.append(clip.clip_id)
         counts.append(len(clip.tokens))
-    sizes_V, means = totals[:, -1], (totals[:, :-1] / totals[:, -1:])
-    centers_V3, time_V = means[:, channels : channels + 3].float().numpy(), means[:, channels + 3].numpy()
-    order_V = np.lexsort((centers_V3[:, 2], centers_V3[:, 1], time_V))
+    order_V, means = _means(totals.numpy(), clip.tokens_dtype)
     sum_VD = sum_VD[torch.from_numpy(order_V)]
-    sizes_V = sizes_V[torch.from_numpy(order_V)]
-    parent_V, loss_V = agglomerate(sum_VD, sizes_V)
+    parent_V, loss_V = agglomerate(sum_VD, torch.from_numpy(means["weights"]))
     dtype = np.uint16 if left <= 1 << 16 else np.uint32
-    tokens, scale = stored_tokens(means[torch.from_numpy(order_V), :channels].float(), clip.tokens_dtype)
-    num_sources = int(sizes_V.sum())
+    num_sources = int(means["sizes"].sum())
     return VideoTokens(
         video_id=clip.video_id,
         uri=clip.uri,
@@ -177,31 +183,50 @@ def _gathered(clips: Clips, map_S: NDArray[np.int64], sum_VD: Tensor, frames_per
         clip_ids=tuple(ids),
         clip_tokens=tuple(counts),
         map=np.argsort(order_V)[map_S].astype(dtype),
-        tokens=tokens,
         tokens_dtype=clip.tokens_dtype,
-        tokens_scale=scale,
-        sizes=sizes_V.numpy().round().astype(np.int64),
-        centers=centers_V3[order_V],
-        time_ns=time_V[order_V].round().astype(np.int64),
         parent=parent_V.numpy().astype(dtype),
         loss=loss_V.numpy(),
         fidelity=float(torch.linalg.vector_norm(sum_VD.double(), dim=1).sum()) / num_sources,
+        **means,
     )
 
 
-def _extensive(clip: TokenSet, first_step: int, frames_per_row: int) -> NDArray[np.float64]:
-    """(J, D + 5) what adds up: tokens, t, y, x and time, each times the size, and the size."""
-    step_J = clip.centers[:, :1].astype(np.float64)
-    time_J = np.interp(step_J, np.arange(clip.grid_thw[0]), clip.frame_time_ns[::frames_per_row].astype(np.float64))
-    places_J4 = np.concatenate((step_J + first_step, clip.centers[:, 1:], time_J), axis=1, dtype=np.float64)
-    return _times_size(decoded_tokens(clip.tokens, clip.tokens_dtype, clip.tokens_scale), places_J4, clip.sizes)
+def _clip_totals(clip: TokenSet, first_step: int, frames_per_row: int) -> NDArray[np.float64]:
+    step_J1 = clip.centers[:, :1].astype(np.float64)
+    time_J1 = np.interp(step_J1, np.arange(clip.grid_thw[0]), clip.frame_time_ns[::frames_per_row].astype(np.float64))
+    places_J4 = np.concatenate((step_J1 + first_step, clip.centers[:, 1:], time_J1), axis=1, dtype=np.float64)
+    values_JD = decoded_tokens(clip.tokens, clip.tokens_dtype, clip.tokens_scale)
+    return _totals(values_JD, places_J4, clip.sizes, masses(clip))
 
 
-def _times_size(
-    tokens_MD: NDArray[np.float32], places_M4: NDArray[np.float64], sizes_M: NDArray[np.signedinteger]
+def _totals(
+    values_MD: NDArray[np.float32],
+    places_M4: NDArray[np.float64],
+    sizes_M: NDArray[np.signedinteger],
+    weights_M: NDArray[np.float32],
 ) -> NDArray[np.float64]:
-    sizes_M1 = sizes_M.astype(np.float64)[:, None]
-    return np.concatenate((tokens_MD * sizes_M1, places_M4 * sizes_M1, sizes_M1), axis=1)
+    """(M, D + 6) what adds up: tokens times weight; t, y, x and time, times size; size; weight."""
+    sizes_M1, weights_M1 = sizes_M.astype(np.float64)[:, None], weights_M.astype(np.float64)[:, None]
+    return np.concatenate((values_MD * weights_M1, places_M4 * sizes_M1, sizes_M1, weights_M1), axis=1)
+
+
+def _means(totals: NDArray[np.float64], dtype: str) -> tuple[NDArray[np.int64], dict[str, Any]]:
+    """The order of the tokens by time, then y, then x, and fields of `VideoTokens` in that order, from totals."""
+    sizes_V, weights_V = totals[:, -2], totals[:, -1]
+    places_V4 = totals[:, -PLACE_COLUMNS:-2] / sizes_V[:, None]
+    order_V = np.lexsort((places_V4[:, 2], places_V4[:, 1], places_V4[:, 3]))
+    totals, places_V4, sizes_V, weights_V = totals[order_V], places_V4[order_V], sizes_V[order_V], weights_V[order_V]
+    # All weights of a token may be 0: it is then no more than a place.
+    values_VD = totals[:, :-PLACE_COLUMNS] / np.where(weights_V > 0, weights_V, 1)[:, None]
+    tokens, scale = stored_tokens(torch.from_numpy(values_VD).float(), dtype)
+    return order_V, {
+        "tokens": tokens,
+        "tokens_scale": scale,
+        "sizes": sizes_V.round().astype(np.int64),
+        "weights": weights_V.astype(np.float32),
+        "centers": places_V4[:, :3].astype(np.float32),
+        "time_ns": places_V4[:, 3].round().astype(np.int64),
+    }
 
 
 def coarsened_video(video: VideoTokens, cut: Cut) -> VideoTokens:
@@ -217,23 +242,14 @@ def coarsened_video(video: VideoTokens, cut: Cut) -> VideoTokens:
     kept_v, into_V = cut_map(video.parent.astype(np.int64), video.loss, left)
     values_VD = decoded_tokens(video.tokens, video.tokens_dtype, video.tokens_scale)
     places_V4 = np.concatenate((video.centers, video.time_ns[:, None]), axis=1, dtype=np.float64)
-    totals = _times_size(values_VD, places_V4, video.sizes)
-    sums = scattered_sum(torch.from_numpy(totals), torch.from_numpy(into_V), left).numpy()
-    sizes_v, means_v = sums[:, -1], sums[:, :-1] / sums[:, -1:]
-    centers_v3, time_v = means_v[:, -4:-1].astype(np.float32), means_v[:, -1]
-    order_v = np.lexsort((centers_v3[:, 2], centers_v3[:, 1], time_v))
-    place_v = np.argsort(order_v)
-    kept_v = kept_v[order_v]
-    tokens, scale = stored_tokens(torch.from_numpy(means_v[order_v, :-4]).float(), video.tokens_dtype)
+    totals = torch.from_numpy(_totals(values_VD, places_V4, video.sizes, video.weights))
+    order_v, means = _means(scattered_sum(totals, torch.from_numpy(into_V), left).numpy(), video.tokens_dtype)
+    place_v, kept_v = np.argsort(order_v), kept_v[order_v]
     return replace(
         video,
         map=place_v[into_V[video.map]].astype(video.map.dtype),
-        tokens=tokens,
-        tokens_scale=scale,
-        sizes=sizes_v[order_v].round().astype(np.int64),
-        centers=centers_v3[order_v],
-        time_ns=time_v[order_v].round().astype(np.int64),
         parent=place_v[into_V[video.parent[kept_v].astype(np.int64)]].astype(video.parent.dtype),
         loss=video.loss[kept_v],
         fidelity=float(fidelities(video.loss, video.fidelity, video.num_sources)[left - 1]),
+        **means,
     )

@@ -17,7 +17,7 @@ from vtm.plan import Grid, MergePlan, identity_plan
 from vtm.strategies import STRATEGIES, Strategy, merge_plan
 from vtm.tome import bipartite_plan, removal_schedule, size_bias
 from vtm.tree import MergeTree
-from vtm.weights import weighted_mean
+from vtm.weights import weighted_mean, weights_from
 
 __all__ = [
     "STRATEGIES",
@@ -48,4 +48,5 @@ __all__ = [
     "token_motion",
     "tree_of_fidelity",
     "weighted_mean",
+    "weights_from",
 ]

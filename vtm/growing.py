@@ -22,10 +22,21 @@ from vtm.tree import MergeTree
 
 DEFAULT_BASE = 0.2
 """Share of the tokens. A base of twice the groups takes four times the time for .001 at 5 % of the tokens and below."""
+BASE_MARGIN = 1.25
+"""Groups of a base over those of its finest cut, at the least: without any to merge, the base would be all there is."""
 FIDELITY_BASES = (DEFAULT_BASE, 0.5, 1.0)
 """What a wanted fidelity is sought from, in turn."""
 MOST_LEFT = 0.5
 """Share of the default base: where more is left, a finer base leaves 4 to 8 % fewer tokens."""
+
+
+def base_for(keep: float) -> float:
+    """The share of the tokens at which a base begins whose finest cut keeps a share.
+
+    Args:
+        keep: above 0 and at most 1.
+    """
+    return max(DEFAULT_BASE, min(1.0, BASE_MARGIN * keep))
 
 
 @torch.no_grad()

@@ -11,6 +11,25 @@ from torch import Tensor
 from vtm.errors import MergeError
 from vtm.plan import MergePlan
 
+UNIFORM_SHARE = 0.5
+"""Of the weight that every token has alike: what no score points at is still represented."""
+
+
+def weights_from(scores: Tensor, uniform_share: float = UNIFORM_SHARE) -> Tensor:
+    """Weights from scores of any scale, such as an encoder's attention, motion, or similarities moved to 0 and above.
+
+    Args:
+        scores: (B, N) or (B, T, H, W), 0 or more.
+        uniform_share: share of the weight that all tokens have alike, from 0 to 1.
+
+    Returns:
+        (B, N) in float32 at least, of mean 1 in each row; all 1 where a row's scores are all 0. Gradients flow through.
+    """
+    scores_BN = scores.flatten(1).to(torch.promote_types(scores.dtype, torch.float32))
+    mean_B1 = scores_BN.mean(dim=1, keepdim=True)
+    shares_BN = torch.where(mean_B1 > 0, scores_BN / torch.where(mean_B1 > 0, mean_B1, 1), 1)
+    return uniform_share + (1 - uniform_share) * shares_BN
+
 
 def weighted_mean(x_BNC: Tensor, plan: MergePlan, weights: Tensor) -> Tensor:
     """Σ w·x / Σ w over each group: what a tree of the same weights keeps the directions of.

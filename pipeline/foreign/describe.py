@@ -82,7 +82,7 @@ def _refuse(recipe: Recipe, architecture: str) -> None:
         raise EncoderError(
             f"--compile is for our own vision transformer; {architecture} is run by transformers: leave it out"
         )
-    if recipe.strategy == "saliency":
+    if recipe.reads_saliency:
         raise EncoderError(
             f"--strategy saliency reads the attention of our own vision transformer; {architecture} is run by "
             "transformers: choose another, such as coverage"

@@ -62,6 +62,8 @@ class CachedClip:
     """(M,) int64: the token into which each merges next, the root's its own; None without a merge tree."""
     loss: Array | None = None
     """(M,) float32: what that merge costs in summed cosine, infinite for the root."""
+    weights: Array | None = None
+    """(M,) float32: summed weights of each token's patches; None where every patch weighs 1."""
     frames_per_token_row: int = 1
     """Frames that one step of the grid in time stands for: a video model's tubelet. The last may hold fewer."""
 
@@ -295,6 +297,7 @@ def cached_clip(clip: TokenSet, arrays: Arrays, frames_per_token_row: int = 1) -
         "group": clip.group.astype(np.int64),
         "parent": None if clip.parent is None else clip.parent.astype(np.int64),
         "loss": clip.loss,
+        "weights": clip.weights,
         "sizes": clip.sizes,
         "centers": clip.centers,
         "pooled": clip.pooled,

@@ -18,6 +18,7 @@ PAYLOAD = (
     "group_bytes",
     "parent_bytes",
     "loss_bytes",
+    "weights_bytes",
 )
 """Columns of raw bytes: stored plain, because compressing them costs ten times the reading time for a few percent."""
 
@@ -46,6 +47,7 @@ def schema(dim: int) -> pa.Schema:
             ("group_dtype", pa.string()),
             ("parent_bytes", pa.large_binary()),
             ("loss_bytes", pa.large_binary()),
+            ("weights_bytes", pa.large_binary()),
             ("pooled", pa.list_(pa.float32(), dim)),
             ("fidelity", pa.float32()),
             ("motion_source", pa.string()),
@@ -80,6 +82,7 @@ def row_of(clip: TokenSet) -> dict[str, Any]:
         "group_dtype": clip.group.dtype.name,
         "parent_bytes": None if clip.parent is None else little_endian(clip.parent),
         "loss_bytes": None if clip.loss is None else little_endian(clip.loss),
+        "weights_bytes": None if clip.weights is None else little_endian(clip.weights),
         "pooled": clip.pooled.tolist(),
         "fidelity": clip.fidelity,
         "motion_source": clip.motion_source,
@@ -100,6 +103,7 @@ def clip_of(row: dict[str, Any]) -> TokenSet:
     """
     num_tokens = row["tokens_shape"][0]
     scale, parent, loss = row["tokens_scale_bytes"], row.get("parent_bytes"), row.get("loss_bytes")
+    weights = row.get("weights_bytes")
     group_dtype = NUMPY_DTYPES[row["group_dtype"]]
     return TokenSet(
         clip_id=row["clip_id"],
@@ -118,6 +122,7 @@ def clip_of(row: dict[str, Any]) -> TokenSet:
         group=np.frombuffer(row["group_bytes"], dtype=group_dtype),
         parent=None if parent is None else np.frombuffer(parent, dtype=group_dtype),
         loss=None if loss is None else np.frombuffer(loss, dtype="<f4"),
+        weights=None if weights is None else np.frombuffer(weights, dtype="<f4"),
         pooled=np.asarray(row["pooled"], dtype=np.float32),
         fidelity=row["fidelity"],
         motion_source=row["motion_source"],

@@ -51,6 +51,7 @@ def _read_tar(path: Path) -> Iterator[TokenSet]:
             group=_npy(sample["group.npy"]),
             parent=_npy(sample["parent.npy"]) if "parent.npy" in sample else None,
             loss=_npy(sample["loss.npy"]) if "loss.npy" in sample else None,
+            weights=_npy(sample["weights.npy"]) if "weights.npy" in sample else None,
             pooled=np.asarray(scalars["pooled"], dtype=np.float32),
         )
 

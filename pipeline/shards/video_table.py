@@ -28,6 +28,7 @@ SCHEMA = pa.schema(
         ("tokens_dtype", pa.string()),
         ("tokens_scale_bytes", pa.large_binary()),
         ("sizes_bytes", pa.large_binary()),
+        ("weights_bytes", pa.large_binary()),
         ("centers_bytes", pa.large_binary()),
         ("time_ns_bytes", pa.large_binary()),
         ("parent_bytes", pa.large_binary()),
@@ -63,7 +64,7 @@ def write_video(out: Path, video: VideoTokens, made_by: dict[str, Any]) -> Path:
     }
     for name in ("video_id", "uri", "num_sources", "fidelity", "tokens_dtype"):
         row[name] = getattr(video, name)
-    for name in ("tokens", "sizes", "centers", "time_ns", "parent", "loss", "map"):
+    for name in ("tokens", "sizes", "weights", "centers", "time_ns", "parent", "loss", "map"):
         row[f"{name}_bytes"] = little_endian(getattr(video, name))
     schema = SCHEMA.with_metadata({METADATA_KEY: json.dumps(made_by, sort_keys=True).encode()})
     path = path_of(out, video.video_id)
@@ -115,6 +116,7 @@ def _video_of(row: dict[str, Any]) -> VideoTokens:
         tokens_dtype=row["tokens_dtype"],
         tokens_scale=None if scale is None else np.frombuffer(scale, dtype="<f4"),
         sizes=np.frombuffer(row["sizes_bytes"], dtype="<i8"),
+        weights=np.frombuffer(row["weights_bytes"], dtype="<f4"),
         centers=np.frombuffer(row["centers_bytes"], dtype="<f4").reshape(-1, 3),
         time_ns=np.frombuffer(row["time_ns_bytes"], dtype="<i8"),
         parent=np.frombuffer(row["parent_bytes"], dtype=map_dtype),

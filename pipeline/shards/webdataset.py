@@ -39,6 +39,8 @@ def _sample(clip: TokenSet, fingerprint: str) -> dict[str, str | bytes]:
     members["group.npy"] = _npy(clip.group)
     if clip.parent is not None and clip.loss is not None:
         members["parent.npy"], members["loss.npy"] = _npy(clip.parent), _npy(clip.loss)
+    if clip.weights is not None:
+        members["weights.npy"] = _npy(clip.weights)
     scalars = {
         "clip_id": clip.clip_id,
         "video_id": clip.video_id,

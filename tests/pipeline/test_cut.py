@@ -238,6 +238,27 @@ def test_a_fidelity_is_kept_by_every_clip(tiny_encoder: Path, tmp_path: Path) ->
         assert min(clip.fidelity for clip in TokenCache(out)) > wanted - 2e-3
 
 
+@pytest.mark.parametrize(("weights", "encoder_keep"), [("saliency", 1.0), ("saliency", 0.6), ("motion", 1.0)])
+def test_weights_are_stored_and_cut_by(weights: str, encoder_keep: float, tiny_encoder: Path, tmp_path: Path) -> None:
+    out, videos = tmp_path / "out", some_videos(tmp_path)[:1]
+    settings: dict[str, Any] = {"strategy": "tree", "weights": weights, "encoder_keep": encoder_keep}
+    run(videos, out, tiny_recipe(tiny_encoder, keep=0.4, **settings), format=("parquet", "webdataset"))
+    assert verify(out).problems == ()
+    uneven = 0
+    for path in sorted((out / "shards").glob("*.tar")):
+        for clip, other in zip(read_shard(path), read_shard(path.with_suffix(".parquet")), strict=True):
+            assert clip.weights is not None
+            np.testing.assert_array_equal(clip.weights, other.weights)  # type: ignore[arg-type]
+            assert float(clip.weights.sum()) == pytest.approx(len(clip.group), rel=1e-4)
+            uneven += int(not np.allclose(clip.weights, clip.sizes, atol=1e-3))
+            one = coarsened(clip, Cut(tokens=1))
+            mean = (numbers(clip) * clip.weights[:, None]).sum(axis=0) / clip.weights.sum()
+            np.testing.assert_allclose(numbers(one)[0], mean, rtol=0, atol=4e-3)
+            assert one.weights is not None
+            assert float(one.weights[0]) == pytest.approx(len(clip.group), rel=1e-4)
+    assert uneven > 0
+
+
 def test_tokens_merged_inside_the_encoder_count_as_their_patches(tiny_encoder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     run(some_videos(tmp_path)[1:], out, tiny_recipe(tiny_encoder, strategy="tree", keep=0.4, encoder_keep=0.6))

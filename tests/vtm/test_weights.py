@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vtm import MergeError, MergePlan, merge_tree, weighted_mean
+from vtm import MergeError, MergePlan, merge_tree, weighted_mean, weights_from
 
 ROUNDING = 1e-9
 
@@ -28,6 +28,17 @@ def test_it_is_the_weighted_mean_and_its_gradient_reaches_the_weights() -> None:
     assert weights_BN.grad is not None
     torch.testing.assert_close(weights_BN.grad, by_hand_BN, rtol=0, atol=ROUNDING)
     assert float(weights_BN.grad.abs().max()) > 0.01
+
+
+def test_scores_become_weights_of_mean_one() -> None:
+    scores_BN = torch.tensor([[0.0, 2.0, 4.0, 2.0], [0.0, 0.0, 0.0, 0.0]], requires_grad=True)
+    weights_BN = weights_from(scores_BN)
+    assert weights_BN.tolist() == [[0.5, 1.0, 1.5, 1.0], [1.0, 1.0, 1.0, 1.0]]
+    assert weights_from(scores_BN, uniform_share=0).tolist()[0] == [0.0, 1.0, 2.0, 1.0]
+    weights_BN[0, 2].backward()
+    assert scores_BN.grad is not None
+    assert scores_BN.grad.isfinite().all()
+    assert float(scores_BN.grad[0, 2]) > 0
 
 
 def test_a_group_without_weight_counts_its_tokens_alike() -> None:
