@@ -4,8 +4,8 @@ A picture is the same however the wanted ticks are split over calls, cursors and
 all ways of decoding give the same picture. Where a group of pictures is damaged, its pictures are by definition what
 comes of decoding every packet from its key frame on; so a cursor that meets damage goes back to that key frame, once.
 
-Damage spreads: a packet that others may refer to, and that is damaged or missing, damages whatever is decoded after it,
-up to the next key frame.
+A packet that others may refer to, and that is damaged or missing, damages whatever is decoded after it, up to the next
+key frame (`spreading.py`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from av import VideoFrame
 from pipeline.video.backend import Answer, Backend
 from pipeline.video.keys import Keys
 from pipeline.video.packets import PacketSource, StreamPacket
+from pipeline.video.spreading import Spreading
 
 TRIALS = 2
 """Wanted pictures of undamaged groups that do not come out, before leaving out anything is given up for a stream."""
@@ -43,7 +44,7 @@ class Shown:
         return self.frame is not None and self.frame.pts == self.tick
 
 
-class _Out(NamedTuple):
+class Out(NamedTuple):
     """A picture that came out of the decoder."""
 
     tick: int
@@ -104,12 +105,9 @@ class Cursor:
 
     def _reset(self) -> None:
         self._sent: dict[int, _Sent] = {}
-        self._outs: deque[_Out] = deque()
-        self._shown: _Out | None = None
-        self._spreading = False
-        """Whether damage spreads over what is decoded now."""
-        self._heals_at: int | None = None
-        """Where it does: the tick from which a later key frame has made it good."""
+        self._outs: deque[Out] = deque()
+        self._shown: Out | None = None
+        self._spreading = Spreading()
         self._last_dts: int | None = None
         self._ended = False
         """Whether the file was read to its end."""
@@ -147,7 +145,7 @@ class Cursor:
                 self._note_whole(key, tick)
                 self._begin(group)
                 fresh, good = True, self._decode_up_to(tick, False)
-            if not good and self._spreading and key not in self._damaged_keys:
+            if not good and self._spreading.active and key not in self._damaged_keys:
                 self._damaged_keys.add(key)
                 self._begin(group)
                 good = self._decode_up_to(tick, False)
@@ -161,7 +159,7 @@ class Cursor:
 
     def _note_whole(self, key: int, tick: int) -> None:
         self._whole_keys.add(key)
-        if self._spreading or (self._shown is not None and self._shown.tick == tick and self._shown.damaged):
+        if self._spreading.active or (self._shown is not None and self._shown.tick == tick and self._shown.damaged):
             self._damaged_keys.add(key)
 
     def _start_earlier(self, tick: int, group: int) -> None:
@@ -200,7 +198,7 @@ class Cursor:
             return True
         if self._ended or group > self._reached() + (not self._drop):
             return False
-        return not self._spreads_to(tick) and (not self._whole or not self._drop)
+        return not self._spreading.reaches(tick) and (not self._whole or not self._drop)
 
     def _is_out_or_sent(self, tick: int) -> bool:
         return tick in self._sent or any(out.tick == tick for out in self._outs)
@@ -237,7 +235,7 @@ class Cursor:
             if not self._reading:
                 break
             known = self._is_out_or_sent(tick)
-            if not known and not self._whole and (self._spreads_to(tick) or tick in self._missing):
+            if not known and not self._whole and (self._spreading.reaches(tick) or tick in self._missing):
                 break
             found = None if leave and known else self._source.read()
             if found is None:
@@ -266,21 +264,25 @@ class Cursor:
         tick, coded = found.tick, found.coded
         if self._is_unneeded(found):
             return
-        if coded.key and tick is not None and self._spreading:
-            self._heals_at = self._whole_tick(tick)
+        if coded.key and tick is not None:
+            self._spreading.heal_from(self._whole_tick(tick))
         # What is shown before the key frame that was started from may lack what it refers to, and is not wanted.
         leading = self._whole_from is not None and tick is not None and tick < self._whole_from
         if self._is_missing_before(found):
-            self._spread(tick)
+            self._spreading.begin(tick)
         answer = self._backend.send(found.packet)
         damaged = not leading and (found.damaged or answer.damaged or tick in self._bad_packets)
         if damaged and not coded.droppable:
-            self._spread(tick)
+            self._spreading.begin(tick)
         if damaged and tick is not None and self._backend is self._strict:
             self._bad_packets.add(tick)
-        if tick is not None and (coded.picture is not False or tick in self._sent):
+        # Of packets that an edit list hides, no picture comes.
+        expected = coded.picture is not False and not found.packet.is_discard
+        if tick is not None and (expected or tick in self._sent):
             before = tick in self._sent and self._sent[tick].damaged
-            self._sent[tick] = _Sent(damaged or before or self._spreads_to(tick), coded.droppable)
+            self._sent[tick] = _Sent(
+                damaged or before or self._spreading.reaches(tick), coded.droppable or coded.picture is None
+            )
         self._take(answer)
 
     def _is_unneeded(self, found: StreamPacket) -> bool:
@@ -303,16 +305,6 @@ class Cursor:
             return False
         return 2 * (found.packet.dts - before) > 3 * self._step
 
-    def _spread(self, tick: int | None) -> None:
-        """Damage everything decoded from now on, up to the next key frame; a later key frame stays as good as it is."""
-        if self._spreading and self._heals_at is not None and tick is not None and tick < self._heals_at:
-            return
-        self._spreading, self._heals_at = True, None
-
-    def _spreads_to(self, tick: int) -> bool:
-        """Whether the picture at `tick`, were its packet the next, is damaged."""
-        return self._spreading and (self._heals_at is None or tick < self._heals_at)
-
     def _take(self, answer: Answer) -> None:
         for frame in answer.frames:
             tick = frame.pts
@@ -321,7 +313,7 @@ class Cursor:
                 continue
             leading = self._whole_from is not None and tick < self._whole_from
             sent = self._sent.pop(tick, None)
-            damaged = self._spreads_to(tick) if sent is None else sent.damaged
+            damaged = self._spreading.reaches(tick) if sent is None else sent.damaged
             lost = [other for other in self._sent if other < tick]
             if not leading and not damaged and frame.is_corrupt:
                 damaged = True
@@ -332,64 +324,9 @@ class Cursor:
                 if self._came_out and not gone.droppable and not gone.damaged:
                     self._spread_back(tick)
             self._came_out = self._came_out or not leading
-            self._outs.append(_Out(tick, frame, damaged))
+            self._outs.append(Out(tick, frame, damaged))
 
     def _spread_back(self, tick: int) -> None:
         """Damage was noticed late: what was decoded since is damaged as well."""
-        self._spread(tick)
+        self._spreading.begin(tick)
         self._sent = {other: sent._replace(damaged=True) for other, sent in self._sent.items()}
-
-
-class CountingCursor:
-    """A position in a stream without usable ticks: pictures are numbered in the order in which they come out.
-
-    Args:
-        source: its packets.
-        backend: decodes them.
-        watch: is shown every frame that comes out, in display order.
-    """
-
-    def __init__(
-        self, source: PacketSource, backend: Backend, watch: Callable[[VideoFrame], None] | None = None
-    ) -> None:
-        self._source, self._backend, self._watch = source, backend, watch
-        self.restart()
-
-    def restart(self) -> None:
-        """Begin at the start of the file."""
-        self._outs: Iterator[_Out] | None = None
-        self._shown: _Out | None = None
-
-    def show(self, ticks: Sequence[int]) -> Iterator[Shown]:
-        """The pictures of these numbers, increasing.
-
-        Raises:
-            DecodeError: the file cannot be read any more.
-        """
-        for tick in ticks:
-            if self._outs is None or (self._shown is not None and self._shown.tick > tick):
-                self._backend.flush()
-                self._source.rewind()
-                self._outs, self._shown = self._decode(), None
-            while (self._shown is None or self._shown.tick < tick) and (out := next(self._outs, None)) is not None:
-                self._shown = out
-                if self._watch is not None:
-                    self._watch(out.frame)
-            if self._shown is None:
-                yield Shown(tick, None, True)
-            else:
-                yield Shown(tick, self._shown.frame, self._shown.damaged or self._shown.tick != tick)
-
-    def _decode(self) -> Iterator[_Out]:
-        number, spreading = 0, False
-        while True:
-            found = self._source.read()
-            answer = self._backend.drain() if found is None else self._backend.send(found.packet)
-            spreading = spreading or answer.damaged or (found is not None and found.damaged)
-            for frame in answer.frames:
-                spreading = (spreading and not frame.key_frame) or frame.is_corrupt
-                frame.pts = number
-                yield _Out(number, frame, spreading)
-                number += 1
-            if found is None:
-                return

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from pipeline.errors import DecodeError
 from pipeline.values import ClipSpec, DecodedClip, MotionSource, PictureSpec, VideoTiming
 from pipeline.video.backend import Backend, LibavBackend, has_two_decoders
-from pipeline.video.cursor import CountingCursor, Cursor, Shown
+from pipeline.video.counting import CountingCursor
+from pipeline.video.cursor import Cursor, Shown
 from pipeline.video.failures import decode_errors
 from pipeline.video.keys import keys_of
 from pipeline.video.motion import MotionMeter, VectorWatch

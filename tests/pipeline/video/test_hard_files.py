@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from fractions import Fraction
 from pathlib import Path
 
@@ -219,3 +220,33 @@ def test_a_lost_packet_of_a_constant_rate_is_missed(tmp_path: Path) -> None:
     clips = decode_units(info, Fraction(25), clip_frames=20, unit_clips=1)
     # From the lost picture on to the next key frame, and nothing after it.
     assert [clip.damaged_frames for clip in clips] == [0, 10, 20, 0, 0, 0]
+
+
+def with_edits(path: Path, edits: list[tuple[int, int]]) -> None:
+    """Give the one track of an mp4 file other edits: lengths in the movie's clock, starts in the track's."""
+    data = bytearray(path.read_bytes())
+    entries = b"".join(struct.pack(">IiI", length, start, 1 << 16) for length, start in edits)
+    elst = struct.pack(">I4sII", 16 + len(entries), b"elst", 0, len(edits)) + entries
+    edts = struct.pack(">I4s", 8 + len(elst), b"edts") + elst
+    moov, trak = data.index(b"moov") - 4, data.index(b"trak") - 4
+    assert moov > data.index(b"mdat"), "chunk offsets would move"
+    old = data.find(b"edts") - 4
+    old_bytes = int.from_bytes(data[old : old + 4], "big") if old > 0 else 0
+    place = old if old > 0 else trak + 8 + int.from_bytes(data[trak + 8 : trak + 12], "big")
+    for box in (moov, trak):
+        size = int.from_bytes(data[box : box + 4], "big") + len(edts) - old_bytes
+        data[box : box + 4] = size.to_bytes(4, "big")
+    data[place : place + old_bytes] = edts
+    path.write_bytes(data)
+
+
+def test_several_edits(tmp_path: Path) -> None:
+    """Frames 0 to 19, then 40 to 59, begun at a key frame and in mid-group."""
+    for gop in (20, 50):
+        path = make_video(tmp_path / f"{gop}.mp4", frames=80, gop=gop, options=PLAIN)
+        info = scan_video(source_of(path))
+        tick = int(1 / 25 / info.time_base)
+        with_edits(path, [(20 * 1000 // 25, 0), (20 * 1000 // 25, 40 * tick)])
+        info = compare(path, Fraction(25), clip_frames=7, unit_clips=2)
+        clips = decode_units(info, Fraction(25), clip_frames=7, unit_clips=1)
+        assert [number_of(frame) for clip in clips for frame in clip.frames] == [*range(20), *range(40, 60)]
