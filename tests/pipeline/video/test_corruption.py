@@ -8,9 +8,9 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from pipeline.clips import plan_clips
 
 from pipeline.errors import DecodeError
+from pipeline.plan.clips import plan_clips
 from pipeline.video import open_video, scan_video, timing_of
 from tests.pipeline.video.h264_fields import write
 from tests.pipeline.video.reference import SMALL, source_of
