@@ -35,7 +35,7 @@ def test_numbered_pictures_are_known_by_content_and_rate(tmp_path: Path) -> None
     uri = write_numbered(tmp_path, 1, 5)
     (video,) = find_videos([uri]).videos
     assert video.uri == uri
-    (slower,) = find_videos([uri.replace("12", "6")]).videos
+    (slower,) = find_videos([uri.replace("rate=12", "rate=6")]).videos
     moved = tmp_path / "moved"
     moved.mkdir()
     (same,) = find_videos([write_numbered(moved, 1, 5)]).videos
