@@ -137,8 +137,9 @@ class RangeFile(io.RawIOBase):
         return data
 
     def read(self, size: int = -1) -> bytes:
-        """Read up to `size` bytes; fewer where a request ends, none at the end."""
+        """Read `size` bytes, or (-1) all that follow; fewer only at the end."""
         last = self._size if size < 0 else min(self._place + size, self._size)
+<<<<<<< HEAD
         if size < 0:
             parts = []
             while self._place < last:
@@ -150,10 +151,17 @@ class RangeFile(io.RawIOBase):
         data = self._from_held(last)
         if data is None:
             self._advance()
+=======
+        parts = []
+        while self._place < last:
+>>>>>>> decode
             data = self._from_held(last)
-            assert data is not None
-        self._place += len(data)
-        return data
+            if data is None:
+                self._advance()
+                continue
+            parts.append(data)
+            self._place += len(data)
+        return b"".join(parts)
 
     def _from_held(self, last: int) -> bytes | None:
         for start, held in self._held:
