@@ -139,22 +139,9 @@ class RangeFile(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         """Read `size` bytes, or (-1) all that follow; fewer only at the end."""
         last = self._size if size < 0 else min(self._place + size, self._size)
-<<<<<<< HEAD
-        if size < 0:
-            parts = []
-            while self._place < last:
-                parts.append(self.read(MOST_BYTES))
-            return b"".join(parts)
-        if self._place >= last:
-            return b""
-        made_progress()
-        data = self._from_held(last)
-        if data is None:
-            self._advance()
-=======
         parts = []
         while self._place < last:
->>>>>>> decode
+            made_progress()
             data = self._from_held(last)
             if data is None:
                 self._advance()

@@ -33,16 +33,10 @@ def test_numbered_pictures_are_a_video(tmp_path: Path) -> None:
 
 def test_numbered_pictures_are_known_by_content_and_rate(tmp_path: Path) -> None:
     uri = write_numbered(tmp_path, 1, 5)
-<<<<<<< HEAD
     (found,) = find_inputs([uri])
     assert found.uri == uri
     video = identify(uri)
-    slower = identify(uri.replace("12", "6"))
-=======
-    (video,) = find_videos([uri]).videos
-    assert video.uri == uri
-    (slower,) = find_videos([uri.replace("rate=12", "rate=6")]).videos
->>>>>>> decode
+    slower = identify(uri.replace("rate=12", "rate=6"))
     moved = tmp_path / "moved"
     moved.mkdir()
     same = identify(write_numbered(moved, 1, 5))

@@ -13,11 +13,8 @@ import numpy as np
 import pytest
 
 from pipeline.errors import DecodeError
-<<<<<<< HEAD
 from pipeline.plan.clips import plan_clips
-=======
-from pipeline.sources import find_videos
->>>>>>> decode
+from pipeline.sources import identify
 from pipeline.video import open_video, scan_video, timing_of
 from pipeline.video.ranges import LEAST_BYTES, MOST_BYTES, RangeFile
 from tests.pipeline.video.reference import SMALL, decode_units, expect_equal, full_decode, source_of
@@ -314,6 +311,6 @@ def test_a_remote_video_is_known_by_the_same_id(server: Server, tmp_path: Path) 
     server.body = np.random.default_rng(3).bytes(5 << 20)
     path = tmp_path / "video.mp4"
     path.write_bytes(server.body)
-    (near,), (far,) = find_videos([str(path)]).videos, find_videos([server.uri]).videos
+    near, far = identify(str(path)), identify(server.uri)
     assert (near.video_id, near.size_bytes) == (far.video_id, far.size_bytes)
     assert server.sent_bytes < 3 << 20
