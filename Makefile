@@ -24,7 +24,7 @@ assets: $(STAMP)
 	$(BIN)/vtm assets --film $(FILM) --vit $(VIT)
 
 demo: assets
-	$(BIN)/vtm extract $(FILM) --encoder $(VIT) --layer 9 --strategy naive --keep 0.1 --fps 1 --out out/demo
+	$(BIN)/vtm extract $(FILM) --encoder $(VIT) --layer 9 --keep 0.1 --fps 1 --out out/demo
 	$(BIN)/vtm verify out/demo
 	$(BIN)/vtm report out/demo
 	$(BIN)/vtm inspect out/demo

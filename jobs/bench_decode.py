@@ -26,10 +26,10 @@ from pathlib import Path
 from typing import Any
 
 from jobs.table import print_table
-from pipeline.decode import open_video, scan_video, timing_of
 from pipeline.errors import InputError
 from pipeline.plan.clips import plan_clips
 from pipeline.values import ClipSpec, PictureSpec, VideoInfo, VideoSource, VideoTiming
+from pipeline.video import open_video, scan_video, timing_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,11 +27,11 @@ from torch import Tensor
 
 from jobs.encoder_contenders import Contender, Setup, own_contenders
 from jobs.row_process import machine_name, peak_bytes, wait_for
-from pipeline.decode import open_video, scan_video, timing_of
 from pipeline.describe import TORCH_DTYPES, picture_spec
 from pipeline.devices import resolve_compute_dtype, this_device
 from pipeline.plan.clips import plan_clips
 from pipeline.sources import identify
+from pipeline.video import open_video, scan_video, timing_of
 from vtm.encoders import Encoder
 from vtm.encoders.config import VitConfig
 

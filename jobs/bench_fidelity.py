@@ -1,6 +1,6 @@
-"""`vtm bench fidelity`: how well merged tokens stand for the tokens of real videos, by strategy and share kept.
+"""`vtm bench fidelity`: how well merged tokens represent the tokens of real videos, by strategy and share kept.
 
-The figure is the cosine between each source token and the mean that stands for it, over all tokens of a video's first
+The figure is the cosine between each source token and the mean that represents it, over all tokens of a video's first
 clips: its mean and its 5th percentile. Beside the strategies stand `pool`, average pooling by whatever box of space and
 time suits a clip best; `random` targets; `ToMe rounds`, half-and-half rounds with size-weighted keys; and `k-means`,
 four Lloyd steps over all tokens from evenly spaced ones, as the practical upper bound. Both `coverage` and `k-means`
@@ -13,6 +13,7 @@ import argparse
 import json
 import math
 import platform
+import time
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from itertools import islice
@@ -23,11 +24,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.decode import open_video, scan_video, timing_of
 from pipeline.describe import picture_spec
 from pipeline.devices import resolve_compute_dtype, this_device
 from pipeline.plan.clips import plan_clips
 from pipeline.sources import identify
+from pipeline.video import open_video, scan_video, timing_of
 from vtm import (
     Encoder,
     Grid,
@@ -37,10 +38,12 @@ from vtm import (
     identity_plan,
     load_encoder,
     merge_plan,
+    merge_tree,
     plan_from_targets,
     token_cosines,
 )
 from vtm.budget import Budget
+from vtm.growing import base_for
 from vtm.matching import nearest_directions
 from vtm.partition import even_targets
 from vtm.plan import token_positions
@@ -59,7 +62,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("videos", nargs="+", help="files or addresses")
     parser.add_argument("--encoder", required=True, help="folder or hub id")
     parser.add_argument("--layer", type=int, default=9, help="block whose output and keys are taken")
-    parser.add_argument("--keep", type=float, nargs="+", default=(0.1, 0.05, 0.02), help="shares of tokens left")
+    parser.add_argument(
+        "--keep", type=float, nargs="+", default=(0.2, 0.1, 0.05, 0.02, 0.01), help="shares of tokens left"
+    )
     parser.add_argument("--names", nargs="+", choices=tuple(PLANNERS), default=tuple(PLANNERS), help="rows to measure")
     parser.add_argument("--fps", type=Fraction, default=Fraction(1))
     parser.add_argument("--clip-frames", type=int, default=60)
@@ -80,7 +85,11 @@ def run(args: argparse.Namespace) -> int:
             for name in args.names:
                 rows.append({"name": name, "video": Path(video).name, "keep": keep, **measure(name, clips, grid, keep)})
                 if not args.json:
-                    print("{video:36} {keep:5} {name:18} {mean_cosine:.3f} / {p5_cosine:.3f}".format(**rows[-1]))
+                    print(
+                        "{video:36} {keep:5} {name:18} {mean_cosine:.4f} / {p5_cosine:.3f}, {decide_s:.2f} s".format(
+                            **rows[-1]
+                        )
+                    )
     if args.json:
         machine = f"{args.device} {platform.machine()}, torch {torch.__version__}, {dtype}"
         print(json.dumps({"machine": machine, "rows": rows}))
@@ -103,9 +112,11 @@ def clip_tokens(encoder: Encoder, video: str, fps: Fraction, clip_frames: int) -
 
 def measure(name: str, clips: Sequence[tuple[Tensor, Tensor]], grid: Grid, keep: float) -> dict[str, Any]:
     """One row's figures: tokens_left of a clip, mean_cosine and p5_cosine over the tokens of all clips."""
-    cosines = []
+    cosines, seconds = [], []
     for seed, (x_1NC, keys_1ND) in enumerate(clips):
+        start = time.perf_counter()
         plan = PLANNERS[name](x_1NC, keys_1ND, grid, keep, seed)
+        seconds.append(time.perf_counter() - start)
         cosines.append(token_cosines(x_1NC, plan).flatten())
     cosine_K = torch.cat(cosines).double()
     fifth = cosine_K.kthvalue(max(1, round(0.05 * len(cosine_K)))).values
@@ -114,6 +125,7 @@ def measure(name: str, clips: Sequence[tuple[Tensor, Tensor]], grid: Grid, keep:
         "tokens_left": plan.num_groups,
         "mean_cosine": round(float(cosine_K.mean()), 4),
         "p5_cosine": round(float(fifth), 4),
+        "decide_s": round(min(seconds), 3),
     }
 
 
@@ -122,6 +134,11 @@ def _strategy(name: Any) -> Planner:
         return merge_plan(keys_1ND, strategy=name, grid=grid, keep=keep, seed=seed, features=x_1NC)
 
     return plan
+
+
+def _tree(x_1NC: Tensor, keys_1ND: Tensor, grid: Grid, keep: float, seed: int) -> MergePlan:
+    """A cut of the tree."""
+    return merge_tree(x_1NC, grid=grid, base=base_for(keep), seed=seed).plan(keep=keep)
 
 
 def _coverage_by_keys(x_1NC: Tensor, keys_1ND: Tensor, grid: Grid, keep: float, seed: int) -> MergePlan:
@@ -208,6 +225,7 @@ PLANNERS: dict[str, Planner] = {
     "ToMe rounds": _tome_rounds,
     "coverage by keys": _coverage_by_keys,
     "coverage": _strategy("coverage"),
+    "tree": _tree,
     "k-means": _k_means,
 }
 

@@ -28,12 +28,14 @@ from vtm.encoders.image import normalise
 from vtm.network import Auxiliary, NetworkConfig, NetworkStrategy, VideoTokenMerging
 from vtm.network.network import SEED_STRIDE
 from vtm.network.targets import area_cue, choose_targets
-from vtm.network.windows import first_layout
 from vtm.plan import identity_plan
 from vtm.sampling import gumbel_noise
-from vtm.training import ClipBatch, Task, TrainingSettings, figures, labelled_objective, predict_videos, train
+from vtm.training import ClipBatch, TrainingSettings, TrainingTask, figures, labelled_objective, predict_videos, train
+from vtm.windows import layout_of, window_tokens
 
-STRATEGIES: tuple[NetworkStrategy, ...] = ("none", "naive", "center", "boundary", "motion", "learnable")
+STRATEGIES: tuple[NetworkStrategy, ...] = get_args(NetworkStrategy)
+CHOICE_PICTURES = 30
+"""Pictures of each class that --choose tests on and training leaves out."""
 WINDOWS_FRAMES = (2, 10, 20)
 """The ratios of the paper's (6, 30, 60), as near as 20 frames allow."""
 PLACES = ("planted_target_share", "times_chance")
@@ -50,6 +52,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--scenes", type=Path, required=True, help="folder with gallery/CLASS/*.jpg and query/CLASS/*.jpg"
     )
     parser.add_argument("--videos", type=Path, nargs="+", required=True, help="unrelated videos to plant pictures in")
+    parser.add_argument(
+        "--test-videos", type=Path, nargs="+", help="videos to test in (default: the late parts of --videos)"
+    )
+    parser.add_argument(
+        "--choose",
+        action="store_true",
+        help="for choosing settings: test on pictures left out of the gallery, in the late parts of --videos",
+    )
     parser.add_argument("--tokens", type=Path, help="file that keeps the encoded clips for the next run")
     parser.add_argument("--strategies", nargs="+", choices=STRATEGIES, default=STRATEGIES)
     parser.add_argument("--seeds", type=int, default=3)
@@ -61,15 +71,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--auxiliary-scale", type=float, help="factor on equation 10's logits (default: the paper's 1/√C)"
     )
     parser.add_argument(
-        "--auxiliary", choices=get_args(Auxiliary), default="pooling", help="what trains the scores of learnable"
+        "--auxiliary", choices=get_args(Auxiliary), default="pooling", help="what is trained beside the prediction"
     )
     parser.add_argument(
         "--draw-sharpness", type=float, default=1.0, help="factor on the scores that targets are drawn by (0: evenly)"
     )
+    parser.add_argument("--weight-sharpness", type=float, default=3.0, help="a of weighted: weights are exp(a · s)")
     parser.add_argument(
         "--unscored",
         action="store_true",
-        help="ablation: learnable with all scores 0, so that targets are drawn evenly",
+        help="ablation: scores of 0, so that targets are drawn evenly and all tokens count alike",
     )
     parser.add_argument(
         "--planted-cue",
@@ -128,21 +139,22 @@ def train_one(
         dropout=0.2,
         draw_sharpness=args.draw_sharpness,
         auxiliary=args.auxiliary,
+        weight_sharpness=args.weight_sharpness,
         auxiliary_scale=args.auxiliary_scale,
     )
     network = VideoTokenMerging(config)
-    if args.unscored and strategy == "learnable":
+    if args.unscored:
         for name, parameter in network.named_parameters():
-            if "to_saliency" in name:
+            if "to_saliency" in name or "to_score" in name:
                 parameter.requires_grad_(False).zero_()
     shuffled = partial(_shuffled, clips["train"], layout, strategy, seed)
     test = list(_in_order(clips["test"], layout, strategy))
-    task = Task[VideoTokenMerging](
+    task = TrainingTask[VideoTokenMerging](
         objective=labelled_objective(),
         batches=shuffled,
         steps_per_epoch=len(list(_order(clips["train"], seed, 0))),
         validate=lambda model: figures("classification", predict_videos(model, test)),
-        score="accuracy",
+        scores=("accuracy", "log_loss"),
         keep_best=lambda _: None,
     )
     settings = TrainingSettings(epochs=args.epochs, warmup_epochs=min(2, args.epochs), seed=seed)
@@ -177,10 +189,11 @@ def _target_places(network: VideoTokenMerging, test: Sequence[ClipBatch], plante
             score_BN = area_cue(config.strategy, plan, batch.grid)
         elif batch.motion is not None:
             score_BN = batch.motion
-        elif config.strategy == "learnable":
-            score_BN = config.draw_sharpness * network.saliency(batch.patches)
+        elif config.strategy in ("learnable", "weighted"):
+            factor = config.weight_sharpness if config.strategy == "weighted" else 1.0
+            score_BN = config.draw_sharpness * factor * network.saliency(batch.patches)
         noise_BN = gumbel_noise([seed * SEED_STRIDE for seed in batch.seeds], batch.patches.shape[1])
-        windows = first_layout(batch.grid, config.windows_frames[0])
+        windows = layout_of(window_tokens(batch.grid, config.windows_frames[0]))
         (score,), (noise,), (planted,) = (windows.split(x) for x in (score_BN, noise_BN, planted_BN))
         chosen = choose_targets(config.strategy, (len(score), score.shape[1]), config.partition_factor, score, noise)
         on_planted += int(planted.gather(1, chosen).sum())
@@ -226,24 +239,34 @@ def _clips(args: argparse.Namespace, layout: PlantedLayout) -> dict[str, Planted
     if args.tokens is not None and args.tokens.exists():
         kept = load_file(args.tokens)
         return {split: PlantedClips(*(kept[f"{split}.{name}"] for name in names)) for split in ("train", "test")}
-    videos = [read_frames(path, layout.side_px) for path in args.videos]
-    shots = [video[start : start + SHOT_FRAMES] for video in videos for start in range(0, len(video), SHOT_FRAMES)]
-    early, late = split_in_time(shots, layout, first_share=0.6)
+    early, late = split_in_time(_shots(args.videos, layout), layout, first_share=0.6)
+    if args.test_videos is not None and not args.choose:
+        early, late = (_shots(paths, layout) for paths in (args.videos, args.test_videos))
+        early, late = ([shot for shot in shots if len(shot) >= layout.frames] for shots in (early, late))
     if min(len(early), len(late)) < 2:
         raise InputError(
             f"the videos are too short: {len(early)} pieces to train and {len(late)} to test on, 2 of each at least"
         )
     encode = token_encoder(load_encoder(args.encoder, layer=args.layer), layout)
     clips = {}
-    for split, folder, share, per_class, seed in (
-        ("train", "gallery", early, args.train_per_class, 1),
-        ("test", "query", late, args.test_per_class, 2),
-    ):
-        scenes = read_scenes(args.scenes / folder, layout, per_class)
+    learnt = args.train_per_class
+    pictures = {"train": ("gallery", 0, learnt), "test": ("query", 0, args.test_per_class)}
+    if args.choose:
+        left = learnt - CHOICE_PICTURES
+        pictures = {"train": ("gallery", 0, left), "test": ("gallery", left, learnt)}
+    for split, share, seed in (("train", early, 1), ("test", late, 2)):
+        folder, first, end = pictures[split]
+        scenes = read_scenes(args.scenes / folder, layout, first, end)
         clips[split] = plant(scenes, share, layout, encode, seed)
     if args.tokens is not None:
         save_file({f"{split}.{name}": getattr(clips[split], name) for split in clips for name in names}, args.tokens)
     return clips
+
+
+def _shots(paths: Sequence[Path], layout: PlantedLayout) -> list[Frames]:
+    """Pieces of at most SHOT_FRAMES of each video, at one frame a second."""
+    videos = [read_frames(path, layout.side_px) for path in paths]
+    return [video[start : start + SHOT_FRAMES] for video in videos for start in range(0, len(video), SHOT_FRAMES)]
 
 
 def token_encoder(encoder: Encoder, layout: PlantedLayout) -> Encode:

@@ -110,7 +110,7 @@ def measure_row(request: RowRequest) -> dict[str, Any]:
 
 
 def merge_of(name: str, grid: Grid, keep: float) -> Merge:
-    """The merge that a row's name stands for."""
+    """The merge that a row's name means."""
     if name == "tome rounds":
         return lambda x: tome_rounds(x, keep)
     if name == "vtm tome rounds":

@@ -21,7 +21,8 @@ from torch import Tensor
 from jobs.row_process import in_own_process, machine_name, peak_bytes, wait_for
 from vtm.network import NetworkConfig, VideoTokenMerging
 from vtm.network.block import VideoBlock
-from vtm.network.config import Attention, NetworkStrategy
+from vtm.network.config import AttentionKernel, NetworkStrategy
+from vtm.network.weighted import WeightedBlock
 from vtm.plan import Grid
 
 STAGES = ("projection", "attention", "merge", "output")
@@ -58,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--heads", type=int, default=4)
     parser.add_argument("--head-width", type=int, default=64)
     parser.add_argument("--strategies", nargs="+", choices=get_args(NetworkStrategy), default=get_args(NetworkStrategy))
-    parser.add_argument("--attention", nargs="+", choices=get_args(Attention), default=get_args(Attention))
+    parser.add_argument("--attention", nargs="+", choices=get_args(AttentionKernel), default=get_args(AttentionKernel))
     parser.add_argument("--batch", type=int, default=1, help="clips together")
     parser.add_argument(
         "--repeats", type=int, default=3, help="timed passes a row, after one untimed; the median counts"
@@ -95,7 +96,7 @@ def _line(row: dict[str, Any]) -> str:
     )
 
 
-def _rows(args: argparse.Namespace, attention: Attention) -> list[dict[str, Any]]:
+def _rows(args: argparse.Namespace, attention: AttentionKernel) -> list[dict[str, Any]]:
     requests = [_request(args, strategy, attention) for strategy in args.strategies]
     rows = [in_own_process(measure_row, request) for request in requests]
     baseline = next((row for row in rows if row["name"] == "baseline"), None)
@@ -107,7 +108,7 @@ def _rows(args: argparse.Namespace, attention: Attention) -> list[dict[str, Any]
     return rows
 
 
-def _request(args: argparse.Namespace, strategy: NetworkStrategy, attention: Attention) -> RowRequest:
+def _request(args: argparse.Namespace, strategy: NetworkStrategy, attention: AttentionKernel) -> RowRequest:
     config = NetworkConfig(
         in_width=args.width,
         outputs=10,
@@ -179,8 +180,10 @@ def _stage_seconds(network: VideoTokenMerging, patches: Tensor, grid: Grid, moti
         marks.append((stage, time.perf_counter()))
 
     for block in network.blocks:
-        assert isinstance(block, VideoBlock)
+        assert isinstance(block, VideoBlock | WeightedBlock)
         block.register_forward_pre_hook(lambda *_: mark(""))
+        if isinstance(block, WeightedBlock):
+            block.to_qkv.register_forward_pre_hook(lambda *_: mark("merge"))
         block.to_qkv.register_forward_hook(lambda *_: mark("projection"))
         block.dropout.register_forward_pre_hook(lambda *_: mark("attention"))
         block.to_out.register_forward_pre_hook(lambda *_: mark("merge"))
@@ -199,13 +202,17 @@ def multiply_adds(config: NetworkConfig, grid: Grid) -> int:
     total, width, tokens, width_att = 0, config.in_width, frames * rows * columns, config.attention_width
     for frames_i, width_out in zip(config.windows_frames, config.widths, strict=True):
         windows = max(1, frames // frames_i)
-        inside = tokens // windows
-        total += tokens * width * 3 * width_att + 2 * tokens * inside * width_att
+        before = inside = tokens // windows
         if config.strategy != "none":
             targets = -(-inside // config.partition_factor)
             sources = inside - targets
-            total += windows * sources * targets * width_att
-            tokens = windows * (inside - int(config.merge_share * sources))
+            inside -= int(config.merge_share * sources)
+            compared = width if config.strategy == "weighted" else width_att
+            total += windows * sources * targets * compared
+        # `weighted` merges before its attention, the others after it.
+        attended = inside if config.strategy == "weighted" else before
+        total += windows * attended * (width * 3 + 2 * attended) * width_att
+        tokens = windows * inside
         total += tokens * width_att * width_out
         width = width_out
     return total

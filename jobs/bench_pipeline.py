@@ -50,12 +50,12 @@ def _plain_script(video: str, recipe: Recipe, execution: Execution) -> dict[str,
     """What one would write without this project: all clips decoded, then all encoded and merged."""
     import torch
 
-    from pipeline.decode import open_video, scan_video, timing_of
     from pipeline.describe import describe_encoder
     from pipeline.devices import this_device
     from pipeline.encode import ClipEncoder
     from pipeline.plan.clips import plan_clips
     from pipeline.sources import identify
+    from pipeline.video import open_video, scan_video, timing_of
 
     on_gpu = torch.cuda.is_available() and execution.gpus != 0
     description, picture = describe_encoder(recipe, this_device("cuda" if on_gpu else "cpu"))

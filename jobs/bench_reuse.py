@@ -26,13 +26,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.decode import open_video, scan_video, timing_of
 from pipeline.describe import picture_spec
 from pipeline.devices import resolve_compute_dtype, this_device
 from pipeline.features import ClipFeatures, VitFeatures
 from pipeline.plan.clips import plan_clips
 from pipeline.reuse import ReusingFeatures
 from pipeline.sources import identify
+from pipeline.video import open_video, scan_video, timing_of
 from vtm import Encoder, load_encoder
 
 BATCH_FRAMES = 20

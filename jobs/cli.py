@@ -20,9 +20,12 @@ COMMANDS = {
     "status": "say how far a run is, from its store alone",
     "inspect": "summarise a run folder",
     "replay": "decode and encode one clip of a run again, to look into a failure",
+    "merge": "merge the clips of each video into tokens of the whole video",
+    "budget": "find the one loss that spends the tokens of a run best",
     "report": "make a page that shows what was merged",
     "train": "train learnable merging on token caches",
     "eval": "evaluate a trained network",
+    "predict": "predict every video of a cache by a trained network",
     "bench": "measure, with peers in the same run",
     "assets": "fetch the demo's film and weights",
 }

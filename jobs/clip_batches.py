@@ -1,10 +1,11 @@
-"""Token caches as batches of clips for training and evaluation.
+"""Token caches as batches of clips for training, evaluation and prediction.
 
 A merged clip is spread back to its source patches, so lightly merged caches train as unmerged ones do.
 """
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,11 +14,12 @@ from pathlib import Path
 
 import torch
 
-from jobs.labels import Label, LabelSet, Split, video_names
+from jobs.labels import CachedVideo, Label, Split
 from pipeline import TokenCache
 from pipeline.encode import clip_seed
-from pipeline.errors import InputError
-from vtm import token_motion
+from pipeline.errors import InputError, SettingsError
+from vtm import NetworkError, token_motion
+from vtm.network import Origin
 from vtm.plan import Grid
 from vtm.training import ClipBatch
 
@@ -30,29 +32,59 @@ class ClipEntry:
     """Position in the list of caches."""
     clip_id: str
     video_id: str
+    uri: str
     grid: Grid
-    target: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Caches:
+    """Run folders that one encoder made, and the clips in them."""
+
+    opened: tuple[TokenCache, ...]
+    clips: tuple[ClipEntry, ...]
+    """A clip that several folders hold is taken from the first."""
+    origin: Origin
+    """What made the tokens; no labels."""
+    width: int
+    """Channels of a token."""
+
+    def videos(self) -> list[CachedVideo]:
+        """Every video, in order of its first clip."""
+        return list(dict.fromkeys(CachedVideo(clip.video_id, clip.uri) for clip in self.clips))
 
 
 class ClipSource:
-    """The clips of some caches, with the labels of one split, batched by grid.
+    """The clips of some videos, with their labels where they are known, batched by grid.
 
     With `motion`, batches carry what the strategy of that name reads: caches hold no codec's motion, so that of the
-    tokens stands in for it.
+    tokens takes its place.
     """
 
     def __init__(
-        self, caches: Sequence[TokenCache], entries: Sequence[ClipEntry], *, classes: bool, motion: bool = False
+        self, caches: Caches, targets: Mapping[str, float | None], *, classes: bool = False, motion: bool = False
     ) -> None:
-        self._caches = caches
+        """Choose clips.
+
+        Args:
+            caches: that hold them.
+            targets: of each video that is wanted, by id; None without a label.
+            classes: whether targets are class numbers.
+            motion: whether batches carry the motion of each patch.
+        """
+        self._opened = caches.opened
+        self._targets = targets
         self._classes = classes
         self._motion = motion
-        self.entries = tuple(entries)
+        self.entries = tuple(entry for entry in caches.clips if entry.video_id in targets)
 
     @property
     def videos(self) -> int:
         """Videos that the clips come from."""
         return len({entry.video_id for entry in self.entries})
+
+    def sha256(self) -> str:
+        """Hash of which clips these are."""
+        return hashlib.sha256("\n".join(sorted(entry.clip_id for entry in self.entries)).encode()).hexdigest()
 
     def count(self, size: int) -> int:
         """Batches of up to `size` clips that make an epoch."""
@@ -82,8 +114,9 @@ class ClipSource:
         return dict(sorted(groups.items()))
 
     def _read(self, entries: Sequence[ClipEntry], epoch: int) -> ClipBatch:
-        clips = [self._caches[entry.cache][entry.clip_id] for entry in entries]
-        targets = [entry.target for entry in entries if entry.target is not None]
+        clips = [self._opened[entry.cache][entry.clip_id] for entry in entries]
+        found = [self._targets[entry.video_id] for entry in entries]
+        targets = [target for target in found if target is not None]
         # An epoch's own seeds in training: a partition drawn once would be learnt by heart.
         seeds = tuple(clip_seed(f"{entry.clip_id} {epoch}" if epoch else entry.clip_id) for entry in entries)
         patches_BNC = torch.stack([clip.unmerged().float() for clip in clips])
@@ -97,55 +130,55 @@ class ClipSource:
         )
 
 
-def open_caches(folders: Sequence[Path]) -> list[TokenCache]:
+def open_caches(folders: Sequence[Path]) -> Caches:
     """Open run folders that one encoder made.
 
     Raises:
         InputError: they hold no clip.
+        SettingsError: their tokens are of several encoders, output blocks or rates.
     """
-    caches = [TokenCache(folder) for folder in folders]
-    if not any(len(cache) for cache in caches):
+    opened = tuple(TokenCache(folder) for folder in folders)
+    clips: dict[str, ClipEntry] = {}
+    width = 0
+    for index, cache in enumerate(opened):
+        for clip in cache:
+            width = int(clip.tokens.shape[1])
+            entry = ClipEntry(index, clip.clip_id, clip.video_id, clip.uri, clip.grid_thw)
+            clips.setdefault(clip.clip_id, entry)
+    if not clips:
         raise InputError(
             f"{', '.join(map(str, folders))}: no clips; `vtm extract --strategy none` makes caches to train on"
         )
-    return caches
+    origin = _origin(opened[0])
+    for folder, cache in zip(folders, opened, strict=True):
+        try:
+            _origin(cache).check_tokens(origin, folder)
+        except NetworkError as error:
+            raise SettingsError(f"caches of different tokens cannot be used together: {error}") from error
+    return Caches(opened, tuple(clips.values()), origin, width)
 
 
-def labelled_clips(caches: Sequence[TokenCache], labels: LabelSet, split: Split, *, motion: bool = False) -> ClipSource:
-    """The clips whose video has a label of a split; one clip a label where a video has several.
+def labelled_clips(
+    caches: Caches, by_video: Mapping[str, Label], split: Split, *, classes: bool, motion: bool = False
+) -> ClipSource:
+    """The clips of the videos of a split.
 
     Args:
         caches: of one encoder.
-        labels: of videos, by any of their names.
-        split: whose labels.
+        by_video: labels by video id.
+        split: whose videos.
+        classes: whether labels are class numbers.
         motion: whether batches carry the motion of each patch.
     """
-    by_name: Mapping[str, list[Label]] = defaultdict(list)
-    for label in labels.labels:
-        if label.split == split:
-            by_name[label.video].append(label)
-    entries = []
-    for index, clip_id, video_id, uri, grid in _clips(caches):
-        names = dict.fromkeys(video_names(video_id, uri))
-        found = next((by_name[name] for name in names if name in by_name), [])
-        entries += [ClipEntry(index, clip_id, video_id, grid, label.target) for label in found]
-    return ClipSource(caches, entries, classes=labels.task == "classification", motion=motion)
+    targets = {video: label.target for video, label in by_video.items() if label.split == split}
+    return ClipSource(caches, targets, classes=classes, motion=motion)
 
 
-def unlabelled_clips(caches: Sequence[TokenCache], *, held_out: bool) -> ClipSource:
-    """All clips but the last fifth of each video, or those alone; a video of one clip is learnt from."""
-    of_video: dict[tuple[int, str], list[ClipEntry]] = defaultdict(list)
-    for index, clip_id, video_id, _, grid in _clips(caches):
-        of_video[index, video_id].append(ClipEntry(index, clip_id, video_id, grid, None))
-    entries = []
-    for members in of_video.values():
-        members.sort(key=lambda entry: entry.clip_id)
-        learnt = len(members) - (-(-len(members) // 5) if len(members) > 1 else 0)
-        entries += members[learnt:] if held_out else members[:learnt]
-    return ClipSource(caches, entries, classes=False)
-
-
-def _clips(caches: Sequence[TokenCache]) -> Iterator[tuple[int, str, str, str, Grid]]:
-    for index, cache in enumerate(caches):
-        for clip in cache.facts():
-            yield index, clip.clip_id, clip.video_id, clip.uri, clip.grid_thw
+def _origin(cache: TokenCache) -> Origin:
+    encoder, settings = cache.run["encoder"], cache.run["settings"]
+    return Origin(
+        encoder=str(encoder.get("name", "")),
+        weights_sha256=str(encoder.get("weights_sha256", "")),
+        layer=int(settings.get("layer", -1)),
+        fps=str(settings.get("fps", "1")),
+    )

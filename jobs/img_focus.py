@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from vtm.encoders.errors import EncoderError
+from vtm.errors import EncoderError
 
 if TYPE_CHECKING:
     import onnx

@@ -75,6 +75,8 @@ def _size_text(run_facts: dict[str, Any]) -> str:
         return "merged as far as the network was trained to"
     if settings["tokens_per_clip"]:
         return f"{settings['tokens_per_clip']} tokens a clip"
+    if settings.get("fidelity"):
+        return f"fidelity {settings['fidelity']:g} in every clip"
     if settings["partition_factor"]:
         return f"partition factor {settings['partition_factor']}, merge share {settings['merge_share']}"
     return f"{run_facts['deciding']['keep']:g} of the tokens kept"

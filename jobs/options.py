@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import SettingsError
-from pipeline.settings import Execution, Recipe, build, load_toml
+from pipeline.settings import AMOUNTS, Execution, Recipe, build, load_toml
 
 REUSE_HELP = (
     "do not encode a patch again while its pixels differ from those last encoded by at most LEVELS of 255 on average "
@@ -27,11 +27,18 @@ def add_recipe_options(parser: argparse.ArgumentParser) -> None:
     add("--strategy", help=f"how merge targets are chosen (default {Recipe().strategy})")
     add("--keep", type=float, metavar="SHARE", help="share of a clip's tokens to keep (0.1)")
     add("--tokens-per-clip", type=int, metavar="M", help="tokens to keep per clip, instead of a share")
+    add("--fidelity", type=float, metavar="F", help="keep as few as have this mean cosine in every clip (tree)")
+    add("--weights", help="what patches count in the tree: uniform (default), saliency or motion")
+    add("--max-gap-frames", type=int, metavar="T", help="most frames between what the tree merges (any number)")
     add("--partition-factor", type=int, metavar="GAMMA", help="every GAMMA-th token is a target, instead of a share")
     add("--merge-share", type=float, metavar="R", help="merge only this share of the sources, the most similar (1)")
     add("--vtm", metavar="DIR", help="trained scorer or network, for --strategy learnable")
     add("--fps", metavar="RATE", help="grid instants a second, such as 1, 0.5 or 30000/1001 (1)")
     add("--clip-frames", type=int, metavar="T", help="grid instants a clip (60)")
+    add("--frames", help="exact (default: what is on display at each instant) or key (nearest key frame, far cheaper)")
+    add("--tonemap", action="store_true", default=None, help="bring HLG and PQ video to the standard dynamic range")
+    add("--deinterlace", action="store_true", default=None, help="take one field of interlaced pictures")
+    add("--alpha-background", metavar="RRGGBB", help="colour under transparent pictures (transparency is left out)")
     add("--resize", help="torch (default, fast, within a level of Pillow) or pillow (bit for bit)")
     add("--dtype", help="of the tokens: float16 (default), bfloat16, float32, int8")
     add("--compute-dtype", help="of the arithmetic: auto (default), float32, bfloat16, float16")
@@ -59,6 +66,12 @@ def add_execution_options(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="stop a decode worker without progress for so long (300)",
     )
+    add(
+        "--encode-timeout-s",
+        type=float,
+        metavar="S",
+        help="stop an encode worker that is at one clip for so long (600)",
+    )
     add("--decode-memory-mb", type=int, metavar="MB", help="most memory that a decode worker may allocate (4096)")
     add("--retry-failed", action="store_true", default=None, help="try again what is recorded as failed")
     add("--config", metavar="FILE.toml", help="read settings from a recipe; options given here win")
@@ -74,9 +87,8 @@ def settings_of(options: argparse.Namespace) -> tuple[list[str], str | None, Rec
     if options.config:
         values = load_toml(Path(options.config))
     given = {name: value for name, value in vars(options).items() if value is not None}
-    sizes = ("keep", "tokens_per_clip", "partition_factor")
-    if any(name in given for name in sizes) or given.get("strategy") == "none":
-        values = {name: value for name, value in values.items() if name not in sizes}
+    if any(name in given for name in AMOUNTS) or given.get("strategy") == "none":
+        values = {name: value for name, value in values.items() if name not in AMOUNTS}
     values |= {name: value for name, value in given.items() if name not in ("inputs", "config", "run")}
     out = values.get("out")
     try:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from dataclasses import asdict, dataclass
 
 from jobs.options import add_execution_options, add_recipe_options, settings_of
 from jobs.table import print_table
 from pipeline.errors import SettingsError
 from pipeline.settings import Recipe
+
+TYPICAL_SHARE = 0.1
+"""Of the tokens, where a fidelity is asked for: what is left depends on pixels that a plan does not see."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,7 +79,6 @@ def run(options: argparse.Namespace) -> int:
 
 def estimate(inputs: list[str], recipe: Recipe) -> list[Estimate]:
     """Scan and plan every input in this process, longest first."""
-    from pipeline.decode import scan_video
     from pipeline.describe import describe_encoder
     from pipeline.devices import this_device
     from pipeline.errors import DecodeError
@@ -83,6 +86,7 @@ def estimate(inputs: list[str], recipe: Recipe) -> list[Estimate]:
     from pipeline.plan.videos import plan_video
     from pipeline.sources import find_inputs, identify
     from pipeline.values import FailedRange
+    from pipeline.video import scan_video
     from vtm.network import load_network
     from vtm.network import tokens_left as network_tokens_left
 
@@ -114,7 +118,7 @@ def estimate(inputs: list[str], recipe: Recipe) -> list[Estimate]:
             tokens = [tokens_left(recipe, count) for count in sources]
         else:
             tokens = [network_tokens_left(network, (count, *picture.grid_hw)) for count in steps]
-        per_token = encoder.dim * _itemsize(recipe) + 4 + 12
+        per_token = encoder.dim * _itemsize(recipe) + 4 + 12 + (2 + 4 if recipe.strategy == "tree" else 0)
         rows.append(
             Estimate(
                 uri=source.uri,
@@ -143,6 +147,8 @@ def tokens_left(recipe: Recipe, num_sources: int) -> int:
 
     if recipe.strategy == "none":
         return num_sources
+    if recipe.fidelity is not None:
+        return math.ceil(num_sources * TYPICAL_SHARE)
     budget = Budget(
         partition_factor=recipe.partition_factor,
         keep=recipe.share_kept,

@@ -19,10 +19,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.decode import open_video, scan_video, timing_of
 from pipeline.errors import InputError
 from pipeline.plan.clips import plan_clips
 from pipeline.values import PictureSpec, VideoSource
+from pipeline.video import open_video, scan_video, timing_of
 from vtm import Grid
 
 Frames = NDArray[np.uint8]
@@ -91,8 +91,14 @@ def read_frames(path: Path, side_px: int, fps: Fraction = Fraction(1)) -> Frames
         return np.concatenate([clip.frames for clip in video.decode(plan_clips(info, fps=fps, clip_frames=60), spec)])
 
 
-def read_scenes(folder: Path, layout: PlantedLayout, per_class: int) -> list[tuple[Frames, int]]:
+def read_scenes(folder: Path, layout: PlantedLayout, first: int, end: int) -> list[tuple[Frames, int]]:
     """The pictures of a folder of class folders at the insert's size, with their class numbers in order of name.
+
+    Args:
+        folder: of class folders.
+        layout: shape of the insert.
+        first: which pictures of each class, in order of name.
+        end: those before this one.
 
     Raises:
         InputError: the folder holds no class folders with pictures.
@@ -102,7 +108,7 @@ def read_scenes(folder: Path, layout: PlantedLayout, per_class: int) -> list[tup
     pictures = [
         (read_frames(path, side_px)[0], label)
         for label, name in enumerate(classes)
-        for path in sorted(name.glob("*.jpg"))[:per_class]
+        for path in sorted(name.glob("*.jpg"))[first:end]
     ]
     if not pictures:
         raise InputError(f"{folder} holds no pictures as CLASS/NAME.jpg")

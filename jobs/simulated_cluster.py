@@ -110,6 +110,7 @@ class SimulatedCluster:
                 self._begun += clip.index == 0
                 if self._begun == self.corpus.videos and not self.is_all_begun:
                     self.is_all_begun, self.all_begun_s = True, self.now_s
+                    self._count_to_come(-1)
                 self._work(number, self.seconds.decode, m.ClipDecoded(number, clip, self.corpus.clip_bytes))
             case m.EncodeClip(worker=number, clip=clip):
                 self._work(number, self.seconds.encode, m.ClipEncoded(number, clip, self.corpus.token_bytes))
@@ -144,6 +145,12 @@ class SimulatedCluster:
         self.warm_s = self.now_s
         for stage in self.stages.values():
             stage.busy_s = 0.0
+        self._count_to_come(1)
+
+    def _count_to_come(self, sign: int) -> None:
+        """Add, or take off, the work that was given before now and is done from now on."""
+        for number, kind in self._kind.items():
+            self.stages[kind].busy_s += sign * max(0.0, self._free_s[number] - self.now_s)
 
     def _work(self, number: int, mean_s: float, answer: m.Event) -> None:
         duration_s = self._draw(mean_s)

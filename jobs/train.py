@@ -1,94 +1,123 @@
-"""`vtm train`: learnable merging from token caches, with labels (the paper's network) or without (its scorer)."""
+"""`vtm train`: the paper's network, learnt from token caches and labels."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, get_args
 
 import torch
-from torch import nn
 
-from jobs.clip_batches import ClipSource, labelled_clips, open_caches, unlabelled_clips
-from jobs.labels import load_labels
+from jobs.clip_batches import Caches, ClipSource, labelled_clips, open_caches
+from jobs.device import add_device_option, checked_device
+from jobs.labels import LabelSet, Matching, TaskChoice, load_labels, match_labels, with_validation
+from jobs.labels.record import write_matching
 from jobs.training_log import TrainingLog
-from pipeline.errors import InputError, SettingsError
-from vtm.network import (
-    Auxiliary,
-    NetworkConfig,
-    NetworkStrategy,
-    SaliencyScorer,
-    ScorerConfig,
-    VideoTokenMerging,
-    save_model,
+from pipeline.errors import InputError
+from vtm.network import Auxiliary, NetworkConfig, NetworkStrategy, VideoTokenMerging, save_model
+from vtm.training import (
+    Precision,
+    Progress,
+    TrainingSettings,
+    TrainingTask,
+    figures,
+    labelled_objective,
+    predict_videos,
+    train,
 )
-from vtm.training import Task, TrainingSettings, figures, labelled_objective, predict_videos, train
-from vtm.training.unsupervised import credit_objective, scorer_figures
-
-Model = TypeVar("Model", bound=nn.Module)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options; the defaults are the paper's, but for what trains the scores."""
+    parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
     network, settings = NetworkConfig(in_width=1, outputs=1), TrainingSettings()
     add = parser.add_argument
     add("caches", metavar="CACHE", type=Path, nargs="+", help="run folders of `vtm extract --strategy none`")
     add("--out", metavar="DIR", type=Path, required=True, help="trained folder; a run in it goes on")
-    add("--labels", metavar="PATH", type=Path, help="label file or folder; without it the scorer alone learns")
-    strategy_help = "motion is that of the cached tokens, which stands in for the codec's"
+    add("--labels", metavar="PATH", type=Path, required=True, help="label file or folder")
+    add("--task", choices=get_args(TaskChoice), help="what the numbers of a plain label table are; names are classes")
+    strategy_help = "motion is that of the cached tokens, in place of the codec's"
     add("--strategy", choices=get_args(NetworkStrategy), default=network.strategy, help=strategy_help)
     add("--partition-factor", type=int, default=network.partition_factor, help="one target in this many tokens")
     add("--merge-share", type=float, default=network.merge_share, help="share of the sources that merge")
     add("--widths", type=int, nargs="+", default=network.widths, help="channels after each block")
     add("--windows", type=int, nargs="+", default=network.windows_frames, help="frames of each block's window")
-    add("--heads", type=int, default=network.heads)
-    add("--head-width", type=int, default=network.head_width)
-    add("--dropout", type=float, default=network.dropout)
-    auxiliary_help = "what trains the scores: attention is the paper's path, pooling ours (docs/learnable.md)"
+    add("--heads", type=int, default=network.heads, help="attention heads of each block")
+    add("--head-width", type=int, default=network.head_width, help="channels of an attention head")
+    add("--dropout", type=float, default=network.dropout, help="share of attention outputs zeroed in training")
+    add(
+        "--weight-sharpness", type=float, default=network.weight_sharpness, help="a of weighted: weights are exp(a · s)"
+    )
+    auxiliary_help = "trained beside the prediction: attention is the paper's path, pooling ours (docs/learnable.md)"
     add("--auxiliary", choices=get_args(Auxiliary), default="pooling", help=auxiliary_help)
     add("--auxiliary-weight", type=float, default=1.0, help="what each auxiliary loss counts")
     add("--batch", type=int, default=16, help="clips a step")
-    add("--epochs", type=int, default=settings.epochs)
-    add("--warmup-epochs", type=int, default=settings.warmup_epochs)
-    add("--learning-rate", type=float, default=settings.learning_rate)
-    add("--weight-decay", type=float, default=settings.weight_decay)
+    add("--epochs", type=int, default=settings.epochs, help="in all; a finished run that is asked for more goes on")
+    add("--warmup-epochs", type=int, default=settings.warmup_epochs, help="epochs in which the learning rate grows")
+    add("--learning-rate", type=float, default=settings.learning_rate, help="after the warm-up; a cosine follows")
+    add("--weight-decay", type=float, default=settings.weight_decay, help="of AdamW")
+    add("--clip-norm", type=float, default=settings.clip_norm, help="most that the gradients' norm may be (0: any)")
+    precision_help = "of products; bfloat16 pays on GPUs"
+    add("--precision", choices=get_args(Precision), default=settings.precision, help=precision_help)
     add("--patience", type=int, default=settings.patience, help="epochs without improvement before stopping (0: never)")
-    add("--seed", type=int, default=0)
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add("--seed", type=int, default=0, help="of the first weights, the order of clips and the dropout")
+    add_device_option(parser)
     add("--tensorboard", action="store_true", help="write TensorBoard events too (needs the extra `train`)")
 
 
 def run(options: argparse.Namespace) -> int:
     """Train, or go on training; returns the exit code."""
+    device = checked_device(options.device)
     torch.manual_seed(options.seed)
     caches = open_caches(options.caches)
-    in_width = next(int(cache[0].tokens.shape[1]) for cache in caches if len(cache))
-    if options.labels is None:
-        return _train_scorer(options, caches, in_width)
-    labels = load_labels(options.labels)
-    config = network_config(options, in_width, labels.outputs, labels.task)
-    clips = partial(labelled_clips, caches, labels, motion=config.strategy == "motion")
-    held_out = clips("val" if labels.counts()["val"] else "test")
-    task = Task[VideoTokenMerging](
-        objective=labelled_objective(options.auxiliary_weight),
-        **_data(options, clips("train"), "training"),
-        validate=lambda model: figures(labels.task, predict_videos(model, held_out.in_order(options.batch))),
-        score="accuracy" if labels.task == "classification" else "mse",
-        keep_best=partial(save_model, options.out),
+    labels = load_labels(options.labels, options.task)
+    matching, set_aside = with_validation(match_labels(labels, caches.videos()))
+    config = network_config(options, caches.width, labels)
+    clips = partial(
+        labelled_clips, caches, matching.by_video, classes=bool(labels.classes), motion=config.strategy == "motion"
     )
-    return _train(options, VideoTokenMerging(config), task)
+    learnt_from, held_out = clips("train"), clips("val")
+    _check_clips(learnt_from, matching, labels)
+    _say_what_was_matched(labels, matching, learnt_from, held_out, set_aside, options.out)
+    origin = replace(
+        caches.origin,
+        classes=labels.classes,
+        labels_sha256=matching.labels_sha256(labels.classes),
+        split_sha256=matching.split_sha256(),
+    )
+
+    def keep_best(model: VideoTokenMerging) -> None:
+        save_model(options.out, model, origin)
+        write_matching(options.out / "videos.csv", matching, labels, caches.clips)
+
+    task = TrainingTask[VideoTokenMerging](
+        objective=labelled_objective(options.auxiliary_weight),
+        batches=partial(learnt_from.shuffled, options.batch, options.seed),
+        steps_per_epoch=learnt_from.count(options.batch),
+        validate=lambda model: figures(labels.task, predict_videos(model, held_out.in_order(options.batch))),
+        scores=("accuracy", "log_loss") if labels.task == "classification" else ("mse",),
+        keep_best=keep_best,
+    )
+    settings = training_settings(options)
+    asked = _asked(options, config, settings)
+    asked |= {"labels": origin.labels_sha256, "split": origin.split_sha256, "clips": _clips_sha256(caches, matching)}
+    with TrainingLog(options.out, settings.epochs, tensorboard=options.tensorboard) as log:
+        record = json.dumps(json.loads(json.dumps(asked)), sort_keys=True)
+        network = VideoTokenMerging(config).to(device)
+        progress = train(network, task, settings, options.out, run=record, report=log.report)
+    print(f"{options.out}: {_outcome(progress, task.scores[0])}")
+    return 0
 
 
-def network_config(options: argparse.Namespace, in_width: int, outputs: int, task: Any) -> NetworkConfig:
+def network_config(options: argparse.Namespace, in_width: int, labels: LabelSet) -> NetworkConfig:
     """The network that the options describe."""
     return NetworkConfig(
         in_width=in_width,
-        outputs=outputs,
-        task=task,
+        outputs=labels.outputs,
+        task=labels.task,
         strategy=options.strategy,
         widths=tuple(options.widths),
         windows_frames=tuple(options.windows),
@@ -98,54 +127,66 @@ def network_config(options: argparse.Namespace, in_width: int, outputs: int, tas
         head_width=options.head_width,
         dropout=options.dropout,
         auxiliary=options.auxiliary,
+        weight_sharpness=options.weight_sharpness,
     )
 
 
-def _train_scorer(options: argparse.Namespace, caches: Any, in_width: int) -> int:
-    if options.strategy != "learnable":
-        raise SettingsError(f"--strategy {options.strategy} has nothing to learn without --labels: give them too")
-    held_out = unlabelled_clips(caches, held_out=True)
-    learnt_from = unlabelled_clips(caches, held_out=False)
-    if not held_out.entries or not learnt_from.entries:
-        raise InputError("training without labels holds out the last clips of each video: give videos of several clips")
-    factor = options.partition_factor
-    task = Task[SaliencyScorer](
-        objective=credit_objective(factor),
-        **_data(options, learnt_from, "training"),
-        validate=lambda model: scorer_figures(model, held_out.in_order(options.batch), factor),
-        score="fidelity",
-        keep_best=partial(save_model, options.out),
-    )
-    return _train(options, SaliencyScorer(ScorerConfig(in_width=in_width)), task)
-
-
-def _data(options: argparse.Namespace, source: ClipSource, purpose: str) -> dict[str, Any]:
-    if not source.entries:
-        raise InputError(
-            f"no cached clip for {purpose}: labels name a video by its id, its file name, or as Breakfast does"
-        )
-    print(f"{len(source.entries)} clips of {source.videos} videos for {purpose}")
-    batches: Callable[[int], Any] = partial(source.shuffled, options.batch, options.seed)
-    return {"batches": batches, "steps_per_epoch": source.count(options.batch)}
-
-
-def _train(options: argparse.Namespace, model: Model, task: Task[Model]) -> int:
-    settings = TrainingSettings(
+def training_settings(options: argparse.Namespace) -> TrainingSettings:
+    """The training that the options describe."""
+    return TrainingSettings(
         epochs=options.epochs,
         warmup_epochs=min(options.warmup_epochs, options.epochs),
         learning_rate=options.learning_rate,
         weight_decay=options.weight_decay,
         patience=options.patience,
         seed=options.seed,
+        precision=options.precision,
+        clip_norm=options.clip_norm,
     )
-    config: Any = model.config
-    asked = {**asdict(settings), **asdict(config), "batch": options.batch, "steps_per_epoch": task.steps_per_epoch}
-    asked |= {"auxiliary_weight": options.auxiliary_weight, "target_share": options.partition_factor}
-    with TrainingLog(options.out, settings.epochs, tensorboard=options.tensorboard) as log:
-        record = json.dumps(json.loads(json.dumps(asked)), sort_keys=True)
-        progress = train(model.to(options.device), task, settings, options.out, run=record, report=log.report)
+
+
+def _asked(options: argparse.Namespace, config: NetworkConfig, settings: TrainingSettings) -> dict[str, Any]:
+    """What a checkpoint must have been asked for to be gone on from; epochs and patience may grow."""
+    asked = {**asdict(settings), **asdict(config), "warmup_epochs": options.warmup_epochs}
+    for name in ("epochs", "patience"):
+        asked.pop(name)
+    return asked | {"batch": options.batch, "auxiliary_weight": options.auxiliary_weight}
+
+
+def _clips_sha256(caches: Caches, matching: Matching) -> str:
+    """Hash of the clips of all labelled videos and of what made them."""
+    fingerprints = sorted({str(cache.run["fingerprint"]) for cache in caches.opened})
+    source = ClipSource(caches, dict.fromkeys(matching.by_video, None))
+    return " ".join([*fingerprints, source.sha256()[:16]])
+
+
+def _check_clips(learnt_from: ClipSource, matching: Matching, labels: LabelSet) -> None:
+    if not learnt_from.entries:
+        named = ", ".join(dict.fromkeys(label.video for label in matching.missing[:3])) or "none"
+        raise InputError(
+            f"no cached clip for training: of {len(labels.labels)} labels {len(matching.missing)} name no cached video "
+            f"({named}); labels name a video by its id, its file name, or as Breakfast does"
+        )
+
+
+def _say_what_was_matched(
+    labels: LabelSet, matching: Matching, learnt_from: ClipSource, held_out: ClipSource, set_aside: int, out: Path
+) -> None:
+    classes = f", {len(labels.classes)} classes" if labels.classes else ""
+    own = " (a tenth of the training videos: the labels have no validation split)" if set_aside else ""
+    print(f"{labels.task}{classes}: {learnt_from.videos} videos ({len(learnt_from.entries)} clips) to train on,")
+    print(f"{held_out.videos} ({len(held_out.entries)} clips) to validate on{own};")
     print(
-        f"{options.out}: {progress.epochs_done} epochs, best {task.score} {abs(progress.best_score or 0):.4f} "
-        f"in epoch {progress.best_epoch + 1}{', stopped early' if progress.stopped else ''}"
+        f"{len(matching.missing)} labels without a cached video, {len(matching.unlabelled)} cached videos without a "
+        f"label: {out / 'videos.csv'}"
     )
-    return 0
+
+
+def _outcome(progress: Progress, name: str) -> str:
+    if not progress.best:
+        return "no epoch yet"
+    value = progress.best[0] if name == "accuracy" else -progress.best[0]
+    stopped = ", stopped early" if progress.stopped else ""
+    return (
+        f"{progress.epochs_done} epochs, best validation {name} {value:.4f} in epoch {progress.best_epoch + 1}{stopped}"
+    )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass
+import logging
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from pipeline.settings import Recipe
 from pipeline.values import PictureSpec, Resizer
 from vtm import encoders
 from vtm.encoders import EncoderError, ImageSpec
-from vtm.network import NetworkError, load_network, load_scorer, stored_kind
+from vtm.network import NetworkError, Origin, load_network, load_scorer, stored_kind, stored_origin
+
+log = logging.getLogger(__name__)
 
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -38,7 +41,7 @@ def describe_encoder(recipe: Recipe, device: Device) -> tuple[EncoderDescription
         known = _find_encoder(recipe)
     except EncoderError as error:
         raise SettingsError(str(error)) from error
-    trained = None if recipe.vtm is None else describe_trained(recipe.vtm, known.dim)
+    trained = None if recipe.vtm is None else describe_trained(recipe, known)
     if trained is not None and trained.decides_count and recipe.says_how_far:
         raise SettingsError(
             f"--vtm {recipe.vtm} is a network, which was trained to merge so far and no further: leave out --keep, "
@@ -57,7 +60,7 @@ def describe_encoder(recipe: Recipe, device: Device) -> tuple[EncoderDescription
         frames_per_pass=known.frames_per_pass,
         frames_per_token_row=known.frames_per_token_row,
     )
-    return description, picture_spec(known.image, recipe.resize)
+    return description, chosen_pictures(picture_spec(known.image, recipe.resize), recipe)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,8 +94,19 @@ def _find_encoder(recipe: Recipe) -> _Found:
 
 def picture_spec(image: ImageSpec, resizer: Resizer = "torch") -> PictureSpec:
     """The preprocessor's geometry, as the decode side takes it."""
-    same = [name for name in PictureSpec.__slots__ if name != "resizer"]
+    same = [field.name for field in fields(image) if field.name in PictureSpec.__slots__]
     return PictureSpec(resizer=resizer, **{name: getattr(image, name) for name in same})
+
+
+def chosen_pictures(picture: PictureSpec, recipe: Recipe) -> PictureSpec:
+    """The encoder's pictures with what the recipe chooses for fields, dynamic range and transparency."""
+    colour = recipe.alpha_background
+    return replace(
+        picture,
+        tonemap=recipe.tonemap,
+        deinterlace=recipe.deinterlace,
+        alpha_background=None if colour is None else (int(colour[:2], 16), int(colour[2:4], 16), int(colour[4:], 16)),
+    )
 
 
 def picture_json(picture: PictureSpec) -> dict[str, Any]:
@@ -128,13 +142,15 @@ class TrainedModel:
     """Whether it is a network, which merges as far as it was trained to; a scorer only places the targets."""
 
 
-def describe_trained(folder: str, encoder_dim: int) -> TrainedModel:
-    """The trained scorer or network of a folder.
+def describe_trained(recipe: Recipe, known: _Found) -> TrainedModel:
+    """The trained scorer or network that `--vtm` names.
 
     Raises:
-        SettingsError: the folder holds neither, or one for tokens of another width.
+        SettingsError: the folder holds neither, or one for tokens of another width, encoder, output block or rate.
     """
+    folder, encoder_dim = str(recipe.vtm), known.dim
     try:
+        _check_origin(recipe, known)
         is_network = stored_kind(folder) == "network"
         if is_network:
             config = load_network(folder).config
@@ -151,3 +167,15 @@ def describe_trained(folder: str, encoder_dim: int) -> TrainedModel:
     for name in ("config.json", "model.safetensors"):
         digest.update((Path(folder) / name).read_bytes())
     return TrainedModel(sha256=digest.hexdigest(), dim=dim, decides_count=is_network)
+
+
+def _check_origin(recipe: Recipe, known: _Found) -> None:
+    folder = str(recipe.vtm)
+    origin = stored_origin(folder)
+    if origin is None:
+        log.warning("--vtm %s does not say what it was trained on: whether it fits this encoder is not checked", folder)
+        return
+    tokens = Origin(
+        encoder=recipe.encoder, weights_sha256=known.weights_sha256, layer=recipe.layer, fps=str(recipe.fps)
+    )
+    origin.check_tokens(tokens, folder)

@@ -17,16 +17,32 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.cut import stored_tokens
 from pipeline.describe import TORCH_DTYPES
 from pipeline.errors import EncodeError, SettingsError
 from pipeline.features import ClipFeatures, VitFeatures
 from pipeline.foreign.describe import foreign_features
 from pipeline.foreign.features import ForeignFeatures
+from pipeline.plan.clips import at_grid_times
 from pipeline.reuse import ReusingFeatures
 from pipeline.run_description import EncoderDescription
 from pipeline.settings import Recipe
+from pipeline.trees import clip_tree, patch_weights
 from pipeline.values import DecodedClip, TokenSet
-from vtm import Grid, MergeError, MergePlan, Strategy, fidelity, identity_plan, merge_plan, token_motion
+from vtm import (
+    Grid,
+    MergeError,
+    MergePlan,
+    MergeTree,
+    Strategy,
+    fidelity,
+    identity_plan,
+    merge_plan,
+    token_cosines,
+    token_motion,
+    weighted_mean,
+    weights_from,
+)
 from vtm.budget import Budget
 from vtm.encoders import EncoderError, load_encoder
 from vtm.encoders.compiling import compile_blocks
@@ -41,6 +57,10 @@ class _Merged:
 
     tokens_1MD: Tensor
     plan: MergePlan
+    tree: MergeTree | None = None
+    """Over the tokens, where they can be merged further."""
+    weights_1N: Tensor | None = None
+    """Of the source patches, where they do not all weigh 1."""
 
 
 def clip_seed(clip_id: str) -> int:
@@ -54,6 +74,7 @@ class ClipEncoder:
     def __init__(self, recipe: Recipe, description: EncoderDescription, device: str) -> None:
         self._recipe = recipe
         self._frames_per_row = description.frames_per_token_row
+        self._takes_even_time = description.frames_per_pass > 1
         self._network: VideoTokenMerging | None = None
         self._scorer: SaliencyScorer | None = None
         try:
@@ -81,18 +102,22 @@ class ClipEncoder:
         Raises:
             EncodeError: the encoder or the merge failed on good frames.
         """
+        if self._takes_even_time:
+            clip = at_grid_times(clip)
         try:
-            features = self._features(clip.frames, saliency=self._recipe.strategy == "saliency")
+            features = self._features(clip.frames, saliency=self._recipe.reads_saliency)
             merged = self._merge(features, clip)
         except (MergeError, NetworkError, RuntimeError) as error:
             raise EncodeError(f"clip {clip.spec.clip_id} cannot be encoded: {error}") from error
         plan, grid = merged.plan, features.grid
         sources_1ND = features.sources()
         stand_ins = merged.tokens_1MD if self._network is None else plan.mean(sources_1ND)
-        tokens, scale = _stored(merged.tokens_1MD[0], self._recipe.dtype)
+        tokens, scale = stored_tokens(merged.tokens_1MD[0], self._recipe.dtype)
         # The mean over all patches is the mean of the tokens weighted by their sizes; a network's tokens are no means.
-        weights_M1 = plan.sizes[0][:, None].float()
-        pooled_D = torch.nn.functional.normalize((merged.tokens_1MD[0] * weights_M1).sum(dim=0), dim=0)
+        group_dtype = np.uint16 if plan.num_groups <= 1 << 16 else np.uint32
+        weights_1N = merged.weights_1N
+        mass_M = plan.sizes[0].float() if weights_1N is None else plan.sum(weights_1N[..., None])[0, :, 0]
+        pooled_D = torch.nn.functional.normalize((merged.tokens_1MD[0] * mass_M[:, None]).sum(dim=0), dim=0)
         return TokenSet(
             clip_id=clip.spec.clip_id,
             video_id=clip.spec.video_id,
@@ -107,9 +132,12 @@ class ClipEncoder:
             tokens_scale=scale,
             sizes=plan.sizes[0].cpu().numpy(),
             centers=plan.centers(grid)[0].cpu().numpy(),
-            group=plan.group[0].cpu().numpy().astype(np.uint16 if plan.num_groups <= 1 << 16 else np.uint32),
+            group=plan.group[0].cpu().numpy().astype(group_dtype),
+            parent=None if merged.tree is None else merged.tree.parents[0].cpu().numpy().astype(group_dtype),
+            loss=None if merged.tree is None else merged.tree.losses[0].cpu().numpy(),
+            weights=None if weights_1N is None else mass_M.cpu().numpy(),
             pooled=pooled_D.cpu().numpy(),
-            fidelity=float(fidelity(sources_1ND, plan, stand_ins)[0]),
+            fidelity=_fidelity(sources_1ND, plan, stand_ins, weights_1N),
             motion_source="tokens" if self._reads_token_motion else clip.motion_source,
             damaged_frames=clip.damaged_frames,
             encoded_patches=features.encoded_patches,
@@ -123,10 +151,25 @@ class ClipEncoder:
             tokens_1MD, plan = self._network.tokens(features.patches_1KD, grid, seeds=[seed], motion=motion)
             order_1M = _order_by_center(plan, grid)
             return _Merged(tokens_1MD.gather(1, order_1M[..., None].expand_as(tokens_1MD)), plan.reorder(order_1M))
+        if self._recipe.strategy == "tree":
+            return self._merge_by_tree(features, clip, seed)
         later = self._plan(features, clip, seed)
         whole = later if features.inside is None else features.inside.then(later)
         plan = whole.ordered_by_center(grid)
         return _Merged(plan.sum(features.sources()) / plan.sizes[..., None], plan)
+
+    def _merge_by_tree(self, features: ClipFeatures, clip: DecodedClip, seed: int) -> _Merged:
+        scores = features.saliency_1K if self._recipe.weights == "saliency" else self._motion(features, clip)
+        weights_1K = None if self._recipe.weights == "uniform" or scores is None else weights_from(scores.cpu())
+        tree = clip_tree(features, self._recipe, seed, weights_1K)
+        plan, sources_1ND = tree.base, features.sources()
+        if weights_1K is None:
+            return _Merged(plan.sum(sources_1ND) / plan.sizes[..., None], plan, tree)
+        weights_1N = patch_weights(features, weights_1K)
+        return _Merged(weighted_mean(sources_1ND, plan, weights_1N), plan, tree, weights_1N)
+
+    def _motion(self, features: ClipFeatures, clip: DecodedClip) -> Tensor | None:
+        return None if clip.motion is None else motion_on(features.grid, clip.motion, self._frames_per_row)
 
     def _plan(self, features: ClipFeatures, clip: DecodedClip, seed: int) -> MergePlan:
         recipe = self._recipe
@@ -150,7 +193,7 @@ class ClipEncoder:
             keep=keep,
             num_tokens=num_tokens,
             seed=seed,
-            motion=None if clip.motion is None else motion_on(features.grid, clip.motion, self._frames_per_row),
+            motion=self._motion(features, clip),
             saliency=saliency,
             features=features.patches_1KD,
         )
@@ -187,18 +230,15 @@ def motion_on(grid: Grid, motion_THW: NDArray[np.float32], frames_per_row: int) 
     return motion[None]
 
 
+def _fidelity(sources_1ND: Tensor, plan: MergePlan, stand_ins_1MD: Tensor, weights_1N: Tensor | None) -> float:
+    """Mean cosine between the patches, as they weigh, and the tokens that represent them."""
+    if weights_1N is None:
+        return float(fidelity(sources_1ND, plan, stand_ins_1MD)[0])
+    cosine_1N = token_cosines(sources_1ND, plan, stand_ins_1MD).double()
+    return float((cosine_1N * weights_1N).sum() / weights_1N.double().sum())
+
+
 def _order_by_center(plan: MergePlan, grid: Grid) -> Tensor:
     """(1, M) the old number of each new group in order of centre time, then y, then x."""
     ordered = plan.ordered_by_center(grid)
     return plan.group.gather(1, ordered.targets)
-
-
-def _stored(tokens_MD: Tensor, dtype: str) -> tuple[NDArray[np.generic], NDArray[np.float32] | None]:
-    """Tokens as they are written: bfloat16 as its bits, int8 with one scale a token."""
-    if dtype == "int8":
-        scale_M = tokens_MD.abs().amax(dim=1).clamp(min=torch.finfo(torch.float32).tiny) / 127
-        return (tokens_MD / scale_M[:, None]).round().to(torch.int8).cpu().numpy(), scale_M.cpu().numpy()
-    stored = tokens_MD.to(TORCH_DTYPES[dtype]).contiguous().cpu()
-    if dtype == "bfloat16":
-        return stored.view(torch.uint16).numpy(), None
-    return stored.numpy(), None

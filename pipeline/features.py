@@ -71,12 +71,7 @@ class VitFeatures:
 
 def _side_by_side(plans: list[tuple[MergePlan, int]]) -> MergePlan:
     """Plans of single frames as one plan of the clip."""
-    group_TP = torch.cat([plan.group[:count] for plan, count in plans])
-    targets_TQ = torch.cat([plan.targets[:count] for plan, count in plans])
-    frame_T1 = torch.arange(len(group_TP), device=group_TP.device)[:, None]
-    groups, patches = targets_TQ.shape[1], group_TP.shape[1]
-    return MergePlan(
-        group=(group_TP + frame_T1 * groups).flatten()[None],
-        num_groups=len(group_TP) * groups,
-        targets=(targets_TQ + frame_T1 * patches).flatten()[None],
+    frames = MergePlan.cat(
+        [MergePlan(plan.group[:count], plan.num_groups, plan.targets[:count]) for plan, count in plans]
     )
+    return frames.tile(len(frames.group))

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pipeline.decode import open_video, scan_video, timing_of
 from pipeline.errors import InputError, SettingsError
-from pipeline.plan.clips import plan_clips
 from pipeline.plan.index_file import read_index
-from pipeline.shards.run_folder import RunState, grid_of, read_state
+from pipeline.shards.run_folder import RunState, clip_of_run, picture_of, read_state
 from pipeline.sources import identify
 from pipeline.store import Where
-from pipeline.values import DecodedClip, PictureSpec, PlannedVideo
+from pipeline.values import DecodedClip, PlannedVideo
+from pipeline.video import open_video, scan_video, timing_of
 
 if TYPE_CHECKING:
     from pipeline.encode import ClipEncoder
@@ -58,12 +57,11 @@ def decode_again(state: RunState, video: PlannedVideo, index: int) -> DecodedCli
     Raises:
         DecodeError: it cannot be decoded.
     """
-    grid = grid_of(state.run)
     info = read_index(state.store, video.source.video_id, video.source.uri)
-    specs = plan_clips(info, fps=grid.fps, clip_frames=grid.clip_frames, first=index, count=1)
-    picture = PictureSpec(**state.run["deciding"]["picture"])
+    spec = clip_of_run(state.run, info, index)
     with open_video(timing_of(info)) as opened:
-        return next(iter(opened.decode(specs, picture, motion=state.run["settings"]["strategy"] == "motion")))
+        motion = state.run["settings"]["strategy"] == "motion"
+        return next(iter(opened.decode([spec], picture_of(state.run), motion=motion)))
 
 
 def encoder_of(run: dict[str, Any]) -> ClipEncoder:

@@ -12,7 +12,7 @@ from pipeline.batches import BatchSize
 from pipeline.features import ClipFeatures
 from vtm.encoders import Encoder
 from vtm.encoders.reuse import is_encoded, reuse_map
-from vtm.encoders.sparse import encode_changed
+from vtm.encoders.reuse.sweep import encode_changed
 
 
 class ReusingFeatures:

@@ -177,7 +177,7 @@ def carry_out(job: Job, cluster: Cluster, desk: Desk, listener: Listener, lease:
 def policy_of(job: Job, asked: Asked) -> Policy:
     """What the scheduler is told of a run."""
     recipe, execution = job.recipe, job.execution
-    silent_s = execution.unit_timeout_s
+    silent_s, nodes_s = execution.unit_timeout_s, max(Limits().nodes_s, execution.wait_for_nodes_s)
     return Policy(
         asked=asked,
         fps=recipe.fps,
@@ -185,7 +185,7 @@ def policy_of(job: Job, asked: Asked) -> Policy:
         clip_bytes=job.clip_bytes,
         unit_clips=execution.unit_clips,
         shard_clips=execution.shard_clips,
-        limits=Limits(scan_s=silent_s, decode_s=silent_s, encode_s=2 * silent_s, write_s=2 * silent_s),
+        limits=Limits(scan_s=silent_s, decode_s=silent_s, encode_s=execution.encode_timeout_s, nodes_s=nodes_s),
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 from pipeline.errors import SettingsError
-from pipeline.values import Resizer
+from pipeline.values import FrameChoice, Resizer
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -21,8 +21,11 @@ ComputeDtype = Literal["auto", "float32", "bfloat16", "float16"]
 ShardFormat = Literal["parquet", "webdataset"]
 EngineName = Literal["ray", "inline"]
 DeviceName = Literal["auto", "cuda", "cpu"]
-STRATEGIES = ("none", "naive", "center", "boundary", "motion", "saliency", "coverage", "learnable")
+TokenWeights = Literal["uniform", "saliency", "motion"]
+STRATEGIES = ("none", "naive", "center", "boundary", "motion", "saliency", "coverage", "learnable", "tree")
 DEFAULT_KEEP = 0.1
+AMOUNTS = ("keep", "tokens_per_clip", "partition_factor", "fidelity")
+"""Settings of which at most one says how far clips merge."""
 
 T = TypeVar("T")
 
@@ -51,12 +54,18 @@ class Recipe:
     reuse_levels: float | None = None
     """A patch is not encoded again while the mean difference of its uint8 values to those last encoded is at most this;
     a frame that changed by more than a third is encoded whole, and every frame is where nothing is said."""
-    strategy: str = "coverage"
-    """How the merge picks its targets."""
+    strategy: str = "tree"
+    """How the merge picks its targets; `tree` stores with them what leaves any smaller number at reading."""
     keep: float | None = None
     """Share of a clip's tokens left by the merge; 0.1 where nothing is said."""
     tokens_per_clip: int | None = None
     """Tokens left per clip, instead of a share."""
+    fidelity: float | None = None
+    """Mean cosine that every clip is to have with its tokens, instead of a share; for `tree`."""
+    weights: TokenWeights = "uniform"
+    """What a patch counts for `tree`: `uniform`, or half of it by the encoder's `saliency` or by `motion`."""
+    max_gap_frames: int | None = None
+    """`tree` merges only groups between which at most so many frames lie: 0 keeps moments together."""
     partition_factor: int | None = None
     """The paper's γ, instead of a share: every γ-th token is a target."""
     merge_share: float = 1.0
@@ -67,6 +76,14 @@ class Recipe:
     """Grid instants a second of video."""
     clip_frames: int = 60
     """Grid instants a clip."""
+    frames: FrameChoice = "exact"
+    """`exact`: the frame on display at each instant. `key`: the nearest key frame, at a fraction of the cost."""
+    tonemap: bool = False
+    """Whether HLG and PQ video is brought to the standard dynamic range; else its coded values are taken."""
+    deinterlace: bool = False
+    """Whether one field of interlaced pictures is taken; else both stay woven."""
+    alpha_background: str | None = None
+    """Colour (RRGGBB) under transparent pictures; transparency is left out where nothing is said."""
     resize: Resizer = "torch"
     """Whose antialiased resize: `torch`, fast, within a level of Pillow; `pillow`, bit for bit."""
     dtype: TokenDtype = "float16"
@@ -81,6 +98,12 @@ class Recipe:
     def __post_init__(self) -> None:
         _choice("strategy", self.strategy, STRATEGIES)
         _choice("resize", self.resize, get_args(Resizer))
+        _choice("frames", self.frames, get_args(FrameChoice))
+        colour = self.alpha_background
+        _require(
+            colour is None or (len(colour) == 6 and all(c in "0123456789abcdefABCDEF" for c in colour)),
+            f"--alpha-background {colour} is no colour: give six hex digits, for example ffffff for white",
+        )
         _choice("dtype", self.dtype, get_args(TokenDtype))
         _choice("compute-dtype", self.compute_dtype, get_args(ComputeDtype))
         _require(self.fps > 0, f"--fps {self.fps} must be above 0, for example 1 or 30000/1001")
@@ -97,11 +120,36 @@ class Recipe:
         tokens, factor = self.tokens_per_clip, self.partition_factor
         _require(tokens is None or tokens > 0, f"--tokens-per-clip {tokens} must be 1 or more")
         _require(factor is None or factor > 1, f"--partition-factor {factor} must be 2 or more")
-        given = [n for n in ("keep", "tokens_per_clip", "partition_factor") if getattr(self, n) is not None]
+        given = [n for n in AMOUNTS if getattr(self, n) is not None]
         names = " and ".join("--" + n.replace("_", "-") for n in given)
         _require(len(given) <= 1, f"{names} exclude each other: give one of them")
         _require(
             self.strategy != "none" or not given, f"--strategy none keeps every token: leave out {names}, or merge"
+        )
+        _require(
+            self.fidelity is None or (self.strategy == "tree" and 0 < self.fidelity < 1),
+            f"--fidelity {self.fidelity} must be above 0 and below 1, and wants --strategy tree, which alone knows it",
+        )
+        _choice("weights", self.weights, get_args(TokenWeights))
+        _require(
+            self.weights == "uniform" or self.strategy == "tree",
+            f"--weights {self.weights} says what --strategy tree keeps up: leave it out of --strategy {self.strategy}",
+        )
+        _require(
+            self.weights != "motion" or self.encoder_keep == 1,
+            f"--weights motion is of the patch grid, which --encoder-keep {self.encoder_keep} dissolves: "
+            "leave one of them out",
+        )
+        gap = self.max_gap_frames
+        _require(gap is None or gap >= 0, f"--max-gap-frames {gap} must be 0 or more")
+        _require(
+            gap is None or self.strategy == "tree",
+            f"--max-gap-frames bounds what --strategy tree merges: leave it out of --strategy {self.strategy}",
+        )
+        _require(
+            self.strategy != "tree" or (factor is None and self.merge_share == 1),
+            "--strategy tree takes --keep, --tokens-per-clip or --fidelity: --partition-factor and --merge-share "
+            "are the paper's, for --strategy naive and the others",
         )
         _require(
             (self.strategy == "learnable") == (self.vtm is not None),
@@ -130,16 +178,26 @@ class Recipe:
         )
 
     @property
+    def reads_motion(self) -> bool:
+        """Whether the merge needs each patch's motion."""
+        return "motion" in (self.strategy, self.weights)
+
+    @property
+    def reads_saliency(self) -> bool:
+        """Whether the merge needs the encoder's own attention."""
+        return "saliency" in (self.strategy, self.weights)
+
+    @property
     def says_how_far(self) -> bool:
         """Whether a share, a count or a factor was given."""
-        return any(size is not None for size in (self.keep, self.tokens_per_clip, self.partition_factor))
+        return any(getattr(self, name) is not None for name in AMOUNTS)
 
     @property
     def share_kept(self) -> float | None:
-        """The share to keep, where neither a count nor a factor says otherwise."""
+        """The share to keep, where no count, factor or fidelity says otherwise."""
         if self.strategy == "none":
             return 1.0
-        if self.tokens_per_clip is not None or self.partition_factor is not None:
+        if self.keep is None and self.says_how_far:
             return None
         return DEFAULT_KEEP if self.keep is None else self.keep
 
@@ -171,6 +229,8 @@ class Execution:
     """Most clips in a shard (a unit is never split)."""
     unit_timeout_s: float = 300.0
     """A decode worker that makes no progress for so long is stopped."""
+    encode_timeout_s: float = 600.0
+    """An encode worker that is at one clip for so long is stopped."""
     decode_memory_mb: int = 4096
     """Most memory that a decode worker may allocate beyond what it starts with."""
     retry_failed: bool = False
@@ -192,6 +252,7 @@ class Execution:
             _require(count is None or count >= least, f"--{option} {count} must be {least} or more")
         _require(self.wait_for_nodes_s >= 0, f"--wait-for-nodes-s {self.wait_for_nodes_s} must be 0 or more")
         _require(self.unit_timeout_s > 0, f"--unit-timeout-s {self.unit_timeout_s} must be above 0")
+        _require(self.encode_timeout_s > 0, f"--encode-timeout-s {self.encode_timeout_s} must be above 0")
         _require(self.decode_memory_mb >= 256, f"--decode-memory-mb {self.decode_memory_mb} must be 256 or more")
 
 

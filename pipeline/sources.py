@@ -13,13 +13,29 @@ from typing import Any
 import fsspec
 
 from pipeline.archives import is_archive, members
-from pipeline.decode.byte_source import open_bytes
 from pipeline.errors import DecodeError, FailureClass, InputError
 from pipeline.lists import is_list, rows_of_list
 from pipeline.values import FailedRange, Input, Named, VideoSource
+from pipeline.video.numbered import is_numbered, numbered_pictures
+from pipeline.video.ranges import open_bytes
 
 VIDEO_SUFFIXES = frozenset(
-    {".3gp", ".asf", ".avi", ".divx", ".f4v", ".flv", ".h264", ".h265", ".hevc", ".ivf", ".m2ts", ".m2v", ".m4v"}
+    {
+        ".3gp",
+        ".asf",
+        ".avi",
+        ".divx",
+        ".f4v",
+        ".flv",
+        ".gif",
+        ".h264",
+        ".h265",
+        ".hevc",
+        ".ivf",
+        ".m2ts",
+        ".m2v",
+        ".m4v",
+    }
     | {".mjpeg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogm", ".ogv", ".qt", ".rm", ".rmvb"}
     | {".ts", ".vob", ".webm", ".wmv", ".y4m"}
 )
@@ -103,6 +119,9 @@ def _expand(text: str, named: str, lists: frozenset[str]) -> Iterator[Named | Fa
         yield from _nonempty((_local(p, named) for p in found), what)
     elif path.is_file():
         yield from _expand_file(_absolute(str(path)), named, lists)
+    elif is_numbered(text):
+        numbered_pictures(text)
+        yield Named(named, Input(uri=text))
     elif any(c in text for c in "*?["):
         anchor = Path(path.anchor) if path.is_absolute() else Path()
         pattern = str(path.relative_to(path.anchor)) if path.is_absolute() else str(path)

@@ -25,6 +25,8 @@ MotionSource = Literal["codec", "frames", "tokens", "none"]
 TimestampSource = Literal["stream", "ordinal"]
 ColourMatrix = Literal["rgb", "bt601", "bt709", "fcc", "smpte240m", "ycgco", "bt2020"]
 Transfer = Literal["sdr", "hlg", "pq"]
+FrameChoice = Literal["exact", "key"]
+"""`exact`: the frame on display at each sampling time. `key`: the key frame nearest to it, which costs far less."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +87,12 @@ class PictureSpec:
     crop_width_px: int
     interpolation: Interpolation = "bicubic"
     resizer: Resizer = "torch"
+    tonemap: bool = False
+    """Whether HLG and PQ become the standard dynamic range; else their coded values are shown as they are."""
+    deinterlace: bool = False
+    """Whether one field of an interlaced picture is shown; else both stay woven."""
+    alpha_background: tuple[int, int, int] | None = None
+    """The colour (red, green, blue) under transparent pictures; None leaves transparency out."""
     patch_px: int = 16
     """Side of an encoder patch: the grid of a frame is (crop_height_px // patch_px, crop_width_px // patch_px)."""
 
@@ -109,6 +117,8 @@ class PicturePolicy:
     transfer: Transfer = "sdr"
     interlaced: bool = False
     """Whether the first frame holds two woven fields; they are kept woven."""
+    alpha: bool = False
+    """Whether pictures have transparency, which is left out unless a background is chosen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,8 +156,14 @@ class VideoInfo:
     """Ticks of the key frames, increasing: where decoding may start."""
     frame_pts: NDArray[np.int64]
     """Ticks of all frames in display order, increasing. Used while planning; not kept in the plan."""
-    skip_nonreference: bool = False
-    """Whether leaving out non-reference frames is known to change no other frame of this stream."""
+    key_waits: tuple[tuple[int, int], ...] = ()
+    """Of the few keys whose pictures are whole only later (a refresh bit by bit): their tick, and that from which."""
+    missing_pts: tuple[int, ...] = ()
+    """Ticks, among `frame_pts`, at which a picture is due whose packet the file lacks."""
+    missing_step: int = 0
+    """Ticks from packet to packet where pictures are missing; 0 where the codec's own numbers tell which."""
+    skip_nonreference: bool = True
+    """Whether packets whose headers say that no other picture needs them may be left out."""
     missing_tail_ns: int = 0
     """Time that the header promises after the last frame found, where the file was cut off; 0 where it was not."""
     warnings: tuple[str, ...] = ()
@@ -176,7 +192,7 @@ class ClipSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoTiming:
-    """The part of `VideoInfo` that decoding a unit needs; small enough to travel with each unit."""
+    """The part of `VideoInfo` that decoding needs."""
 
     uri: str
     stream_index: int
@@ -186,6 +202,9 @@ class VideoTiming:
     key_pts: NDArray[np.int64]
     picture: PicturePolicy
     skip_nonreference: bool
+    key_waits: tuple[tuple[int, int], ...] = ()
+    missing_pts: tuple[int, ...] = ()
+    missing_step: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -198,7 +217,9 @@ class DecodedClip:
     frame_time_ns: NDArray[np.int64]
     """(T,) true times of the frames, 0 = first frame of the video."""
     damaged_frames: int
-    """Frames that libavcodec marked corrupt, or that stand in for one that would not decode."""
+    """Frames that are damaged, predicted from damaged ones, or in place of one that would not decode."""
+    is_damaged: NDArray[np.bool_] | None = None
+    """(T,) which of them."""
     motion: NDArray[np.float32] | None = None
     """(T, H, W) motion magnitude on the patch grid, where a strategy asks for it."""
     motion_source: MotionSource = "none"
@@ -235,6 +256,12 @@ class TokenSet:
     damaged_frames: int
     embedding: NDArray[np.float32] | None = None
     """(E,) mean of the frames' image embeddings, unit norm; None where the encoder's family has none."""
+    parent: NDArray[np.unsignedinteger] | None = None
+    """(M,) in the dtype of `group`: the token into which each merges next, a root its own; None without a tree."""
+    loss: NDArray[np.float32] | None = None
+    """(M,) what that merge costs in summed cosine: all different, growing along the parents, infinite for the root."""
+    weights: NDArray[np.float32] | None = None
+    """(M,) summed weights of each token's patches, N over all; None where every patch weighs 1."""
     encoded_patches: int | None = None
     """How many of the N source patches were encoded, where unchanged ones were not. It says what the work was, and is
     not stored."""

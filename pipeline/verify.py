@@ -163,9 +163,27 @@ def clip_problems(clip: TokenSet, frames_per_token_row: int = 1) -> list[str]:
         "the clip id does not fit": clip.clip_id == f"{clip.video_id}-{clip.clip_index:06d}",
     }
     problems = [f"clip {clip.clip_id}: {text}" for text, holds in checks.items() if not holds]
+    problems += [f"clip {clip.clip_id}: {text}" for text in tree_problems(clip)]
     if not problems and not np.array_equal(np.bincount(clip.group, minlength=num_tokens), clip.sizes):
         problems.append(f"clip {clip.clip_id}: the group map and the sizes disagree")
     return problems
+
+
+def tree_problems(clip: TokenSet) -> list[str]:
+    """What is wrong with a clip's tree, where it has one."""
+    if clip.parent is None and clip.loss is None:
+        return []
+    if clip.parent is None or clip.loss is None or not len(clip.parent) == len(clip.loss) == len(clip.tokens):
+        return ["parents, losses and tokens differ in number"]
+    parent_M, loss_M = clip.parent.astype(np.int64), clip.loss
+    if parent_M.max() >= len(parent_M):
+        return ["a parent is no token"]
+    is_root_M = parent_M == np.arange(len(parent_M))
+    if is_root_M.sum() != 1 or not np.array_equal(np.isinf(loss_M), is_root_M):
+        return ["the tree has not one root, of infinite loss"]
+    if not (loss_M[parent_M] > loss_M)[~is_root_M].all():
+        return ["losses do not grow along the parents"]
+    return []
 
 
 def _is_finite(clip: TokenSet) -> bool:

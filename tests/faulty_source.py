@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 import traceback
 from typing import Any
@@ -57,7 +58,9 @@ class _FaultyFile:
 
 
 def _is_scanning() -> bool:
-    return any(frame.name == "scan_video" for frame in traceback.extract_stack())
+    # Of any thread: what is read ahead is read by another than the one that scans.
+    stacks = [traceback.walk_stack(frame) for frame in sys._current_frames().values()]
+    return any(frame.f_code.co_name == "scan_video" for stack in stacks for frame, _ in stack)
 
 
 def register() -> None:

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from jobs.cli import main
-from pipeline.shards.run_folder import read_folder, video_rows
+from pipeline.shards.run_folder import read_state, video_rows
 from pipeline.verify import verify
-from tests.pipeline.decode.test_real_files import damaged_copy
 from tests.pipeline.runs import run, tiny_recipe
+from tests.pipeline.video.test_real_files import damaged_copy
 
 STATUS = {
     "made_here/truncated_vtest.avi": ("partial", "truncated"),
@@ -37,9 +37,9 @@ def test_every_file_is_extracted_or_recorded(
     recipe = tiny_recipe(tiny_encoder, fps=Fraction(1), clip_frames=5)
     assert run(files, out, recipe, shard_clips=16).exit_code == 3
     assert verify(out).problems == ()
-    rows, failures = video_rows(*read_folder(out))
-    by_uri = {row["uri"]: row for row in rows}
-    classes = {failed.uri: failed.failure for failed in failures}
+    state = read_state(out)
+    by_uri = {row["uri"]: row for row in video_rows(state)}
+    classes = {failed.uri: failed.failure for failed in state.settled.failures}
     assert len(by_uri) == len(manifest) == 75
     for entry, path in zip(manifest, files, strict=True):
         expected = STATUS.get(entry["file"], ("done" if entry["status"] == "OK" else "failed", None))

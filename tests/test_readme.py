@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from jobs.cli import COMMANDS
+from pipeline import TokenCache
 from pipeline.errors import FAILURE_CLASSES
 from pipeline.settings import STRATEGIES
 from pipeline.shards.columns import schema
@@ -22,7 +24,12 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README, re.S)
 def demo(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("readme")
     videos = some_videos(folder)
-    run(videos, folder / "out" / "demo", tiny_recipe(tiny_encoder), format=("parquet", "webdataset"))
+    run(
+        videos,
+        folder / "out" / "demo",
+        tiny_recipe(tiny_encoder, strategy="tree", keep=0.5),
+        format=("parquet", "webdataset"),
+    )
     return folder
 
 
@@ -46,8 +53,20 @@ def test_python_blocks_run(
         assert names["tokens"].shape[1] == 8  # type: ignore[attr-defined]
 
 
-def test_five_ways_are_shown() -> None:
-    assert len(BLOCKS) == 5
+def test_eight_blocks_are_shown() -> None:
+    assert len(BLOCKS) == 8
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_cut_in_numpy_is_that_of_the_cache(demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(demo)
+    (code,) = [block for block in BLOCKS if "parent.npy" in block]
+    names: dict[str, Any] = {}
+    exec(compile(code, "README", "exec"), names)
+    clip = TokenCache(demo / "out" / "demo", tokens=5, arrays="numpy")[names["sample"]["__key__"]]
+    order = [int(names["new_group"][clip.group == m][0]) for m in range(5)]
+    np.testing.assert_array_equal(names["new_sizes"][order], clip.sizes)
+    np.testing.assert_allclose(names["new_tokens"][order], clip.tokens, rtol=0, atol=2e-3)
 
 
 def test_every_column_strategy_and_failure_class_is_named() -> None:
@@ -55,4 +74,4 @@ def test_every_column_strategy_and_failure_class_is_named() -> None:
         assert name in README
     for name in (*STRATEGIES, *FAILURE_CLASSES):
         assert name in README
-    assert {"extract", "plan", "verify", "inspect", "report"} <= COMMANDS.keys()
+    assert {"extract", "plan", "verify", "inspect", "report", "budget", "merge"} <= COMMANDS.keys()

@@ -2,19 +2,22 @@
 
 from vtm.encoders import (
     Encoder,
-    EncoderError,
     EncoderOutput,
     ImageSpec,
     load_encoder,
     load_text_encoder,
     read_image_spec,
 )
+from vtm.errors import EncoderError, MergeError, NetworkError, TrainingError, VtmError
 from vtm.fidelity import fidelity, token_cosines
+from vtm.growing import merge_tree, tree_of_fidelity
 from vtm.merge import plan_from_targets
 from vtm.motion import token_motion
-from vtm.plan import Grid, MergeError, MergePlan, identity_plan
+from vtm.plan import Grid, MergePlan, identity_plan
 from vtm.strategies import STRATEGIES, Strategy, merge_plan
-from vtm.tome import Schedule, bipartite_plan, removal_schedule, size_bias
+from vtm.tome import bipartite_plan, removal_schedule, size_bias
+from vtm.tree import MergeTree
+from vtm.weights import weighted_mean, weights_from
 
 __all__ = [
     "STRATEGIES",
@@ -25,18 +28,25 @@ __all__ = [
     "ImageSpec",
     "MergeError",
     "MergePlan",
-    "Schedule",
+    "MergeTree",
+    "NetworkError",
     "Strategy",
+    "TrainingError",
+    "VtmError",
     "bipartite_plan",
     "fidelity",
     "identity_plan",
     "load_encoder",
     "load_text_encoder",
     "merge_plan",
+    "merge_tree",
     "plan_from_targets",
     "read_image_spec",
     "removal_schedule",
     "size_bias",
     "token_cosines",
     "token_motion",
+    "tree_of_fidelity",
+    "weighted_mean",
+    "weights_from",
 ]

@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TypedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from vtm.plan import MergeError
+from vtm.errors import MergeError
 
 ROUNDING = 1e-9
 """Shares are decimals that floats only come near: 0.29 · 100 is to be 29, not 28."""
-
-
-class Amount(TypedDict, total=False):
-    """The fields of a `Budget` by name, for calls that take them as arguments of their own."""
-
-    partition_factor: int | None
-    keep: float | None
-    num_tokens: int | None
-    merge_share: float
-    window_frames: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,14 +38,11 @@ class Budget:
         if len(given) != 1:
             raise MergeError(f"give one of partition_factor, keep and num_tokens, got {' and '.join(given) or 'none'}")
         for name, value in counts.items():
-            if value is not None and (value != int(value) or value < 1):
-                raise MergeError(f"{name} is a whole number of at least 1, got {value}")
+            if value is not None and (not hasattr(value, "__index__") or value < 1):
+                raise MergeError(f"{name} is a whole number of at least 1, got {value!r}")
         if self.keep is not None and not 0 < self.keep <= 1:
             raise MergeError(f"keep is the share of tokens left, above 0 and at most 1, got {self.keep}")
-        if not 0 <= self.merge_share <= 1:
-            raise MergeError(f"merge_share is R as a share of the sources, from 0 to 1, got {self.merge_share}")
-        if self.window_frames is not None and self.window_frames < 1:
-            raise MergeError(f"window_frames is at least 1, got {self.window_frames}")
+        check_merge(self.merge_share, self.window_frames)
 
     @property
     def stride(self) -> int | None:
@@ -79,10 +66,56 @@ class Budget:
         """
         if self.stride is not None:
             return math.ceil(total / self.stride)
-        left = min(self.num_tokens or total, total)
+        return targets_that_leave(self.left(total), total, self.merge_share)
+
+    def left(self, total: int) -> int:
+        """How many of `total` tokens a merge leaves.
+
+        Args:
+            total: N, at least 1.
+        """
+        if self.partition_factor is not None:
+            sources = total - math.ceil(total / self.partition_factor)
+            return total - num_merged(sources, self.merge_share)
         if self.keep is not None:
-            left = max(1, math.ceil(total * self.keep - ROUNDING))
-        return targets_that_leave(left, total, self.merge_share)
+            return max(1, math.ceil(total * self.keep - ROUNDING))
+        return min(self.num_tokens or total, total)
+
+    def of_windows(self, tokens: Sequence[int]) -> list[Budget]:
+        """The budget of each window of a clip. A share or a number of tokens holds for the clip, to the token.
+
+        Args:
+            tokens: of each window: all alike, but for the last, which may have fewer.
+
+        Returns:
+            Budgets without windows. The last window has its part, rounded down; of the others the first have one token
+            more where the rest does not divide.
+
+        Raises:
+            MergeError: fewer tokens are to be left than there are windows.
+        """
+        if self.partition_factor is not None:
+            return [replace(self, window_frames=None)] * len(tokens)
+        total = sum(tokens)
+        left = self.left(total)
+        if left < len(tokens):
+            raise MergeError(f"{left} tokens cannot be left of {len(tokens)} windows: ask for one a window at least")
+        last = left if len(tokens) == 1 else max(1, left * tokens[-1] // total)
+        each, more = divmod(left - last, max(1, len(tokens) - 1))
+        counts = [each + 1] * more + [each] * (len(tokens) - 1 - more) + [last]
+        return [replace(self, keep=None, num_tokens=count, window_frames=None) for count in counts]
+
+
+def check_merge(merge_share: float, window_frames: int | None) -> None:
+    """Check what every strategy takes, one that merges nothing too.
+
+    Raises:
+        MergeError: a value is out of range.
+    """
+    if not 0 <= merge_share <= 1:
+        raise MergeError(f"merge_share is R as a share of the sources, from 0 to 1, got {merge_share}")
+    if window_frames is not None and (not hasattr(window_frames, "__index__") or window_frames < 1):
+        raise MergeError(f"window_frames is a whole number of at least 1, got {window_frames!r}")
 
 
 def num_merged(num_sources: int, merge_share: float) -> int:
@@ -90,7 +123,7 @@ def num_merged(num_sources: int, merge_share: float) -> int:
 
     Args:
         num_sources: |S|.
-        merge_share: from 0 to 1, read as the decimal that it stands for.
+        merge_share: from 0 to 1, read as the decimal that it was written as.
     """
     return math.floor(num_sources * merge_share + ROUNDING)
 

@@ -1,14 +1,14 @@
-"""Coverage, our own training-free strategy: few groups that stand for all tokens of a clip, its rare ones included.
+"""Coverage, our own training-free strategy: few groups that represent the tokens of a clip well on average.
 
 Four steps, on the tokens themselves where they are at hand, because what is kept is measured on them:
 
-1. Half of the targets lie evenly in space and time (`spread_ranking`): a fixed stride aliases with the grid.
+1. Half of the targets lie evenly in space and time (`even_ranking`): a fixed stride aliases with the grid.
 2. The other half is drawn where the first half covers badly, with probability in proportion to (1 - cosine)².
-3. Two Lloyd steps: the mean direction of what a target attracts replaces it, and attracts anew.
+3. Two Lloyd steps: each direction becomes the mean of the tokens nearest to it, and these are found again.
 4. Every token joins the nearest direction.
 
-Steps 1 to 3 look at an evenly spread part of the tokens, so the whole costs less than twice the matching of a plain
-strategy. docs/merging.md has the figures.
+Steps 1 to 3 read a fifth of the tokens, evenly placed, so the whole costs less than twice the matching of a plain
+strategy. What is rare and not among them is not sure of a group of its own. docs/merging.md has the figures.
 
 Letters: B batch, N tokens, L tokens learned from, M groups, C channels.
 """
@@ -28,24 +28,30 @@ from vtm.sampling import highest
 from vtm.segments import segment_sum
 
 LEARN_SHARE = 0.2
-"""Share of the tokens that steps 1 to 3 look at."""
+"""Share of the tokens that steps 1 to 3 read."""
 LEARN_PER_GROUP = 2
-"""Tokens a group that they look at, at the least."""
+"""Tokens a group that they read, at the least."""
 LLOYD_STEPS = 2
 
 
 @torch.no_grad()
 def coverage_plan(
-    x_BNC: Tensor, num_groups: int, ranking_BN: Tensor, noise_BN: Tensor, merge_share: float = 1.0
+    x_BNC: Tensor,
+    num_groups: int,
+    ranking_BN: Tensor,
+    noise_BN: Tensor,
+    merge_share: float = 1.0,
+    lloyd_steps: int = LLOYD_STEPS,
 ) -> MergePlan:
     """Group the tokens of a clip around directions that cover them.
 
     Args:
         x_BNC: (B, N, C) tokens or keys, any float dtype.
         num_groups: targets M; as many groups come out where merge_share is 1.
-        ranking_BN: (B, N) from `spread_ranking`.
+        ranking_BN: (B, N) from `even_ranking`.
         noise_BN: (B, N) standard Gumbel noise.
         merge_share: R as a share of the sources (equation 5).
+        lloyd_steps: of step 3.
 
     Returns:
         A plan of M + |S| - R groups, none empty, whose targets are the members nearest to their group's direction.
@@ -56,7 +62,7 @@ def coverage_plan(
     learned_BL = highest(ranking_BN, learned)
     sample_BLC = F.normalize(take_tokens(x_BNC, learned_BL), dim=2)
     directions_BMC = _seed(sample_BLC, num_groups, ranking_BN.gather(1, learned_BL), noise_BN.gather(1, learned_BL))
-    for _ in range(LLOYD_STEPS):
+    for _ in range(lloyd_steps):
         nearest_BL, _ = nearest_directions(sample_BLC, directions_BMC)
         directions_BMC = _means(sample_BLC, nearest_BL, directions_BMC)
     nearest_BN, cosine_BN = nearest_directions(x_BNC, directions_BMC)
@@ -65,15 +71,15 @@ def coverage_plan(
 
 def _seed(sample_BLC: Tensor, num_groups: int, ranking_BL: Tensor, noise_BL: Tensor) -> Tensor:
     """Steps 1 and 2, and the mean direction of each group that they make. Returns (B, M, C)."""
-    spread_BH = highest(ranking_BL, (num_groups + 1) // 2)
-    near_BL, cosine_BL = nearest_directions(sample_BLC, take_tokens(sample_BLC, spread_BH))
+    even_BH = highest(ranking_BL, (num_groups + 1) // 2)
+    near_BL, cosine_BL = nearest_directions(sample_BLC, take_tokens(sample_BLC, even_BH))
     lack_BL = (1 - cosine_BL).clamp_min(torch.finfo(cosine_BL.dtype).eps).log() * 2
-    lack_BL = lack_BL.scatter(1, spread_BH, -torch.inf)
-    drawn_BH = highest(lack_BL + noise_BL, num_groups - spread_BH.shape[1])
-    directions_BMC = torch.cat((take_tokens(sample_BLC, spread_BH), take_tokens(sample_BLC, drawn_BH)), dim=1)
+    lack_BL = lack_BL.scatter(1, even_BH, -torch.inf)
+    drawn_BH = highest(lack_BL + noise_BL, num_groups - even_BH.shape[1])
+    directions_BMC = torch.cat((take_tokens(sample_BLC, even_BH), take_tokens(sample_BLC, drawn_BH)), dim=1)
     if drawn_BH.shape[1]:
-        closer_BL, closer_cosine_BL = nearest_directions(sample_BLC, directions_BMC[:, spread_BH.shape[1] :])
-        near_BL = torch.where(closer_cosine_BL > cosine_BL, closer_BL + spread_BH.shape[1], near_BL)
+        closer_BL, closer_cosine_BL = nearest_directions(sample_BLC, directions_BMC[:, even_BH.shape[1] :])
+        near_BL = torch.where(closer_cosine_BL > cosine_BL, closer_BL + even_BH.shape[1], near_BL)
     return _means(sample_BLC, near_BL, directions_BMC)
 
 
@@ -85,7 +91,7 @@ def _means(sample_BLC: Tensor, nearest_BL: Tensor, directions_BMC: Tensor) -> Te
 
 
 def _plan_around(nearest_BN: Tensor, cosine_BN: Tensor, num_groups: int, merge_share: float) -> MergePlan:
-    """Give each group the member nearest to its direction as target, and each empty one a token that fits nowhere."""
+    """Give each group the member nearest to its direction as target, and each empty group the token covered worst."""
     order_BN = cosine_BN.argsort(dim=1, descending=True, stable=True)
     order_BN = order_BN.gather(1, nearest_BN.gather(1, order_BN).argsort(dim=1, stable=True))
     counts_BM = nearest_BN.new_zeros(len(nearest_BN), num_groups).scatter_add_(

@@ -1,4 +1,4 @@
-"""How well merged tokens stand for the tokens they came from.
+"""How well merged tokens represent the tokens they came from.
 
 Letters: B batch, N tokens before the merge, M after it, C channels.
 """
@@ -18,7 +18,7 @@ BLOCK_VALUES = 1 << 22
 
 @torch.no_grad()
 def token_cosines(x_BNC: Tensor, plan: MergePlan, merged_BMC: Tensor | None = None) -> Tensor:
-    """Cosine between each token and the merged token that stands for it.
+    """Cosine between each token and the merged token that represents it.
 
     Args:
         x_BNC: (B, N, C) tokens before the merge, any float dtype.
@@ -30,17 +30,17 @@ def token_cosines(x_BNC: Tensor, plan: MergePlan, merged_BMC: Tensor | None = No
     """
     precise = torch.promote_types(x_BNC.dtype, torch.float32)
     merged_BMC = (plan.sum(x_BNC) if merged_BMC is None else merged_BMC).to(precise)
-    rows = max(1, BLOCK_VALUES // (x_BNC.shape[0] * x_BNC.shape[2]))
+    rows = max(1, BLOCK_VALUES // max(1, x_BNC.shape[0] * x_BNC.shape[2]))
     cosines = []
     for start in range(0, x_BNC.shape[1], rows):
         mine = slice(start, start + rows)
-        stand_in_BNC = take_tokens(merged_BMC, plan.group[:, mine])
-        cosines.append(F.cosine_similarity(x_BNC[:, mine].to(precise), stand_in_BNC, dim=2))
+        merged_BNC = take_tokens(merged_BMC, plan.group[:, mine])
+        cosines.append(F.cosine_similarity(x_BNC[:, mine].to(precise), merged_BNC, dim=2))
     return torch.cat(cosines, dim=1)
 
 
 def fidelity(x_BNC: Tensor, plan: MergePlan, merged_BMC: Tensor | None = None) -> Tensor:
-    """Mean over a clip of `token_cosines`, the cosines between tokens and what stands for them.
+    """Mean over a clip of `token_cosines`, the cosines between tokens and what represents them.
 
     Args:
         x_BNC: (B, N, C) tokens before the merge, any float dtype.

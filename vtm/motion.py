@@ -8,7 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vtm.plan import Grid, MergeError
+from vtm.errors import MergeError
+from vtm.plan import Grid
 
 LEAST_MEAN = 1e-6
 """What the changes of a clip in which nothing changes are divided by."""
@@ -18,17 +19,18 @@ LEAST_MEAN = 1e-6
 def token_motion(x_BNC: Tensor, grid: Grid) -> Tensor:
     """How much each token differs from the one at its place a frame before: v_i of equation 6, without a codec.
 
-    The mean absolute difference over the channels, divided by the clip's mean, so that the softmax of equation 6 does
-    not depend on the encoder's scale. It stands in for the magnitude of a motion vector: it is high where something
-    appears or changes its looks as well as where it moves, and a cut is motion everywhere. Tokens that were merged in
-    time and spread back do not move.
+    log(1 + change / mean change of the clip), change being the mean absolute difference over the channels. The softmax
+    of equation 6 then draws a token in proportion to 1 + its change over the mean: whatever the encoder's scale, and
+    where only one token in a thousand changes, no more than half of the draw goes to such tokens. It takes the place of
+    the magnitude of a motion vector: it is high where something appears or changes its looks as well as where it moves,
+    and a cut is motion everywhere. Tokens that were merged in time and spread back do not move.
 
     Args:
         x_BNC: (B, N, C) tokens in t, y, x order, any float dtype.
         grid: T, H, W with T·H·W = N.
 
     Returns:
-        (B, N) float32 of mean 1, without gradient; the first frame has the motion of the second, and a clip of one
+        (B, N) float32, not negative, without gradient; the first frame has the motion of the second, and a clip of one
         frame, or in which nothing changes, has none.
 
     Raises:
@@ -40,5 +42,5 @@ def token_motion(x_BNC: Tensor, grid: Grid) -> Tensor:
         return torch.zeros(x_BNC.shape[:2], device=x_BNC.device)
     x_BTPC = x_BNC.float().unflatten(1, (grid[0], -1))  # type: ignore[no-untyped-call]
     change_BTP = x_BTPC.diff(dim=1).abs().mean(dim=3)
-    motion_BN = torch.cat((change_BTP[:, :1], change_BTP), dim=1).flatten(1)
-    return motion_BN / motion_BN.mean(dim=1, keepdim=True).clamp_min(LEAST_MEAN)
+    change_BN = torch.cat((change_BTP[:, :1], change_BTP), dim=1).flatten(1)
+    return torch.log1p(change_BN / change_BN.mean(dim=1, keepdim=True).clamp_min(LEAST_MEAN))

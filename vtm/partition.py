@@ -11,10 +11,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from vtm.plan import Grid, token_positions
+from vtm.plan import Grid
+from vtm.sampling import phases
 
 Area = Literal["center", "boundary"]
 """Where half of the targets of the strategy of that name lie."""
+
+DENSITY_STEPS = 64
+"""Whole steps of a density of 1: whole numbers rank alike on every device."""
 
 
 def strided_targets(total: int, partition_factor: int, device: torch.device | str = "cpu") -> Tensor:
@@ -32,7 +36,7 @@ def strided_targets(total: int, partition_factor: int, device: torch.device | st
 
 
 def even_targets(total: int, num_targets: int, device: torch.device | str = "cpu") -> Tensor:
-    """M targets spread evenly, floor(m · N / M): equation 1 for a share that is no 1 / γ.
+    """M targets at equal distances, floor(m · N / M): equation 1 for a share that is no 1 / γ.
 
     Args:
         total: N.
@@ -45,58 +49,44 @@ def even_targets(total: int, num_targets: int, device: torch.device | str = "cpu
     return torch.arange(num_targets, device=device) * total // max(1, num_targets)
 
 
-def area_mask(area: Area, grid: Grid, device: torch.device | str = "cpu") -> Tensor:
-    """Which patches lie in the area that half of the targets come from.
+def area_ranking(area: Area, grid: Grid, device: torch.device | str = "cpu") -> Tensor:
+    """Rank the tokens so that any number of highest ranks are three times as dense in a quarter of the picture.
 
-    `center` is the central H/2 × W/2 (section 3.3). The paper gives no size for the boundary: `boundary` is the
-    outermost quarter of the picture, which mirrors its central quarter.
+    That is the paper's factor γ/2 in the area and 3γ/2 outside, half of the targets each (section 3.3), at every number
+    of targets. The rank is a low-discrepancy phase over the density, so that targets lie evenly over frames, rows and
+    columns on either side: the paper's strides take the same few places where they share a factor with the grid.
+
+    Args:
+        area: which quarter.
+        grid: T, H, W.
+        device: where the ranking is to be.
+
+    Returns:
+        (T·H·W,) int64.
+    """
+    return -(phases(grid, device) * (3 * DENSITY_STEPS) // area_density(area, grid, device))
+
+
+def area_density(area: Area, grid: Grid, device: torch.device | str = "cpu") -> Tensor:
+    """How densely targets lie in each patch.
+
+    `center` is the central H/2 × W/2. The paper gives no size for the boundary: `boundary` is the outermost quarter of
+    the picture, which mirrors its central quarter. A patch that the edge of the area crosses counts by the share of it
+    inside, so that the area is a quarter on every grid: a border of whole patches is half of a 7 × 7 grid.
 
     Args:
         area: which of the two.
         grid: T, H, W.
-        device: where the mask is to be.
+        device: where the densities are to be.
 
     Returns:
-        (T·H·W,) bool.
-    """
-    _, rows, columns = grid
-    height, width = _inner_sides(area, grid)
-    top, left = (rows - height) // 2, (columns - width) // 2
-    _, y_N, x_N = token_positions(grid, device).unbind(dim=1)
-    inner_N = (y_N >= top) & (y_N < top + height) & (x_N >= left) & (x_N < left + width)
-    return inner_N if area == "center" else ~inner_N
-
-
-def area_targets(
-    area: Area, grid: Grid, num_targets: int, partition_factor: int | None = None, device: torch.device | str = "cpu"
-) -> Tensor:
-    """Half of the targets from an area: factor γ/2 there, 3γ/2 outside of it (section 3.3).
-
-    The index i that γ divides counts all tokens of the clip. Where the factors leave a few targets more or fewer than
-    M, the last are left out, or tokens of the next remainder join; where one side has too few, the other gives more.
-
-    Args:
-        area: `center` or `boundary`, as `area_mask` has them.
-        grid: T, H, W.
-        num_targets: M; an odd one is the area's.
-        partition_factor: γ; N / M by default.
-        device: where the targets are to be.
-
-    Returns:
-        (M,) int64, increasing.
+        (T·H·W,) int64, DENSITY_STEPS outside the area and three times as many inside.
     """
     frames, rows, columns = grid
-    height, width = _inner_sides(area, grid)
-    total = frames * rows * columns
-    area_size = frames * height * width if area == "center" else total - frames * height * width
-    from_area = max(min(-(-num_targets // 2), area_size), num_targets - (total - area_size))
-    # γ as a fraction: what is given, or N / M.
-    over, under = (total, num_targets) if partition_factor is None else (partition_factor, 1)
-    index_N = 2 * under * torch.arange(total, device=device)
-    area_N = area_mask(area, grid, device)
-    in_area = _first_by(index_N % over, area_N, from_area)
-    in_rest = _first_by(index_N % (3 * over), ~area_N, num_targets - from_area)
-    return torch.cat((in_area, in_rest)).sort().values
+    side = 0.5 if area == "center" else math.sqrt(0.75)
+    inner_HW = _covered(rows, side, device)[:, None] * _covered(columns, side, device)
+    inside_HW = inner_HW if area == "center" else 1 - inner_HW
+    return (DENSITY_STEPS * (1 + 2 * inside_HW)).round().long().flatten().repeat(frames)
 
 
 def complement(target_BM: Tensor, total: int) -> Tensor:
@@ -115,19 +105,8 @@ def complement(target_BM: Tensor, total: int) -> Tensor:
     return is_target_BN.argsort(dim=1, stable=True)[:, : total - target_BM.shape[1]]
 
 
-def _inner_sides(area: Area, grid: Grid) -> tuple[int, int]:
-    """Height and width of the centred rectangle that is the area, or that the area lies around."""
-    _, rows, columns = grid
-    if area == "center":
-        return max(1, rows // 2), max(1, columns // 2)
-    return _side_inside_border(rows), _side_inside_border(columns)
-
-
-def _side_inside_border(side: int) -> int:
-    """The side of a centred rectangle of three quarters of the area, of the same parity as the whole's."""
-    return max(0, side - 2 * max(1, round(side * (1 - math.sqrt(0.75)) / 2)))
-
-
-def _first_by(phase_N: Tensor, area_N: Tensor, count: int) -> Tensor:
-    """Exactly `count` tokens of an area, those of phase 0, the paper's targets, first."""
-    return phase_N.masked_fill(~area_N, torch.iinfo(phase_N.dtype).max).argsort(stable=True)[:count]
+def _covered(side: int, share: float, device: torch.device | str) -> Tensor:
+    """(side,) float64: how much of each of `side` patches in a line the middle `share` of the line covers."""
+    first, last = side * (1 - share) / 2, side * (1 + share) / 2
+    patch = torch.arange(side, device=device, dtype=torch.float64)
+    return ((patch + 1).clamp_max(last) - patch.clamp_min(first)).clamp_min(0)

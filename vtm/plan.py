@@ -7,19 +7,20 @@ Letters: B batch, N tokens before the merge, M groups after it, C channels (any 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from vtm.segments import segment_sum
+from vtm.errors import MergeError
+from vtm.segments import SortedRows, segment_sum, sort_rows
+
+Kept = TypeVar("Kept")
 
 Grid = tuple[int, int, int]
 """Frames, rows and columns (T, H, W) of the patches of a clip; token i is patch (t, y, x) in that order."""
-
-
-class MergeError(ValueError):
-    """A merge that cannot be carried out as asked; its text is one line that a user can act on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,11 +38,68 @@ class MergePlan:
     targets: Tensor
     """(B, M) int64 in [0, N): the token each group grew from, a member of it."""
 
+    @staticmethod
+    def cat(plans: Sequence[MergePlan], dim: int = 0) -> MergePlan:
+        """Put plans together: their rows (`dim` 0), or their tokens side by side (`dim` 1).
+
+        Args:
+            plans: one or more; of as many tokens and groups for `dim` 0, of as many rows for `dim` 1.
+            dim: 0 or 1. For 1 a plan's groups follow those of the plan before it.
+        """
+        if len(plans) == 1:
+            return plans[0]
+        if dim == 0:
+            group_BN, target_BM = (torch.cat(part) for part in _columns(plans))
+            return MergePlan(group_BN, plans[0].num_groups, target_BM)
+        groups, targets, first_group, first_token = [], [], 0, 0
+        for plan in plans:
+            groups.append(plan.group + first_group)
+            targets.append(plan.targets + first_token)
+            first_group += plan.num_groups
+            first_token += plan.group.shape[1]
+        return MergePlan(torch.cat(groups, dim=1), first_group, torch.cat(targets, dim=1))
+
+    def tile(self, rows: int) -> MergePlan:
+        """Lay every `rows` consecutive rows side by side as one: windows, rows of the batch, become their clip.
+
+        Args:
+            rows: W, a divisor of the rows of the batch.
+
+        Returns:
+            A plan of B / W rows of W·N tokens and W·M groups, window after window.
+        """
+        batch, tokens = len(self.group) // rows, self.group.shape[1]
+        index_W1 = torch.arange(rows, device=self.group.device)[:, None]
+        group_BWN = self.group.view(batch, rows, tokens) + index_W1 * self.num_groups
+        target_BWM = self.targets.view(batch, rows, self.num_groups) + index_W1 * tokens
+        return MergePlan(group_BWN.flatten(1), rows * self.num_groups, target_BWM.flatten(1))
+
     @property
     def sizes(self) -> Tensor:
         """(B, M) int32: tokens in each group; each row sums to N."""
+        return self._kept("sizes", self._counts)
+
+    def _counts(self) -> Tensor:
         counts_BM = self.group.new_zeros(self.group.shape[0], self.num_groups, dtype=torch.int32)
         return counts_BM.scatter_add_(1, self.group, torch.ones_like(self.group, dtype=torch.int32))
+
+    def _sorted_rows(self) -> SortedRows:
+        return sort_rows(self.group, self.num_groups)
+
+    def _kept(self, name: str, make: Callable[[], Kept]) -> Kept:
+        """What `make` gives, made once for all uses of the plan."""
+        if torch.compiler.is_compiling():
+            return make()
+        kept: dict[str, Any] = self.__dict__.setdefault("_made", {})
+        if name not in kept:
+            # A tensor made in inference mode could not be used where gradients are taken.
+            with torch.inference_mode(self.group.is_inference()):
+                kept[name] = make()
+        made: Kept = kept[name]
+        return made
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"group": self.group, "num_groups": self.num_groups, "targets": self.targets}
 
     def sum(self, x_BNC: Tensor) -> Tensor:
         """Add up each group.
@@ -56,7 +114,9 @@ class MergePlan:
             MergeError: x has not one row a token.
         """
         self._check_tokens(x_BNC)
-        return segment_sum(x_BNC, self.group, self.num_groups)
+        return segment_sum(
+            x_BNC, self.group, self.num_groups, self._kept("rows", self._sorted_rows) if x_BNC.is_cuda else None
+        )
 
     def mean(self, x_BNC: Tensor) -> Tensor:
         """Average each group, all tokens counting alike (the paper's equation 4).
@@ -74,7 +134,7 @@ class MergePlan:
         return (total_BMC / self.sizes[..., None].to(total_BMC.dtype)).to(x_BNC.dtype)
 
     def weighted_mean(self, x_BNC: Tensor, sizes_BN: Tensor) -> Tensor:
-        """Average each group, a token counting as often as the patches it stands for (ToMe, section 3).
+        """Average each group, a token counting as often as the patches it represents (ToMe, section 3).
 
         Args:
             x_BNC: (B, N, C), any float dtype.
@@ -193,6 +253,10 @@ class MergePlan:
                 f"the plan merges tokens of shape ({self.group.shape[0]}, {self.group.shape[1]}, C), "
                 f"got {tuple(x_BNC.shape)}"
             )
+
+
+def _columns(plans: Sequence[MergePlan]) -> tuple[list[Tensor], list[Tensor]]:
+    return [plan.group for plan in plans], [plan.targets for plan in plans]
 
 
 def identity_plan(batch: int, tokens: int, device: torch.device | str = "cpu") -> MergePlan:

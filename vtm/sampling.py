@@ -1,4 +1,4 @@
-"""Chance and near-chance, reproducible: noise drawn from a clip's seed, and a low-discrepancy order of its tokens.
+"""What is drawn for a clip, reproducibly: noise from its seed, and a low-discrepancy order of its tokens.
 
 Letters: B batch, N tokens, M targets.
 """
@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from vtm.plan import Grid, MergeError, token_positions
+from vtm.errors import MergeError
+from vtm.plan import Grid, token_positions
 
 PHASE_BITS = 32
 PHASE_STEPS_THW = (3518319155, 2882110345, 2360945575)
@@ -21,7 +22,7 @@ dimensions, held as integers so that the order is the same on every device."""
 def gumbel_noise(seeds: Sequence[int], num_tokens: int, device: torch.device | str = "cpu") -> Tensor:
     """Standard Gumbel noise for the tokens of each clip.
 
-    Drawn on the CPU in float64, so that a seed gives the same noise whatever the device.
+    Drawn on the CPU, so that a seed gives the same noise whatever the device.
 
     Args:
         seeds: one for each clip of the batch.
@@ -34,9 +35,11 @@ def gumbel_noise(seeds: Sequence[int], num_tokens: int, device: torch.device | s
     Raises:
         MergeError: a seed is negative or 2^64 or more.
     """
-    draws = [torch.rand(num_tokens, generator=_generator(seed), dtype=torch.float64) for seed in seeds]
-    uniform_BN = torch.stack(draws).clamp_min(torch.finfo(torch.float64).tiny)
-    return _moved((-torch.log(-torch.log(uniform_BN))).float(), device)
+    noise_BN = torch.empty(len(seeds), num_tokens)
+    for noise_N, seed in zip(noise_BN, seeds, strict=True):
+        torch.rand(num_tokens, generator=_generator(seed), out=noise_N)
+    # A float32 draw is a multiple of 2^-24, and may be 0: half a step more keeps both logarithms finite.
+    return _moved(noise_BN.add_(2.0**-25).log_().neg_().log_().neg_(), device)
 
 
 def sampled_targets(scores_BN: Tensor, num_targets: int, noise_BN: Tensor) -> Tensor:
@@ -66,7 +69,7 @@ def highest(ranking_BN: Tensor, count: int) -> Tensor:
     return ranking_BN.argsort(dim=1, descending=True, stable=True)[:, :count].sort(dim=1).values
 
 
-def spread_ranking(grid: Grid, seeds: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
+def even_ranking(grid: Grid, seeds: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
     """Rank the tokens so that those of any number of highest ranks lie evenly over frames, rows and columns.
 
     The rank is a phase that advances by an irrational step a frame, a row and a column: no stride for a grid to alias
@@ -83,11 +86,24 @@ def spread_ranking(grid: Grid, seeds: Sequence[int], device: torch.device | str 
     Raises:
         MergeError: a seed is negative or 2^64 or more.
     """
-    shifts = [torch.randint(1 << PHASE_BITS, (1,), generator=_generator(seed)) for seed in seeds]
+    shifts = [int(torch.randint(1 << PHASE_BITS, (1,), generator=_generator(seed))) for seed in seeds]
+    shift_B1 = torch.tensor(shifts, dtype=torch.int64)[:, None]
+    return (phases(grid, device) + _moved(shift_B1, device)) % (1 << PHASE_BITS)
+
+
+def phases(grid: Grid, device: torch.device | str = "cpu") -> Tensor:
+    """The additive recurrence that `even_ranking` shifts.
+
+    Args:
+        grid: T, H, W.
+        device: where the phases are to be.
+
+    Returns:
+        (T·H·W,) int64 in [0, 2^32); those below any bound lie evenly over frames, rows and columns.
+    """
     t_N, y_N, x_N = token_positions(grid, device).unbind(dim=1)
     step_t, step_y, step_x = PHASE_STEPS_THW
-    phase_N = t_N * step_t + y_N * step_y + x_N * step_x
-    return (phase_N + _moved(torch.stack(shifts), device)) % (1 << PHASE_BITS)
+    return (t_N * step_t + y_N * step_y + x_N * step_x) % (1 << PHASE_BITS)
 
 
 def _moved(x: Tensor, device: torch.device | str) -> Tensor:

@@ -9,7 +9,7 @@
 | motion | drawn with probability softmax(motion) (equation 6) |
 | saliency | drawn with probability softmax(tanh(standardised saliency)): for scores of any scale |
 | learnable | drawn with probability softmax(saliency): for a trained scorer's tanh scores (section 3.4) |
-| coverage | ours: half spread evenly, half drawn where that covers badly, then refined (`vtm.coverage`) |
+| coverage | ours: half evenly in space and time, half drawn where that covers badly, then refined (`vtm.coverage`) |
 
 Letters: B batch, N tokens of a clip, M targets, C and D channels.
 """
@@ -17,28 +17,25 @@ Letters: B batch, N tokens of a clip, M targets, C and D channels.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
+import torch
 from torch import Tensor
 
-from vtm.budget import Amount, Budget
+from vtm.budget import Budget, check_merge
 from vtm.coverage import coverage_plan
-from vtm.cues import Cues, token_scores
+from vtm.errors import MergeError
 from vtm.merge import plan_from_targets
-from vtm.partition import Area, area_targets, even_targets, strided_targets
-from vtm.plan import Grid, MergeError, MergePlan, identity_plan
-from vtm.sampling import gumbel_noise, sampled_targets, spread_ranking
-from vtm.windows import join_windows, split_windows
-
-if TYPE_CHECKING:
-    from typing import Unpack
+from vtm.partition import Area, area_ranking, even_targets, strided_targets
+from vtm.plan import Grid, MergePlan, identity_plan
+from vtm.sampling import even_ranking, gumbel_noise, highest, sampled_targets
+from vtm.windows import WindowLayout, WindowRun, window_tokens
 
 Strategy = Literal["none", "naive", "center", "boundary", "motion", "saliency", "learnable", "coverage"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
-Planner = Callable[[Cues, Grid, Budget], MergePlan]
-"""Merges each row of the batch as a whole."""
+LEAST_DEVIATION = 1e-12
+"""Equal scores have a deviation of 0, by which they cannot be divided."""
 
 
 def merge_plan(
@@ -46,11 +43,15 @@ def merge_plan(
     *,
     grid: Grid,
     strategy: Strategy = "naive",
+    partition_factor: int | None = None,
+    keep: float | None = None,
+    num_tokens: int | None = None,
+    merge_share: float = 1.0,
+    window_frames: int | None = None,
     seed: int | Sequence[int] = 0,
     motion: Tensor | None = None,
     saliency: Tensor | None = None,
     features: Tensor | None = None,
-    **amount: Unpack[Amount],
 ) -> MergePlan:
     """Decide how the tokens of a clip merge.
 
@@ -60,12 +61,15 @@ def merge_plan(
         keys_BND: (B, N, D) keys of the tokens in t, y, x order, any float dtype; no gradient is taken.
         grid: T, H, W in patches, T·H·W = N.
         strategy: where the targets lie; the module has the table.
+        partition_factor: γ, one target in γ tokens. Exactly one of this, `keep` and `num_tokens` is given.
+        keep: share of tokens left, above 0 and at most 1.
+        num_tokens: number of tokens left; a clip that has no more is not merged.
+        merge_share: R as a share of the sources: only the most similar ones merge (equation 5).
+        window_frames: merge within windows of that many frames (L_i); across the whole clip by default.
         seed: of all that is drawn, one for every clip or one each; a seed gives the same draw on every device.
-        motion: (B, T, H, W) or (B, N) motion magnitudes.
-        saliency: (B, T, H, W) or (B, N) token scores.
+        motion: (B, T, H, W) or (B, N) motion magnitudes, any dtype and device.
+        saliency: (B, T, H, W) or (B, N) token scores, any dtype and device.
         features: (B, N, C) the tokens that will be merged, which `coverage` groups by; the keys by default.
-        **amount: how far, as `vtm.budget.Budget` has it: one of `partition_factor` (γ), `keep` (a share) and
-            `num_tokens`; and `merge_share` (R as a share of the sources) and `window_frames` (L_i).
 
     Returns:
         The plan, its groups ordered by the position of their target.
@@ -75,69 +79,126 @@ def merge_plan(
     """
     _check(keys_BND, features, strategy, grid)
     if strategy == "none":
-        _check_nothing_asked(amount)
+        check_merge(merge_share, window_frames)
+        _check_nothing_asked(partition_factor=partition_factor, keep=keep, num_tokens=num_tokens)
         return identity_plan(len(keys_BND), keys_BND.shape[1], keys_BND.device)
-    budget = Budget(**amount)
+    budget = Budget(
+        partition_factor=partition_factor,
+        keep=keep,
+        num_tokens=num_tokens,
+        merge_share=merge_share,
+        window_frames=window_frames,
+    )
     seeds = [seed] * len(keys_BND) if isinstance(seed, int) else list(seed)
     if len(seeds) != len(keys_BND):
         raise MergeError(f"give one seed, or one for each of the {len(keys_BND)} clips, got {len(seeds)}")
-    drawn, total, device = strategy in DRAWN, keys_BND.shape[1], keys_BND.device
-    cues = Cues(
-        keys=keys_BND,
-        features=keys_BND if features is None else features,
-        scores=token_scores(strategy, keys_BND, motion, saliency),
-        noise=gumbel_noise(seeds, total, device) if drawn else None,
-        spread=spread_ranking(grid, seeds, device) if strategy == "coverage" else None,
-    )
-    planner = PLANNERS[strategy]
+    match strategy:
+        case "naive":
+            return _naive(keys_BND, grid, budget)
+        case "center" | "boundary":
+            return _half_from(strategy, keys_BND, grid, budget)
+        case "motion":
+            return _drawn(keys_BND, token_scores("motion", motion, keys_BND), grid, budget, seeds)
+        case "learnable":
+            return _drawn(keys_BND, token_scores("saliency", saliency, keys_BND), grid, budget, seeds)
+        case "saliency":
+            scores_BN = standardised(token_scores("saliency", saliency, keys_BND))
+            return _drawn(keys_BND, scores_BN, grid, budget, seeds)
+        case "coverage":
+            return _covering(keys_BND if features is None else features, grid, budget, seeds)
+
+
+def _naive(keys_BND: Tensor, grid: Grid, budget: Budget) -> MergePlan:
+    def plan(budget: Budget, keys_BND: Tensor) -> MergePlan:
+        batch, total, _ = keys_BND.shape
+        if budget.stride is None:
+            target_M = even_targets(total, budget.targets(total), keys_BND.device)
+        else:
+            target_M = strided_targets(total, budget.stride, keys_BND.device)
+        return plan_from_targets(keys_BND, target_M.expand(batch, -1), budget.merge_share)
+
+    return _in_windows(plan, grid, budget, keys_BND)
+
+
+def _half_from(area: Area, keys_BND: Tensor, grid: Grid, budget: Budget) -> MergePlan:
+    def plan(budget: Budget, keys_BND: Tensor, ranking_BN: Tensor) -> MergePlan:
+        target_BM = highest(ranking_BN, budget.targets(keys_BND.shape[1]))
+        return plan_from_targets(keys_BND, target_BM, budget.merge_share)
+
+    ranking_BN = area_ranking(area, grid, keys_BND.device).expand(len(keys_BND), -1)
+    return _in_windows(plan, grid, budget, keys_BND, ranking_BN)
+
+
+def _drawn(keys_BND: Tensor, scores_BN: Tensor, grid: Grid, budget: Budget, seeds: Sequence[int]) -> MergePlan:
+    def plan(budget: Budget, keys_BND: Tensor, scores_BN: Tensor, noise_BN: Tensor) -> MergePlan:
+        target_BM = sampled_targets(scores_BN, budget.targets(keys_BND.shape[1]), noise_BN)
+        return plan_from_targets(keys_BND, target_BM, budget.merge_share)
+
+    noise_BN = gumbel_noise(seeds, keys_BND.shape[1], keys_BND.device)
+    return _in_windows(plan, grid, budget, keys_BND, scores_BN, noise_BN)
+
+
+def _covering(x_BNC: Tensor, grid: Grid, budget: Budget, seeds: Sequence[int]) -> MergePlan:
+    def plan(budget: Budget, x_BNC: Tensor, ranking_BN: Tensor, noise_BN: Tensor) -> MergePlan:
+        return coverage_plan(x_BNC, budget.targets(x_BNC.shape[1]), ranking_BN, noise_BN, budget.merge_share)
+
+    noise_BN = gumbel_noise(seeds, x_BNC.shape[1], x_BNC.device)
+    return _in_windows(plan, grid, budget, x_BNC, even_ranking(grid, seeds, x_BNC.device), noise_BN)
+
+
+def _in_windows(plan: Callable[..., MergePlan], grid: Grid, budget: Budget, *columns: Tensor) -> MergePlan:
+    """The plan of a clip by its windows.
+
+    Args:
+        plan: of a budget and of as many tensors as `columns`, (B·W, n, …), for windows of equal shape.
+        grid: T, H, W.
+        budget: of the clip.
+        columns: (B, N, …), one row a token.
+    """
     if budget.window_frames is None:
-        return planner(cues, grid, budget)
-    runs = split_windows(grid, budget)
-    plans = [planner(cues.of(run, grid[1] * grid[2]), (run.frames, *grid[1:]), run.budget) for run in runs]
-    return join_windows(plans, len(keys_BND))
+        return plan(budget, *columns)
+    tokens = window_tokens(grid, budget.window_frames)
+    runs: list[tuple[WindowRun, Budget]] = []
+    for size, own in zip(tokens, budget.of_windows(tokens), strict=True):
+        if runs and (runs[-1][0].tokens, runs[-1][1]) == (size, own):
+            runs[-1] = WindowRun(runs[-1][0].windows + 1, size), own
+        else:
+            runs.append((WindowRun(1, size), own))
+    layout = WindowLayout(tuple(run for run, _ in runs))
+    parts = zip(*(layout.split(column) for column in columns), strict=True)
+    return layout.join_plans([plan(own, *part) for (_, own), part in zip(runs, parts, strict=True)])
 
 
-def _naive(cues: Cues, grid: Grid, budget: Budget) -> MergePlan:
-    total, device = cues.keys.shape[1], cues.keys.device
-    if budget.stride is None:
-        return _around(even_targets(total, budget.targets(total), device), cues, budget)
-    return _around(strided_targets(total, budget.stride, device), cues, budget)
+def token_scores(name: str, scores: Tensor | None, keys_BND: Tensor) -> Tensor:
+    """What targets are drawn by (equation 6, section 3.4).
+
+    Args:
+        name: of the scores, for messages.
+        scores: (B, T, H, W) or (B, N), any dtype and device.
+        keys_BND: (B, N, D) keys of the tokens that are scored.
+
+    Returns:
+        (B, N) float32 on the keys' device, without gradient.
+
+    Raises:
+        MergeError: there are no scores, or they are not one a token.
+    """
+    if scores is None:
+        raise MergeError(f"the strategy reads {name}, one value a token, but none was given")
+    scores_BN = scores.detach().flatten(1).to(keys_BND.device, torch.float32)
+    if scores_BN.shape != keys_BND.shape[:2]:
+        raise MergeError(
+            f"{name} has shape {tuple(scores.shape)}, expected one value for each of the tokens of "
+            f"{tuple(keys_BND.shape[:2])}"
+        )
+    return scores_BN
 
 
-def _half_from(area: Area, cues: Cues, grid: Grid, budget: Budget) -> MergePlan:
-    count = budget.targets(cues.keys.shape[1])
-    return _around(area_targets(area, grid, count, budget.stride, cues.keys.device), cues, budget)
-
-
-def _sampled(cues: Cues, grid: Grid, budget: Budget) -> MergePlan:
-    assert cues.scores is not None, "the strategy reads scores"
-    assert cues.noise is not None, "the strategy draws"
-    target_BM = sampled_targets(cues.scores, budget.targets(cues.keys.shape[1]), cues.noise)
-    return plan_from_targets(cues.keys, target_BM, budget.merge_share)
-
-
-def _covering(cues: Cues, grid: Grid, budget: Budget) -> MergePlan:
-    assert cues.spread is not None, "coverage reads ranks"
-    assert cues.noise is not None, "coverage draws"
-    count = budget.targets(cues.keys.shape[1])
-    return coverage_plan(cues.features, count, cues.spread, cues.noise, budget.merge_share)
-
-
-def _around(target_M: Tensor, cues: Cues, budget: Budget) -> MergePlan:
-    """The same targets in every row."""
-    return plan_from_targets(cues.keys, target_M.expand(len(cues.keys), -1), budget.merge_share)
-
-
-PLANNERS: dict[Strategy, Planner] = {
-    "naive": _naive,
-    "center": partial(_half_from, "center"),
-    "boundary": partial(_half_from, "boundary"),
-    "motion": _sampled,
-    "saliency": _sampled,
-    "learnable": _sampled,
-    "coverage": _covering,
-}
-DRAWN: tuple[Strategy, ...] = ("motion", "saliency", "learnable", "coverage")
+def standardised(scores_BN: Tensor) -> Tensor:
+    """The tanh of scores of mean 0 and deviation 1, since an encoder's attention has no scale of its own; (B, N)."""
+    centred_BN = scores_BN - scores_BN.mean(dim=1, keepdim=True)
+    deviation_B1 = centred_BN.square().mean(dim=1, keepdim=True).sqrt().clamp_min(LEAST_DEVIATION)
+    return torch.tanh(centred_BN / deviation_B1)
 
 
 def _check(keys_BND: Tensor, features_BNC: Tensor | None, strategy: str, grid: Grid) -> None:
@@ -145,13 +206,15 @@ def _check(keys_BND: Tensor, features_BNC: Tensor | None, strategy: str, grid: G
         raise MergeError(f"unknown strategy {strategy!r}: choose one of {', '.join(STRATEGIES)}")
     if keys_BND.dim() != 3:
         raise MergeError(f"keys have shape (B, N, D), got {tuple(keys_BND.shape)}")
+    if min(grid) < 1:
+        raise MergeError(f"a grid has at least one frame, row and column, got {tuple(grid)}")
     if grid[0] * grid[1] * grid[2] != keys_BND.shape[1]:
         raise MergeError(f"grid {tuple(grid)} does not hold the {keys_BND.shape[1]} tokens of the keys")
     if features_BNC is not None and features_BNC.shape[:2] != keys_BND.shape[:2]:
         raise MergeError(f"features {tuple(features_BNC.shape)} and keys {tuple(keys_BND.shape)} differ in tokens")
 
 
-def _check_nothing_asked(amount: Amount) -> None:
-    for name in ("partition_factor", "keep", "num_tokens"):
-        if (value := amount.get(name)) is not None:
+def _check_nothing_asked(**amounts: float | None) -> None:
+    for name, value in amounts.items():
+        if value is not None:
             raise MergeError(f"strategy none merges nothing, so it takes no {name}, got {value}")

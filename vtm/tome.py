@@ -10,17 +10,15 @@ Letters: B batch, N tokens of a picture, D key channels.
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from vtm.budget import ROUNDING
+from vtm.errors import MergeError
 from vtm.matching import nearest_targets
 from vtm.merge import grow_groups
-from vtm.plan import MergeError, MergePlan
-
-Schedule = Literal["constant", "decreasing"]
+from vtm.plan import MergePlan
 
 
 def bipartite_plan(keys_BND: Tensor, num_remove: int, *, protected: int = 0) -> MergePlan:
@@ -58,7 +56,7 @@ def size_bias(sizes_BN: Tensor) -> Tensor:
     """What proportional attention adds to the logits, so that a token counts as often as its patches (equation 1).
 
     Args:
-        sizes_BN: (B, N) patches each token stands for, float32 or int32: a bfloat16 count stops at 256.
+        sizes_BN: (B, N) patches each token represents, float32 or int32: a bfloat16 count stops at 256.
 
     Returns:
         (B, 1, 1, N) float32, log of the sizes, for logits of shape (B, heads, queries, N).
@@ -66,18 +64,17 @@ def size_bias(sizes_BN: Tensor) -> Tensor:
     return sizes_BN.float().log()[:, None, None, :]
 
 
-def removal_schedule(num_tokens: int, keep: float, num_blocks: int, schedule: Schedule = "constant") -> tuple[int, ...]:
+def removal_schedule(num_tokens: int, keep: float, num_blocks: int) -> tuple[int, ...]:
     """How many tokens each block removes so that a share of them is left after the last.
 
     Args:
         num_tokens: patch tokens before the first block, without cls and registers.
         keep: share left after the last block, above 0 and at most 1: ceil(keep · num_tokens) tokens.
         num_blocks: blocks that merge.
-        schedule: `constant`: as many in each; `decreasing`: from twice that many in the first block down to none.
 
     Returns:
-        One count a block. Where a block would have to remove more than half of its tokens, which one round cannot, the
-        blocks before or after it remove more.
+        One count a block, the same in each. Where a block would have to remove more than half of its tokens, which one
+        round cannot, the blocks before or after it remove more.
 
     Raises:
         MergeError: even halving in every block leaves too many.
@@ -92,9 +89,7 @@ def removal_schedule(num_tokens: int, keep: float, num_blocks: int, schedule: Sc
         )
     removed, now = [], num_tokens
     for block in range(1, num_blocks + 1):
-        share = block / num_blocks
-        progress = share if schedule == "constant" else 1 - (1 - share) ** 2
-        wanted = num_tokens - round((num_tokens - left) * progress)
+        wanted = num_tokens - round((num_tokens - left) * block / num_blocks)
         after = max(min(wanted, left << (num_blocks - block)), -(-now // 2))
         removed.append(now - after)
         now = after

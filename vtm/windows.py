@@ -1,99 +1,96 @@
-"""A clip merged window by window: which frames go together, and how the windows' plans become the clip's.
+"""A clip's tokens cut into windows of frames, before and after merging, and the windows' plans as one.
 
-Letters: B clips, W windows of equal shape, N tokens of the clip, n tokens and m groups of a window.
+Windows of equal shape lie side by side in one batch. Where they do not divide the clip, a shorter one is left at the
+end. Letters: B clips, W windows of a run, N tokens of a clip, n tokens and m groups of a window, C channels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from vtm.budget import Budget
-from vtm.plan import Grid, MergeError, MergePlan
+from vtm.plan import Grid, MergePlan
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class WindowRun:
-    """Consecutive windows of equal shape and budget, which merge as one batch."""
+    """Consecutive windows of equal numbers of tokens, which merge as one batch."""
 
-    start_frame: int
     windows: int
     """W."""
-    frames: int
-    """Frames of each window."""
-    budget: Budget
-    """How far each window merges."""
+    tokens: int
+    """n of each window."""
 
-    def cut(self, x_BN: Tensor, patches: int) -> Tensor:
-        """The run's windows of a clip's tokens.
+
+@dataclass(frozen=True, slots=True)
+class WindowLayout:
+    """The windows of a clip in order of time: N is the sum of W · n over the runs."""
+
+    runs: tuple[WindowRun, ...]
+
+    def split(self, x_BN: Tensor) -> list[Tensor]:
+        """Cut a clip's tokens, (B, N, …), into the windows of each run, (B·W, n, …)."""
+        parts, start = [], 0
+        for run in self.runs:
+            end = start + run.windows * run.tokens
+            parts.append(x_BN[:, start:end].reshape(len(x_BN) * run.windows, run.tokens, *x_BN.shape[2:]))
+            start = end
+        return parts
+
+    def join(self, parts: Sequence[Tensor]) -> Tensor:
+        """Put windows back in order: the inverse of `split`, whatever number of tokens each part has now.
 
         Args:
-            x_BN: (B, N, …), any dtype.
-            patches: H·W, tokens of a frame.
+            parts: (B·W, m, …), one a run.
 
         Returns:
-            (B·W, n, …), n = frames · patches.
+            (B, sum of W·m, …).
         """
-        start, tokens = self.start_frame * patches, self.frames * patches
-        mine_BN = x_BN[:, start : start + self.windows * tokens]
-        return mine_BN.reshape(len(x_BN) * self.windows, tokens, *x_BN.shape[2:])
+        rows = [
+            part.reshape(len(part) // run.windows, run.windows * part.shape[1], *part.shape[2:])
+            for run, part in zip(self.runs, parts, strict=True)
+        ]
+        return rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)
+
+    def join_plans(self, plans: Sequence[MergePlan]) -> MergePlan:
+        """One plan over the clip's N tokens from the plans of its windows.
+
+        Args:
+            plans: one a run, each over the B·W windows that `split` makes.
+
+        Returns:
+            Its groups are in the order of the windows.
+        """
+        return MergePlan.cat([plan.tile(run.windows) for run, plan in zip(self.runs, plans, strict=True)], dim=1)
+
+    def grown(self, parts: Sequence[Tensor], times: int) -> WindowLayout:
+        """The layout of windows that hold `times` windows of this layout each.
+
+        Args:
+            parts: what the windows have become, one a run, (B·W, m, …).
+            times: windows of this layout in one of the next.
+        """
+        counts = [run.windows for run in self.runs]
+        sizes = [part.shape[1] for part in parts]
+        tokens = [size for count, size in zip(counts, sizes, strict=True) for _ in range(count)]
+        return layout_of([sum(tokens[start : start + times]) for start in range(0, len(tokens), times)])
 
 
-def split_windows(grid: Grid, budget: Budget) -> list[WindowRun]:
-    """Cut a clip into the windows of a budget, the last one shorter where they do not divide its frames.
-
-    A number of tokens is shared out in proportion to the frames, to the token.
-
-    Args:
-        grid: T, H, W.
-        budget: of the whole clip; without windows, the clip is one.
-
-    Returns:
-        The runs in order of time, each with the budget of one of its windows.
-
-    Raises:
-        MergeError: fewer tokens are asked for than there are windows.
-    """
-    frames, window_frames = grid[0], budget.window_frames or grid[0]
-    spans = [(start, min(start + window_frames, frames)) for start in range(0, frames, window_frames)]
-    wanted = budget.num_tokens
-    if wanted is not None and wanted < len(spans):
-        raise MergeError(f"{wanted} tokens cannot be left of {len(spans)} windows: ask for a token a window at least")
-
+def layout_of(tokens: Sequence[int]) -> WindowLayout:
+    """The layout of windows of so many tokens each, in order of time; equal neighbours are one run."""
     runs: list[WindowRun] = []
-    for start, end in spans:
-        # Never 0 tokens: a window's fair share is one or more, and the last one gets what rounding left.
-        share = None if wanted is None else wanted * end // frames - wanted * start // frames
-        part = replace(budget, window_frames=None, num_tokens=share)
-        if runs and (runs[-1].frames, runs[-1].budget.num_tokens) == (end - start, share):
-            runs[-1] = replace(runs[-1], windows=runs[-1].windows + 1)
+    for size in tokens:
+        if runs and runs[-1].tokens == size:
+            runs[-1] = WindowRun(runs[-1].windows + 1, size)
         else:
-            runs.append(WindowRun(start_frame=start, windows=1, frames=end - start, budget=part))
-    return runs
+            runs.append(WindowRun(1, size))
+    return WindowLayout(tuple(runs))
 
 
-def join_windows(plans: Sequence[MergePlan], batch: int) -> MergePlan:
-    """One plan over the clip from the plans of its windows.
-
-    Args:
-        plans: one a run, each over the B·W windows that `WindowRun.cut` makes, in order of time.
-        batch: B.
-
-    Returns:
-        A plan over B rows of N tokens, its groups in the order of the windows.
-    """
-    groups, targets = [], []
-    group_start = token_start = 0
-    for plan in plans:
-        windows, tokens = len(plan.group) // batch, plan.group.shape[1]
-        index_W1 = torch.arange(windows, device=plan.group.device)[:, None]
-        group_BWn = plan.group.view(batch, windows, tokens) + index_W1 * plan.num_groups + group_start
-        target_BWm = plan.targets.view(batch, windows, plan.num_groups) + index_W1 * tokens + token_start
-        groups.append(group_BWn.flatten(1))
-        targets.append(target_BWm.flatten(1))
-        group_start += windows * plan.num_groups
-        token_start += windows * tokens
-    return MergePlan(group=torch.cat(groups, dim=1), num_groups=group_start, targets=torch.cat(targets, dim=1))
+def window_tokens(grid: Grid, window_frames: int) -> list[int]:
+    """Tokens of each window of an unmerged clip; the last one has fewer where windows do not divide its frames."""
+    frames, rows, columns = grid
+    return [min(window_frames, frames - start) * rows * columns for start in range(0, frames, window_frames)]

@@ -9,6 +9,7 @@ from typing import Literal
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+TaskChoice = Literal["classification", "regression"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class Label:
 class LabelSet:
     """All labels of one task."""
 
-    task: Literal["classification", "regression"]
+    task: TaskChoice
     labels: tuple[Label, ...]
     classes: tuple[str, ...] = ()
     """Names by class number; empty for a regression."""

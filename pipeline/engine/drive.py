@@ -60,7 +60,8 @@ def drive(scheduler: Scheduler, executor: Executor, desk: DriversDesk) -> str | 
     with signals_stop(executor) as stopped:
         while desk.outcome is None:
             happened += executor.wait(0.0 if happened else TICK_S)
-            if time.monotonic() - ticked_s >= TICK_S:
+            # Workers are started on a tick, when all nodes that came together are known.
+            if time.monotonic() - ticked_s >= TICK_S or any(isinstance(item, m.NodeUp) for item in happened):
                 ticked_s = time.monotonic()
                 happened.append(m.Tick())
                 executor.observe(scheduler.in_flight())

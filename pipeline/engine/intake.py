@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Iterator
 
 from pipeline.plan.units import ShardUnit, Unit
 from pipeline.values import Input, PlannedVideo
 
 PATIENCE_S = 5.0
-"""How long planned videos wait for one before them that is still being scanned."""
+"""How long a scanned video waits for those before it that are still being scanned."""
 
 
 class ShardPacker:
@@ -59,23 +59,20 @@ class Intake:
         self.is_asked = False
         self._order: deque[Input] = deque()
         """All inputs found and not planned, in the order in which they are planned."""
-        self._scanned: dict[Input, list[PlannedVideo | None]] = {}
-        """The same input may be named twice."""
+        self._scanned: OrderedDict[Input, deque[tuple[float, PlannedVideo]]] = OrderedDict()
+        """When, and what was found, the first scanned first. The same input may be named twice."""
         self._passed_over: Counter[Input] = Counter()
         """Inputs that others did not wait for; planned as soon as they are scanned."""
-        self._moved_s = 0.0
 
-    def add(self, inputs: tuple[Input, ...], is_last: bool, now_s: float) -> None:
+    def add(self, inputs: tuple[Input, ...], is_last: bool) -> None:
         """More inputs were found."""
-        if not self._order:
-            self._moved_s = now_s
         self.inputs += inputs
         self._order += inputs
         self.is_asked, self.has_more = False, not is_last
 
-    def scanned(self, source: Input, video: PlannedVideo | None) -> None:
-        """An input was scanned, or (None) given up."""
-        self._scanned.setdefault(source, []).append(video)
+    def scanned(self, source: Input, video: PlannedVideo, now_s: float) -> None:
+        """An input was scanned, or given up."""
+        self._scanned.setdefault(source, deque()).append((now_s, video))
         if source in self._passed_over:
             self._passed_over -= Counter([source])
             self._order.appendleft(source)
@@ -87,18 +84,16 @@ class Intake:
 
     def take_planned(self, now_s: float) -> Iterator[tuple[Input, PlannedVideo]]:
         """Scanned videos in the order of the inputs; one that takes long is passed over."""
-        while self._order:
+        while self._order and self._scanned:
             source = self._order[0]
-            if source not in self._scanned:
-                if not self._scanned or now_s - self._moved_s < PATIENCE_S:
-                    return
-                self._passed_over[self._order.popleft()] += 1
+            if source in self._scanned:
+                self._order.popleft()
+                videos = self._scanned[source]
+                yield source, videos.popleft()[1]
+                if not videos:
+                    del self._scanned[source]
                 continue
-            self._order.popleft()
-            self._moved_s = now_s
-            videos = self._scanned[source]
-            video = videos.pop(0)
-            if not videos:
-                del self._scanned[source]
-            if video is not None:
-                yield source, video
+            longest_s = now_s - next(iter(self._scanned.values()))[0][0]
+            if longest_s < PATIENCE_S:
+                return
+            self._passed_over[self._order.popleft()] += 1

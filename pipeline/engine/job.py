@@ -34,7 +34,7 @@ class Job:
     @property
     def wants_motion(self) -> bool:
         """Whether decoding has to deliver motion."""
-        return self.recipe.strategy == "motion"
+        return self.recipe.reads_motion
 
     @property
     def clip_bytes(self) -> int:

@@ -77,14 +77,20 @@ def place(nodes: Mapping[str, Room], asked: Asked) -> dict[str, Crew]:
 
 
 def gpu_slots(nodes: Sequence[Room], gpu_share: float) -> int:
-    """Encoders that the GPUs of these nodes hold."""
-    return sum(int(room.gpus / gpu_share + 1e-9) for room in nodes)
+    """Encoders that the GPUs of these nodes hold: none has parts of two GPUs, some may have several whole ones."""
+    return sum(_slots(room.gpus, gpu_share) for room in nodes)
+
+
+def _slots(gpus: int, gpu_share: float) -> int:
+    if gpu_share <= 1:
+        return gpus * int(1 / gpu_share + 1e-9)
+    return int(gpus / gpu_share + 1e-9)
 
 
 def _encoders(nodes: Mapping[str, Room], asked: Asked) -> dict[str, int]:
     if not asked.reserve_gpus:
         return {name: 0 if "encode" in room.unfit else 1 for name, room in nodes.items()}
-    left = None if asked.gpus is None else int(asked.gpus / asked.gpu_share + 1e-9)
+    left = None if asked.gpus is None else _slots(asked.gpus, asked.gpu_share)
     placed = {}
     for name, room in nodes.items():
         slots = 0 if "encode" in room.unfit else gpu_slots([room], asked.gpu_share)

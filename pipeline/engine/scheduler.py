@@ -11,19 +11,18 @@ from collections import Counter
 from collections.abc import Iterable
 
 from pipeline.engine import messages as m
-from pipeline.engine.attempts import HOPELESS_CLIPS, Strikes
 from pipeline.engine.decoding import Decoding
 from pipeline.engine.encoding import Encoding
-from pipeline.engine.intake import Intake, ShardPacker
+from pipeline.engine.intake import Intake
 from pipeline.engine.ledger import Ledger
 from pipeline.engine.messages import Command
-from pipeline.engine.policy import DRAIN_S, NODE_LOSS_S, PAUSE_S, Policy
+from pipeline.engine.planning import Planning
+from pipeline.engine.policy import DRAIN_S, PAUSE_S, Policy
+from pipeline.engine.recovery import Recovery
 from pipeline.engine.staff import KINDS, Staff, Worker
 from pipeline.engine.writing import Writing
 from pipeline.errors import FailureClass
-from pipeline.plan.clips import clip_span_ns
-from pipeline.plan.units import Clip, ShardUnit, Unit
-from pipeline.values import FailedRange, Input, PlannedVideo
+from pipeline.plan.units import Clip
 
 
 class Scheduler:
@@ -41,19 +40,17 @@ class Scheduler:
         self.staff = Staff(policy.asked, policy.limits)
         self.ledger = Ledger()
         self._intake = Intake()
-        self._packer = ShardPacker(policy.shard_clips, policy.unit_clips)
         self._decoding = Decoding(policy, self.staff, self.ledger, self._intake, self._out)
         self._encoding = Encoding(self.staff, self.ledger, self._out)
         self._writing = Writing(self.staff, self.ledger, self._out)
-        self._strikes = Strikes()
+        self._planning = Planning(policy, self._intake, self.ledger, self._decoding, self._writing, self._out)
+        self._planning.know(planned)
+        stages = self._decoding, self._encoding, self._writing
+        self._recovery = Recovery(policy, self.staff, self.ledger, self._intake, stages, self._out)
         self._lacks_since_s: float | None = None
         """Since when no node can hold some kind of worker."""
         self._had_all_kinds = False
         self._has_lost_nodes = False
-        self._planned = set(planned)
-        """Ids of the videos in the plan."""
-        self._unencodable: int | None = 0
-        """Clips that no encoder could take, until one was encoded."""
         self._drains_until_s: float | None = None
         self._end: m.Finish | None = None
         self._handlers = {
@@ -121,7 +118,7 @@ class Scheduler:
         """Whether nothing is remembered of what is settled, but the names of the videos."""
         ledger = self.ledger
         owed = ledger.clips or ledger.shards or ledger.videos or ledger.token_bytes
-        return not (owed or self._strikes or self._encoding.avoid)
+        return not (owed or self._recovery.strikes or self._encoding.avoid)
 
     # Nodes and workers.
 
@@ -136,12 +133,10 @@ class Scheduler:
         node, gone = self.staff.remove_node(event.node)
         self._has_lost_nodes = True
         self._say(f"node {event.node} is gone with {len(gone)} workers: what they were at is done again elsewhere")
-        for died_s, subject in node.blamed:
-            if self._now_s - died_s < NODE_LOSS_S:
-                self._strikes.forgive(subject)
+        self._recovery.forgive(node, self._now_s)
         self._leave(gone)
         for clip in self.ledger.lost_with(node):
-            self._decode_again(clip)
+            self._recovery.decode_again(clip, self._now_s)
         self._hire()
 
     def _hire(self) -> None:
@@ -197,19 +192,8 @@ class Scheduler:
             self._encoding.lose(worker)
         for worker in gone:
             for subject in reversed(worker.calls):
-                self._pass_on(worker, subject)
+                self._recovery.pass_on(worker, subject, self._now_s)
         self._encoding.refill(self._now_s)
-
-    def _pass_on(self, worker: Worker, subject: m.Subject) -> None:
-        if isinstance(subject, Input):
-            self._decoding.scanning -= 1
-            self._decoding.scan_again(subject)
-        elif not isinstance(subject, Clip):
-            self._writing.let_go(subject, self._now_s)
-        elif worker.kind == "encode" and self.staff.is_up(self.ledger.clips[subject].node):
-            self._encoding.offer(subject, self._now_s, first=True)
-        else:
-            self._decode_again(subject)
 
     def _next_call(self, worker: Worker) -> None:
         """A worker has room for a call more."""
@@ -228,54 +212,25 @@ class Scheduler:
     # Scanning and planning.
 
     def _inputs_found(self, event: m.InputsFound) -> None:
-        self._intake.add(event.inputs, event.is_last, self._now_s)
+        self._intake.add(event.inputs, event.is_last)
         self._decoding.find_inputs()
-        self._plan_scanned()
+        self._planning.plan_scanned(self._now_s)
 
     def _pending(self, event: m.Pending) -> None:
-        self._planned.add(event.video.source.video_id)
-        self._owe(event.video, event.units)
+        self._planning.resume(event, self._now_s)
 
     def _retry(self, event: m.Retry) -> None:
-        self._planned.add(event.video.source.video_id)
-        for unit in event.units:
-            self._plan(event.video, unit, event.generation)
+        self._planning.retry(event, self._now_s)
 
     def _scanned(self, event: m.Scanned) -> None:
         worker = self._ended(event.worker, event.input)
         if worker is None:
             return
         self._decoding.scanning -= 1
-        self._strikes.clear(event.input)
-        self._intake.scanned(event.input, event.video)
-        self._plan_scanned()
+        self._recovery.went_well(event.input)
+        self._intake.scanned(event.input, event.video, self._now_s)
+        self._planning.plan_scanned(self._now_s)
         self._next_call(worker)
-
-    def _plan_scanned(self) -> None:
-        for source, video in self._intake.take_planned(self._now_s):
-            video_id = video.source.video_id
-            if video_id in self._planned:
-                self._out.append(m.ReportCopy(source, video))
-                continue
-            self._planned.add(video_id)
-            self._plan(video, Unit(video_id, 0, video.num_clips), 0)
-        if self._intake.is_empty:
-            self._close_shard()
-
-    def _plan(self, video: PlannedVideo, clips: Unit, generation: int) -> None:
-        units = tuple(self._packer.pack(clips, generation))
-        self._out.append(m.AppendPlan(video, units))
-        self._owe(video, units)
-        self._writing.close_all_but(self._packer.open_shard, self._now_s)
-
-    def _owe(self, video: PlannedVideo, units: tuple[ShardUnit, ...]) -> None:
-        self.ledger.owe(video, units, self._packer.open_shard, self._now_s)
-        if units:
-            self._decoding.add(units, sequential=video.is_sequential)
-
-    def _close_shard(self) -> None:
-        self._packer.close()
-        self._writing.close_all_but(None, self._now_s)
 
     # Clips and shards.
 
@@ -291,9 +246,7 @@ class Scheduler:
         worker = self._ended(event.worker, event.clip)
         if worker is None:
             return
-        self._unencodable = None
-        self._strikes.clear(event.clip)
-        self._encoding.avoid.pop(event.clip, None)
+        self._recovery.went_well(event.clip)
         before = self.ledger.encoded(event.clip, worker.node, event.num_bytes)
         self._encoding.fill(worker, self._now_s)
         self._writing.look_at(self.ledger.clips[event.clip].shard_id, self._now_s)
@@ -307,15 +260,6 @@ class Scheduler:
             self._out.append(m.Forget(clip))
         self._next_call(worker)
 
-    def _decode_again(self, clip: Clip, *, alone: bool = False) -> None:
-        """The frames or tokens of a clip are lost, or never came."""
-        self._encoding.withdraw(clip)
-        state = self.ledger.drop(clip)
-        self._out.append(m.Forget(clip))
-        self._writing.look_at(state.shard_id, self._now_s)
-        self._decoding.again(clip, state.shard_id, alone=alone)
-        self._decoding.feed_starved(state.node, self._now_s)
-
     # Failures.
 
     def _call_failed(self, event: m.CallFailed) -> None:
@@ -328,80 +272,19 @@ class Scheduler:
         worker = self._ended(event.worker, event.subject)
         if worker is None:
             return
-        lost = {*event.clips, event.subject} if isinstance(event.subject, Clip) else event.clips
-        for clip in lost:
+        lost = (*event.clips, event.subject) if isinstance(event.subject, Clip) else event.clips
+        for clip in dict.fromkeys(lost):
             if clip in self.ledger.clips:
-                self._decode_again(clip)
+                self._recovery.decode_again(clip, self._now_s)
         if isinstance(event.subject, str):
             self._writing.let_go(event.subject, self._now_s)
         self._next_call(worker)
 
     def _blame(self, worker: Worker, subject: m.Subject, failure: FailureClass, message: str) -> None:
-        """A call ended badly, through its subject as far as anybody can tell."""
-        if isinstance(subject, Input):
-            self._blame_input(worker, subject, failure, message)
-        elif isinstance(subject, Clip):
-            self._blame_clip(worker, subject, "encode" if worker.kind == "encode" else failure, message)
-        else:
-            error = self._writing.failed(subject, message, self._now_s)
-            if error is not None:
-                self._finish(error)
-
-    def _blame_input(self, worker: Worker, source: Input, failure: FailureClass, message: str) -> None:
-        self._decoding.scanning -= 1
-        attempts = self._strikes.add(source, failure)
-        if attempts is None:
-            self._say(f"{source.uri}: {message}; scanned again")
-            self._decoding.scan_again(source)
-            return
-        failed = FailedRange(
-            video_id=source.unread_id,
-            uri=source.uri,
-            start_ns=0,
-            end_ns=0,
-            failure=failure,
-            message=message,
-            attempts=attempts,
-            stage="scan",
-            node=worker.node.name,
-        )
-        self._out.append(m.ReportFailure(failed, worker.number))
-        self._intake.scanned(source, PlannedVideo(source=source.unread_source(), failures=(failed,)))
-        self._plan_scanned()
-
-    def _blame_clip(self, worker: Worker, clip: Clip, failure: FailureClass, message: str) -> None:
-        attempts = self._strikes.add(clip, failure)
-        if attempts is None and worker.kind == "encode":
-            self._encoding.avoid[clip] = worker.number
-        if attempts is None:
-            self._say(f"clip {clip.video_id}-{clip.index:06d}: {message}; {worker.kind}d again")
-            if worker.kind == "encode" and self.staff.is_up(self.ledger.clips[clip].node):
-                self._encoding.offer(clip, self._now_s, first=True)
-            else:
-                self._decode_again(clip, alone=True)
-            return
-        video = self.ledger.videos[clip.video_id].plan
-        start_ns, end_ns = clip_span_ns(clip.index, video.num_instants, self._policy.fps, self._policy.clip_frames)
-        failed = FailedRange(
-            video_id=clip.video_id,
-            uri=video.source.uri,
-            start_ns=start_ns,
-            end_ns=end_ns,
-            failure=failure,
-            message=message,
-            attempts=attempts,
-            stage=worker.kind,
-            node=worker.node.name,
-        )
-        state = self.ledger.give_up(clip, failed)
-        self._encoding.avoid.pop(clip, None)
-        self._out += [m.Forget(clip), m.ReportFailure(failed, worker.number)]
-        self._writing.look_at(state.shard_id, self._now_s)
-        self._decoding.feed_starved(state.node, self._now_s)
-        if failure == "encode" and self._unencodable is not None:
-            self._unencodable += 1
-            if self._unencodable >= HOPELESS_CLIPS:
-                self._finish(f"the encoder could not take one of the first {HOPELESS_CLIPS} clips: {message}")
+        error = self._recovery.blame(worker, subject, failure, message, self._now_s)
+        if error is not None:
+            self._finish(error)
+        self._planning.plan_scanned(self._now_s)
 
     # Time and the end.
 
@@ -419,9 +302,7 @@ class Scheduler:
         self._hire()
         self._look_for_room()
         self._out += [m.AskProgress(worker.number) for worker in self.staff.to_be_asked(self._now_s)]
-        self._plan_scanned()
-        if self._writing.has_idled(self._now_s):
-            self._close_shard()
+        self._planning.plan_scanned(self._now_s)
         self._writing.resume(self._now_s)
         self._end_drain()
 
@@ -451,7 +332,7 @@ class Scheduler:
         self._drains_until_s = self._now_s + DRAIN_S
         self._say(f"{event.reason}: writing what is complete, at most {DRAIN_S:.0f} s")
         self._decoding.is_stopped = True
-        self._close_shard()
+        self._planning.close_shard(self._now_s)
         self._end_drain()
 
     def _end_drain(self) -> None:

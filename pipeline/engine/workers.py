@@ -72,9 +72,9 @@ class DecodeWorker:
         Raises:
             SettingsError: this machine does not see the run folder, or has other code than the driver.
         """
-        from pipeline import decode
+        from pipeline import video
 
-        assert decode
+        assert video
         check_code(self._job)
         check_folder(self._job)
 
@@ -85,8 +85,8 @@ class DecodeWorker:
             DecodeError: it cannot be read.
             StoreError: the run folder cannot be written.
         """
-        from pipeline.decode import scan_video
         from pipeline.sources import has_changed, identify
+        from pipeline.video import scan_video
 
         with self._at_work():
             try:
@@ -130,9 +130,9 @@ class DecodeWorker:
         return self._unit is not None and self._unit == unit and unit.count > 0
 
     def _open(self, uri: str, unit: Unit) -> None:
-        from pipeline.decode import open_video, timing_of
         from pipeline.plan.clips import plan_clips
         from pipeline.sources import require_unchanged
+        from pipeline.video import open_video, timing_of
 
         if self._video is None or self._video_id != unit.video_id or self._video.timing.uri != uri:
             self.close()
@@ -141,14 +141,19 @@ class DecodeWorker:
             self._video, self._video_id = open_video(timing_of(self._info)).__enter__(), unit.video_id
         recipe = self._job.recipe
         specs = plan_clips(
-            self._info, fps=recipe.fps, clip_frames=recipe.clip_frames, first=unit.first, count=unit.count
+            self._info,
+            fps=recipe.fps,
+            clip_frames=recipe.clip_frames,
+            first=unit.first,
+            count=unit.count,
+            frames=recipe.frames,
         )
         self._clips = self._video.decode(specs, self._job.picture, motion=self._job.wants_motion)
 
     def _indexed(self, video_id: str, uri: str) -> VideoInfo:
         """What scanning found; found again where it was lost."""
-        from pipeline.decode import scan_video
         from pipeline.sources import identify
+        from pipeline.video import scan_video
 
         try:
             return read_index(self._job.out, video_id, uri)

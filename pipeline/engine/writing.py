@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 from pipeline.engine.attempts import WRITE_ATTEMPTS, pause_s
 from pipeline.engine.ledger import Ledger, joined
 from pipeline.engine.messages import Command, Say, WriteShard
@@ -15,7 +17,7 @@ class Writing:
 
     def __init__(self, staff: Staff, ledger: Ledger, out: list[Command]) -> None:
         self._staff, self._ledger, self._out = staff, ledger, out
-        self._complete: dict[str, None] = {}
+        self._complete: OrderedDict[str, None] = OrderedDict()
         """Shards that could be written, in the order in which they were complete."""
         self._paused: dict[str, None] = {}
         """Shards that could not be written, and are tried again later."""
@@ -38,8 +40,7 @@ class Writing:
         """Give complete shards to writers that have room."""
         free = [w for w in self._staff.of_kind("write") if w.is_ready and len(w.calls) < CALLS_AHEAD]
         while free and self._complete:
-            shard_id = next(iter(self._complete))
-            del self._complete[shard_id]
+            shard_id, _ = self._complete.popitem(last=False)
             shard = self._ledger.shards[shard_id]
             clips = shard.clips
             writer = self._nearest(free, clips)

@@ -13,7 +13,7 @@ from pipeline.foreign.model import Geometry, find_geometry, load_foreign
 from pipeline.settings import Recipe
 from vtm.encoders import EncoderError
 from vtm.encoders.checkpoint import open_checkpoint
-from vtm.encoders.families import FAMILIES, vit_config
+from vtm.encoders.checkpoint.families import FAMILIES, vit_config
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +82,7 @@ def _refuse(recipe: Recipe, architecture: str) -> None:
         raise EncoderError(
             f"--compile is for our own vision transformer; {architecture} is run by transformers: leave it out"
         )
-    if recipe.strategy == "saliency":
+    if recipe.reads_saliency:
         raise EncoderError(
             f"--strategy saliency reads the attention of our own vision transformer; {architecture} is run by "
             "transformers: choose another, such as coverage"

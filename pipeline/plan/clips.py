@@ -7,13 +7,14 @@ headers lie about them and many streams have none, whereas the times of the fram
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import SettingsError
-from pipeline.values import ClipSpec, VideoInfo
+from pipeline.values import ClipSpec, DecodedClip, FrameChoice, VideoInfo
 
 NS_PER_S = 1_000_000_000
 
@@ -35,8 +36,12 @@ def clip_span_ns(index: int, num_instants: int, fps: Fraction, clip_frames: int)
     return instant_ns(first, fps), instant_ns(min(first + clip_frames, num_instants), fps)
 
 
-def frames_on_display(info: VideoInfo, fps: Fraction, first: int, last: int) -> NDArray[np.int64]:
+def frames_on_display(
+    info: VideoInfo, fps: Fraction, first: int, last: int, frames: FrameChoice = "exact"
+) -> NDArray[np.int64]:
     """Tick of the frame on display at the sampling times first to last - 1: the last with pts <= t_i.
+
+    With `key` it is the tick of the key frame nearest to t_i.
 
     Returns:
         (last - first,) int64, not decreasing.
@@ -44,12 +49,28 @@ def frames_on_display(info: VideoInfo, fps: Fraction, first: int, last: int) -> 
     step = 1 / (fps * info.time_base)
     # A frame's tick is an integer, so pts <= t_i holds exactly when pts <= floor(t_i).
     ticks = [info.start_pts + i * step.numerator // step.denominator for i in range(first, last)]
+    if frames == "key" and len(keys := info.key_pts[info.key_pts >= info.start_pts]):
+        return _nearest(keys, np.asarray(ticks, dtype=np.int64))
     order = np.searchsorted(info.frame_pts, np.asarray(ticks, dtype=np.int64), side="right") - 1
     return info.frame_pts[order]
 
 
+def _nearest(keys: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The nearest of `keys` to each of `wanted`, the earlier one of two."""
+    later = np.searchsorted(keys, wanted).clip(0, len(keys) - 1)
+    earlier = (later - 1).clip(0)
+    nearest: NDArray[np.int64] = np.where(wanted - keys[earlier] <= keys[later] - wanted, keys[earlier], keys[later])
+    return nearest
+
+
 def plan_clips(
-    info: VideoInfo, *, fps: Fraction, clip_frames: int, first: int = 0, count: int | None = None
+    info: VideoInfo,
+    *,
+    fps: Fraction,
+    clip_frames: int,
+    first: int = 0,
+    count: int | None = None,
+    frames: FrameChoice = "exact",
 ) -> tuple[ClipSpec, ...]:
     """The clips of one video, of `clip_frames` consecutive sampling times each; the last may be shorter.
 
@@ -59,6 +80,7 @@ def plan_clips(
         clip_frames: Sampling times a clip.
         first: The clip to begin with.
         count: How many; None: all that follow.
+        frames: Which frame represents a sampling time.
 
     Raises:
         SettingsError: `fps` or `clip_frames` is not positive.
@@ -69,7 +91,7 @@ def plan_clips(
         raise SettingsError(f"clip_frames must be at least 1, got {clip_frames}; try 60")
     length = grid_length(info, fps)
     last = num_clips(length, clip_frames) if count is None else min(first + count, num_clips(length, clip_frames))
-    shown = frames_on_display(info, fps, first * clip_frames, min(last * clip_frames, length))
+    shown = frames_on_display(info, fps, first * clip_frames, min(last * clip_frames, length), frames)
     clips = []
     for index in range(first, last):
         begin = (index - first) * clip_frames
@@ -91,3 +113,17 @@ def plan_clips(
 def num_clips(num_instants: int, clip_frames: int) -> int:
     """Clips that so many sampling times make."""
     return -(-num_instants // clip_frames)
+
+
+def at_grid_times(clip: DecodedClip) -> DecodedClip:
+    """A clip with one frame an instant, repeated where it stays on display: what a video model takes for even time."""
+    counts = np.asarray(clip.spec.frame_instants)
+    if (counts == 1).all():
+        return clip
+    return replace(
+        clip,
+        frames=clip.frames.repeat(counts, axis=0),
+        frame_time_ns=clip.frame_time_ns.repeat(counts),
+        motion=None if clip.motion is None else clip.motion.repeat(counts, axis=0),
+        is_damaged=None if clip.is_damaged is None else clip.is_damaged.repeat(counts),
+    )

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import io
-import json
-import zipfile
-from dataclasses import asdict, replace
-from fractions import Fraction
-from typing import Any
-
-import numpy as np
+from dataclasses import replace
 
 from pipeline.errors import DecodeError
 from pipeline.store import Where, open_store
-from pipeline.values import PicturePolicy, VideoInfo, VideoSource
-
-ARRAYS = ("key_pts", "frame_pts")
+from pipeline.values import VideoInfo
+from pipeline.video.index import pack_info, unpack_info
 
 
 def index_name(video_id: str) -> str:
     """Where the index of a video is; in folders of at most 256, because a run may have a million."""
-    return f"index/{video_id[:2]}/{video_id}.npz"
+    return f"index/{video_id[:2]}/{video_id}.index"
 
 
 def has_index(out: Where, video_id: str) -> bool:
@@ -29,13 +21,12 @@ def has_index(out: Where, video_id: str) -> bool:
 
 
 def write_index(out: Where, info: VideoInfo) -> None:
-    """Store an index: its ticks as compressed differences, all else as JSON."""
-    about = asdict(info)
-    steps = {name: np.diff(about.pop(name), prepend=0) for name in ARRAYS}
-    text = np.frombuffer(json.dumps(about, default=str).encode(), dtype=np.uint8)
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, about=text, allow_pickle=False, **steps)
-    open_store(out).put(index_name(info.source.video_id), buffer.getvalue())
+    """Store an index.
+
+    Raises:
+        OSError: the run cannot be written.
+    """
+    open_store(out).put(index_name(info.source.video_id), pack_info(info))
 
 
 def read_index(out: Where, video_id: str, uri: str) -> VideoInfo:
@@ -46,24 +37,9 @@ def read_index(out: Where, video_id: str, uri: str) -> VideoInfo:
     """
     store, name = open_store(out), index_name(video_id)
     try:
-        with np.load(io.BytesIO(store.get(name)), allow_pickle=False) as file:
-            arrays = {name: np.cumsum(file[name]) for name in ARRAYS}
-            about: dict[str, Any] = json.loads(file["about"].tobytes())
-        return replace(_info(about | arrays), source=VideoSource(**about["source"] | {"uri": uri}))
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise DecodeError("io", f"the index {store.address}/{name} cannot be read ({error})") from error
-
-
-def _info(data: dict[str, Any]) -> VideoInfo:
-    picture = data["picture"] | {"pixel_aspect": Fraction(data["picture"]["pixel_aspect"])}
-    rate = data["frame_rate"]
-    return VideoInfo(
-        **data
-        | {
-            "source": VideoSource(**data["source"]),
-            "picture": PicturePolicy(**picture),
-            "frame_rate": None if rate is None else Fraction(rate),
-            "time_base": Fraction(data["time_base"]),
-            "warnings": tuple(data["warnings"]),
-        }
-    )
+        info = unpack_info(store.get(name))
+    except OSError as error:
+        raise DecodeError(
+            "io", f"the index {store.address}/{name} cannot be read ({error}): scan {uri} again"
+        ) from error
+    return replace(info, source=replace(info.source, uri=uri))

@@ -6,9 +6,7 @@ from fractions import Fraction
 
 from pipeline.plan.clips import clip_span_ns, grid_length, num_clips
 from pipeline.values import FailedRange, PlannedVideo, VideoInfo
-
-FEW_KEYS = 2
-"""Clips for each key frame, from which on a video is decoded by one worker from its start to its end."""
+from pipeline.video.index import is_one_piece
 
 
 def plan_video(info: VideoInfo, *, fps: Fraction, clip_frames: int) -> PlannedVideo:
@@ -33,7 +31,7 @@ def plan_video(info: VideoInfo, *, fps: Fraction, clip_frames: int) -> PlannedVi
         num_clips=clips,
         num_instants=num_instants,
         end_ns=end_ns,
-        is_sequential=clips > FEW_KEYS * max(1, len(info.key_pts)) or info.timestamps == "ordinal",
+        is_sequential=is_one_piece(info),
         failures=_missing_tail(info, end_ns),
         warnings=info.warnings,
     )

@@ -13,17 +13,21 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import get_worker_info
 
+from pipeline.cut import Cut, check_cut, coarsened, decoded_tokens
 from pipeline.errors import RunFolderError
 from pipeline.plan.units import Clip
 from pipeline.shards.commits import read_manifests
 from pipeline.shards.rows import Rows, ShardReader, first_of_each, open_reader
 from pipeline.shards.run_folder import read_run
 from pipeline.shards.scan import ClipFacts, read_facts
+from pipeline.shards.video_table import read_video
 from pipeline.store import Where, open_store
 from pipeline.store.local_copies import LocalCopies
 from pipeline.values import TokenSet
+from pipeline.video_tokens import VideoTokens, coarsened_video
 
 Arrays = Literal["torch", "numpy"]
 Array: TypeAlias = Any
@@ -59,6 +63,12 @@ class CachedClip:
     damaged_frames: int
     embedding: Array | None = None
     """(E,) float32, unit norm: the mean of the frames' image embeddings, where the encoder has them."""
+    parent: Array | None = None
+    """(M,) int64: the token into which each merges next, the root's its own; None without a merge tree."""
+    loss: Array | None = None
+    """(M,) float32: what that merge costs in summed cosine, infinite for the root."""
+    weights: Array | None = None
+    """(M,) float32: summed weights of each token's patches; None where every patch weighs 1."""
     frames_per_token_row: int = 1
     """Frames that one step of the grid in time stands for: a video model's tubelet. The last may hold fewer."""
 
@@ -72,27 +82,73 @@ class CachedClip:
         return self.tokens[self.group]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class CachedVideo:
+    """A whole video's V tokens of D channels, merged across its clips."""
+
+    video_id: str
+    uri: str
+    num_sources: int
+    """Source patches of all clips."""
+    tokens: Array
+    """(V, D), as `CachedClip.tokens`, in order of time."""
+    sizes: Array
+    """(V,) int64, sums to num_sources."""
+    centers: Array
+    """(V, 3) float32: t, y, x in patch units, t counted on over the video's clips."""
+    time_ns: Array
+    """(V,) int64: mean time in the video."""
+    parent: Array
+    """(V,) int64: the token into which each merges next."""
+    loss: Array
+    """(V,) float32: what that costs."""
+    fidelity: float
+    """Mean cosine between source tokens and these, as told."""
+    clip_maps: dict[str, Array]
+    """By clip id: (M,) int64, the video's token of each token stored for the clip, whatever the cache's own cut is."""
+
+
 class TokenCache:
     """The committed clips of a run, in order of video id and clip index; a map-style dataset.
 
     Only what is committed is seen; nothing is read but the clips asked for. Every clip is there once, whatever shards
-    and formats hold it.
+    and formats hold it. A run of `--strategy tree` gives any smaller number of tokens than it stores; sizes, centres,
+    map, tree and fidelity are then those of the tokens given.
     """
 
-    def __init__(self, path: Where, *, arrays: Arrays = "torch", local: str | Path | None = None) -> None:
+    def __init__(
+        self,
+        path: Where,
+        *,
+        arrays: Arrays = "torch",
+        local: str | Path | None = None,
+        keep: float | None = None,
+        tokens: int | None = None,
+        fidelity: float | None = None,
+        max_loss: float | None = None,
+    ) -> None:
         """Open a run.
 
         Args:
             path: A folder, or the address of a prefix of an object store.
             arrays: What clips are made of.
             local: A folder of this machine in which shards of an object store are kept once they were read from.
+            keep: Share of the source patches that a clip's tokens are to be, instead of all that are stored.
+            tokens: So many of them instead.
+            fidelity: As few as have this mean cosine; a clip whose stored tokens have less comes whole.
+            max_loss: One loss for all clips, as `vtm budget` finds it for a share of a whole run.
 
         Raises:
-            RunFolderError: there is no run, or it mixes fingerprints.
+            RunFolderError: there is no run, it mixes fingerprints, or holds no trees to cut.
+            SettingsError: a cut is out of range, finer than what is stored, or there are two of them.
         """
         self._store = open_store(path)
         self.path = path if isinstance(path, Path) else self._store.address
         self.run = read_run(self._store)
+        asked = any(value is not None for value in (keep, tokens, fidelity, max_loss))
+        self.cut = Cut(keep=keep, tokens=tokens, fidelity=fidelity, max_loss=max_loss) if asked else None
+        if self.cut is not None:
+            check_cut(self.path, self.run, self.cut)
         if local is not None:
             self._store = LocalCopies(self._store, Path(local) / self.run["fingerprint"])
         self._arrays = arrays
@@ -122,7 +178,8 @@ class TokenCache:
             IndexError, KeyError: there is none.
         """
         per_row = self.run["encoder"].get("frames_per_token_row", 1)
-        return cached_clip(self.token_set(self.position(key)), self._arrays, per_row)
+        clip = self.token_set(self.position(key))
+        return cached_clip(clip if self.cut is None else coarsened(clip, self.cut), self._arrays, per_row)
 
     def position(self, key: int | str) -> int:
         """Where a clip is, by position, negative from the end, or by clip id.
@@ -141,7 +198,7 @@ class TokenCache:
         return key % len(self)
 
     def token_set(self, position: int) -> TokenSet:
-        """A clip by position as it is stored.
+        """A clip by position as it is stored, whatever the cut.
 
         Raises:
             RunFolderError: it cannot be read.
@@ -195,6 +252,34 @@ class TokenCache:
     def clip_ids(self) -> list[str]:
         """Ids in order of position."""
         return [self._clip_id(position) for position in range(len(self))]
+
+    @property
+    def video_positions(self) -> dict[str, list[int]]:
+        """Positions of each video's clips in order of time, by video id."""
+        found: dict[str, list[int]] = {}
+        for run, end in zip(self._runs, self._ends, strict=True):
+            found.setdefault(run.video_id, []).extend(range(end - run.count, end))
+        return found
+
+    def video(
+        self,
+        video_id: str,
+        *,
+        keep: float | None = None,
+        tokens: int | None = None,
+        fidelity: float | None = None,
+        max_loss: float | None = None,
+    ) -> CachedVideo:
+        """The tokens of a whole video, which `vtm merge` made; fewer of them where a cut is given.
+
+        Raises:
+            RunFolderError: there are none.
+            SettingsError: the cut is out of range.
+        """
+        video = read_video(self.path, video_id)
+        if any(value is not None for value in (keep, tokens, fidelity, max_loss)):
+            video = coarsened_video(video, Cut(keep=keep, tokens=tokens, fidelity=fidelity, max_loss=max_loss))
+        return cached_video(video, self._arrays)
 
     def stream(
         self, *, rank: int = 0, num_ranks: int = 1, shuffle_seed: int | None = None, start: int = 0
@@ -254,28 +339,47 @@ class TokenCache:
 def cached_clip(clip: TokenSet, arrays: Arrays, frames_per_token_row: int = 1) -> CachedClip:
     """A token set with its arrays in the form a consumer computes with."""
     converted: dict[str, Any] = {
-        "tokens": _tokens(clip, arrays),
+        "tokens": _tokens(clip.tokens, clip.tokens_dtype, clip.tokens_scale, arrays),
         "group": clip.group.astype(np.int64),
+        "parent": None if clip.parent is None else clip.parent.astype(np.int64),
+        "loss": clip.loss,
+        "weights": clip.weights,
         "sizes": clip.sizes,
         "centers": clip.centers,
         "pooled": clip.pooled,
         "embedding": clip.embedding,
         "frame_time_ns": clip.frame_time_ns,
     }
-    if arrays == "torch":
-        # Copied, because the bytes of a file may not be written to and torch has no read-only tensors.
-        converted = {k: torch.from_numpy(v.copy()) if isinstance(v, np.ndarray) else v for k, v in converted.items()}
+    converted = _converted(converted, arrays)
     converted["frames_per_token_row"] = frames_per_token_row
     same = {f.name: getattr(clip, f.name) for f in fields(CachedClip) if f.name not in converted}
     return CachedClip(**same, **converted)
 
 
-def _tokens(clip: TokenSet, arrays: Arrays) -> Array:
-    if clip.tokens_scale is not None:
-        return clip.tokens.astype(np.float32) * clip.tokens_scale[:, None]
-    if clip.tokens_dtype != "bfloat16":
-        return clip.tokens
-    if arrays == "torch":
-        return torch.from_numpy(clip.tokens.copy()).view(torch.bfloat16)
-    # bfloat16 is the upper half of float32.
-    return (clip.tokens.astype(np.uint32) << 16).view(np.float32)
+def cached_video(video: VideoTokens, arrays: Arrays) -> CachedVideo:
+    """A video's tokens with their arrays in the form a consumer computes with."""
+    converted = {
+        "tokens": _tokens(video.tokens, video.tokens_dtype, video.tokens_scale, arrays),
+        "sizes": video.sizes,
+        "centers": video.centers,
+        "time_ns": video.time_ns,
+        "parent": video.parent.astype(np.int64),
+        "loss": video.loss,
+    }
+    ends = np.cumsum(video.clip_tokens)[:-1]
+    maps = dict(zip(video.clip_ids, np.split(video.map.astype(np.int64), ends), strict=True))
+    same = {name: getattr(video, name) for name in ("video_id", "uri", "num_sources", "fidelity")}
+    return CachedVideo(**same, **_converted(converted, arrays), clip_maps=_converted(maps, arrays))
+
+
+def _converted(values: dict[str, Any], arrays: Arrays) -> dict[str, Any]:
+    if arrays == "numpy":
+        return values
+    # Copied, because the bytes of a file may not be written to and torch has no read-only tensors.
+    return {k: torch.from_numpy(v.copy()) if isinstance(v, np.ndarray) else v for k, v in values.items()}
+
+
+def _tokens(tokens_MD: NDArray[np.generic], dtype: str, scale_M: NDArray[np.float32] | None, arrays: Arrays) -> Array:
+    if dtype == "bfloat16" and arrays == "torch":
+        return torch.from_numpy(tokens_MD.copy()).view(torch.bfloat16)
+    return decoded_tokens(tokens_MD, dtype, scale_M) if dtype in ("bfloat16", "int8") else tokens_MD

@@ -10,7 +10,16 @@ import pyarrow as pa
 
 from pipeline.values import TokenSet
 
-PAYLOAD = ("tokens_bytes", "tokens_scale_bytes", "sizes_bytes", "centers_bytes", "group_bytes")
+PAYLOAD = (
+    "tokens_bytes",
+    "tokens_scale_bytes",
+    "sizes_bytes",
+    "centers_bytes",
+    "group_bytes",
+    "parent_bytes",
+    "loss_bytes",
+    "weights_bytes",
+)
 """Columns of raw bytes: stored plain, because compressing them costs ten times the reading time for a few percent."""
 
 NUMPY_DTYPES = {"float16": "<f2", "bfloat16": "<u2", "float32": "<f4", "int8": "i1", "uint16": "<u2", "uint32": "<u4"}
@@ -36,6 +45,9 @@ def schema(dim: int) -> pa.Schema:
             ("centers_bytes", pa.large_binary()),
             ("group_bytes", pa.large_binary()),
             ("group_dtype", pa.string()),
+            ("parent_bytes", pa.large_binary()),
+            ("loss_bytes", pa.large_binary()),
+            ("weights_bytes", pa.large_binary()),
             ("pooled", pa.list_(pa.float32(), dim)),
             ("embedding", pa.list_(pa.float32())),
             ("fidelity", pa.float32()),
@@ -45,7 +57,8 @@ def schema(dim: int) -> pa.Schema:
     )
 
 
-def _little_endian(array: np.ndarray[Any, Any]) -> bytes:
+def little_endian(array: np.ndarray[Any, Any]) -> bytes:
+    """The bytes of an array, in the order of columns."""
     return np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
@@ -60,14 +73,17 @@ def row_of(clip: TokenSet) -> dict[str, Any]:
         "end_ns": clip.end_ns,
         "frame_time_ns": clip.frame_time_ns.tolist(),
         "grid_thw": list(clip.grid_thw),
-        "tokens_bytes": _little_endian(clip.tokens),
+        "tokens_bytes": little_endian(clip.tokens),
         "tokens_shape": list(clip.tokens.shape),
         "tokens_dtype": clip.tokens_dtype,
-        "tokens_scale_bytes": None if clip.tokens_scale is None else _little_endian(clip.tokens_scale),
-        "sizes_bytes": _little_endian(clip.sizes),
-        "centers_bytes": _little_endian(clip.centers),
-        "group_bytes": _little_endian(clip.group),
+        "tokens_scale_bytes": None if clip.tokens_scale is None else little_endian(clip.tokens_scale),
+        "sizes_bytes": little_endian(clip.sizes),
+        "centers_bytes": little_endian(clip.centers),
+        "group_bytes": little_endian(clip.group),
         "group_dtype": clip.group.dtype.name,
+        "parent_bytes": None if clip.parent is None else little_endian(clip.parent),
+        "loss_bytes": None if clip.loss is None else little_endian(clip.loss),
+        "weights_bytes": None if clip.weights is None else little_endian(clip.weights),
         "pooled": clip.pooled.tolist(),
         "embedding": None if clip.embedding is None else clip.embedding.tolist(),
         "fidelity": clip.fidelity,
@@ -88,7 +104,9 @@ def clip_of(row: dict[str, Any]) -> TokenSet:
         KeyError: a dtype that this schema does not know.
     """
     num_tokens = row["tokens_shape"][0]
-    scale = row["tokens_scale_bytes"]
+    scale, parent, loss = row["tokens_scale_bytes"], row.get("parent_bytes"), row.get("loss_bytes")
+    weights = row.get("weights_bytes")
+    group_dtype = NUMPY_DTYPES[row["group_dtype"]]
     return TokenSet(
         clip_id=row["clip_id"],
         video_id=row["video_id"],
@@ -103,7 +121,10 @@ def clip_of(row: dict[str, Any]) -> TokenSet:
         tokens_scale=None if scale is None else np.frombuffer(scale, dtype="<f4"),
         sizes=np.frombuffer(row["sizes_bytes"], dtype="<i4"),
         centers=np.frombuffer(row["centers_bytes"], dtype="<f4").reshape(num_tokens, 3),
-        group=np.frombuffer(row["group_bytes"], dtype=NUMPY_DTYPES[row["group_dtype"]]),
+        group=np.frombuffer(row["group_bytes"], dtype=group_dtype),
+        parent=None if parent is None else np.frombuffer(parent, dtype=group_dtype),
+        loss=None if loss is None else np.frombuffer(loss, dtype="<f4"),
+        weights=None if weights is None else np.frombuffer(weights, dtype="<f4"),
         pooled=np.asarray(row["pooled"], dtype=np.float32),
         embedding=None if row["embedding"] is None else np.asarray(row["embedding"], dtype=np.float32),
         fidelity=row["fidelity"],

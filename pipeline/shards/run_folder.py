@@ -10,6 +10,7 @@ from fractions import Fraction
 from typing import Any
 
 from pipeline.errors import RunFolderError
+from pipeline.plan.clips import plan_clips
 from pipeline.plan.inputs import read_inputs
 from pipeline.plan.settled import Grid, Settled, covers, settle
 from pipeline.plan.table import Plan, read_plan
@@ -18,7 +19,7 @@ from pipeline.shards.commits import gather, read_manifests
 from pipeline.shards.manifest import has_a_whole_file, is_whole
 from pipeline.shards.tables import FAILURE_RECORDS, VIDEOS, failure_row, write_table
 from pipeline.store import Store, TakenError, Where, open_store
-from pipeline.values import FailedRange, Named, PlannedVideo, ShardManifest
+from pipeline.values import ClipSpec, FailedRange, Named, PictureSpec, PlannedVideo, ShardManifest, VideoInfo
 
 RUN_FILE = "run.json"
 
@@ -73,6 +74,27 @@ def read_run(out: Where) -> dict[str, Any]:
 def grid_of(run: dict[str, Any]) -> Grid:
     """How the run cuts videos into clips."""
     return Grid(Fraction(run["settings"]["fps"]), run["settings"]["clip_frames"])
+
+
+def picture_of(run: dict[str, Any]) -> PictureSpec:
+    """The size and policies of the run's pictures."""
+    stored = run["deciding"]["picture"]
+    colour = stored.get("alpha_background")
+    return PictureSpec(**stored | {"alpha_background": None if colour is None else tuple(colour)})
+
+
+def clip_of_run(run: dict[str, Any], info: VideoInfo, index: int) -> ClipSpec:
+    """One clip of a video, as the run cuts it."""
+    grid = grid_of(run)
+    (spec,) = plan_clips(
+        info,
+        fps=grid.fps,
+        clip_frames=grid.clip_frames,
+        first=index,
+        count=1,
+        frames=run["settings"].get("frames", "exact"),
+    )
+    return spec
 
 
 @dataclass(frozen=True, slots=True)

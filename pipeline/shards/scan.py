@@ -128,6 +128,9 @@ def clip_of_sample(members: dict[str, bytes]) -> TokenSet:
         sizes=_npy(members["sizes.npy"]),
         centers=_npy(members["centers.npy"]),
         group=_npy(members["group.npy"]),
+        parent=_npy(members["parent.npy"]) if "parent.npy" in members else None,
+        loss=_npy(members["loss.npy"]) if "loss.npy" in members else None,
+        weights=_npy(members["weights.npy"]) if "weights.npy" in members else None,
         pooled=np.asarray(scalars["pooled"], dtype=np.float32),
         embedding=None if embedding is None else np.asarray(embedding, dtype=np.float32),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -81,6 +81,13 @@ def write_table(store: Store, name: str, rows: Iterable[dict[str, Any]], schema:
     """Write a small table whole."""
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), buffer, compression="zstd")
+    store.put(name, buffer.getvalue())
+
+
+def write_rows(store: Store, name: str, rows: Sequence[dict[str, Any]]) -> None:
+    """Write a small table whole, its columns and types those of the rows."""
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(list(rows)), buffer, compression="zstd")
     store.put(name, buffer.getvalue())
 
 

@@ -35,6 +35,10 @@ def _sample(clip: TokenSet, fingerprint: str) -> dict[str, str | bytes]:
     members["sizes.npy"] = _npy(clip.sizes)
     members["centers.npy"] = _npy(clip.centers)
     members["group.npy"] = _npy(clip.group)
+    if clip.parent is not None and clip.loss is not None:
+        members["parent.npy"], members["loss.npy"] = _npy(clip.parent), _npy(clip.loss)
+    if clip.weights is not None:
+        members["weights.npy"] = _npy(clip.weights)
     scalars = {
         "clip_id": clip.clip_id,
         "video_id": clip.video_id,

@@ -10,7 +10,7 @@ import pytest
 from jobs import bench_encoder
 from jobs.bench_encoder import Work
 from jobs.encoder_contenders import Contender
-from vtm.encoders.families import vit_config
+from vtm.encoders.checkpoint.families import vit_config
 
 
 def test_flop_of_a_frame_by_hand() -> None:

@@ -34,7 +34,7 @@ def test_rows_are_every_merge_by_video_and_share(
     assert bench_fidelity.main([str(video), *fixed, "--keep", "0.2", "0.5", "--device", "cpu", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     names = ["pool", "random", "naive", "center", "boundary", "paper rounds", "ToMe rounds"]
-    names += ["coverage by keys", "coverage", "k-means"]
+    names += ["coverage by keys", "coverage", "tree", "k-means"]
     assert [(row["keep"], row["name"]) for row in facts["rows"]] == [
         (keep, name) for keep in (0.2, 0.5) for name in names
     ]

@@ -33,7 +33,7 @@ def report(capsys: pytest.CaptureFixture[str], *more: str) -> dict[str, Any]:
 @pytest.mark.usefixtures("in_this_process")
 def test_rows_are_every_strategy_by_attention_against_the_baseline(capsys: pytest.CaptureFixture[str]) -> None:
     facts = report(capsys)
-    names = ["baseline", "naive", "center", "boundary", "motion", "learnable"]
+    names = ["baseline", "naive", "center", "boundary", "motion", "learnable", "weighted"]
     assert [(row["attention"], row["name"]) for row in facts["rows"]] == [
         (attention, name) for attention in ("plain", "fused") for name in names
     ]

@@ -106,10 +106,10 @@ def test_pictures_are_read_by_class_in_order_of_name(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.new("RGB", (31, 17), (level, level, level)).save(tmp_path / name)
     (tmp_path / "notes.txt").write_text("no class")
-    scenes = read_scenes(tmp_path, LAYOUT, per_class=2)
+    scenes = read_scenes(tmp_path, LAYOUT, 0, 2)
     assert [label for _, label in scenes] == [0, 1, 1]
     assert [picture.shape for picture, _ in scenes] == [(8, 8, 3)] * 3
     assert [round(float(picture.mean()), -1) for picture, _ in scenes] == [30, 100, 200]
     for folder in (tmp_path / "a", tmp_path / "nowhere"):
         with pytest.raises(InputError, match="holds no pictures"):
-            read_scenes(folder, LAYOUT, per_class=2)
+            read_scenes(folder, LAYOUT, 0, 2)

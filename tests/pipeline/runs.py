@@ -83,5 +83,6 @@ def rows_of(out: Path) -> dict[str, Any]:
                 clip.fidelity,
                 clip.frame_time_ns.tobytes(),
                 clip.grid_thw,
+                None if clip.parent is None or clip.loss is None else (clip.parent.tobytes(), clip.loss.tobytes()),
             )
     return found

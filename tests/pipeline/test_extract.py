@@ -15,6 +15,7 @@ from pipeline.shards.scan import read_shard
 from pipeline.values import TokenSet
 from pipeline.verify import verify
 from tests.pipeline.runs import rows_of, run, some_videos, tiny_recipe
+from tests.synthetic import make_video
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +159,55 @@ def test_a_moved_or_copied_video_is_the_same_video(
     assert (summary.videos, summary.clips, summary.tally.clips) == (3, 11, 0)
 
 
+def test_a_video_that_moved_in_mid_run_goes_on_where_it_is(
+    reference: Path, videos: list[Path], tiny_encoder: Path, tmp_path: Path
+) -> None:
+    """Its address in the plan leads nowhere: that is known only when the input at the new one was read."""
+    out, before, after = tmp_path / "out", tmp_path / "before.mp4", tmp_path / "after.mp4"
+    shutil.copy(videos[0], before)
+    run([before, videos[1]], out, tiny_recipe(tiny_encoder))
+    for manifest in (out / "commits").iterdir():
+        manifest.unlink()
+    before.rename(after)
+    summary = run([after, videos[1]], out, tiny_recipe(tiny_encoder))
+    assert (summary.exit_code, summary.videos, summary.tally.clips) == (0, 2, 10)
+    assert verify(out).is_sound
+    # By now the new address is known; nothing has to be read again.
+    assert run([after, videos[1]], out, tiny_recipe(tiny_encoder)).tally.clips == 0
+
+
+def test_what_an_earlier_run_owes_is_made_whichever_inputs_are_named(
+    videos: list[Path], tiny_encoder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    run(videos[:2], out, tiny_recipe(tiny_encoder))
+    for manifest in (out / "commits").iterdir():
+        manifest.unlink()
+    summary = run(videos[2:], out, tiny_recipe(tiny_encoder))
+    assert (summary.exit_code, summary.tally.clips) == (0, 11)
+    assert verify(out).is_sound
+
+
+def test_retrying_never_takes_what_is_committed(videos: list[Path], tiny_encoder: Path, tmp_path: Path) -> None:
+    """A shard holds clips of two videos: one with a clip that failed, the other archived since."""
+    out, whole = tmp_path / "out", tmp_path / "whole.avi"
+    make_video(whole, frames=101, fps=25, codec="mpeg4", gop=10)
+    broken = bytearray(whole.read_bytes())
+    begin, end = int(len(broken) * 0.45), int(len(broken) * 0.75)
+    broken[begin:end] = bytes(end - begin)
+    (tmp_path / "broken.avi").write_bytes(broken)
+    archived = tmp_path / "archived.mkv"
+    shutil.copy(videos[1], archived)
+    first = run([tmp_path / "broken.avi", archived], out, tiny_recipe(tiny_encoder), shard_clips=100)
+    before = rows_of(out)
+    assert len(before) == first.clips
+    archived.unlink()
+    again = run([tmp_path / "broken.avi"], out, tiny_recipe(tiny_encoder), retry_failed=True)
+    assert again.clips >= first.clips
+    assert rows_of(out).items() >= before.items()
+    assert verify(out).problems == ()
+
+
 def test_another_fingerprint_is_refused(reference: Path, videos: list[Path], tiny_encoder: Path) -> None:
     with pytest.raises(RunFolderError, match=r"fps 2 there, 1 now.*layer -1 there, 1 now"):
         run(videos, reference, tiny_recipe(tiny_encoder, fps=1, layer=1))
@@ -211,8 +261,6 @@ def test_an_encoder_that_lacks_a_file(videos: list[Path], tiny_encoder: Path, tm
 
 
 def test_cut_off_film_is_extracted_as_far_as_it_goes(tiny_encoder: Path, tmp_path: Path) -> None:
-    from tests.synthetic import make_video
-
     whole = make_video(tmp_path / "whole.avi", frames=201, fps=25, codec="mpeg4", gop=10).read_bytes()
     (tmp_path / "cut.avi").write_bytes(whole[: len(whole) // 2])
     summary = run([tmp_path / "cut.avi"], tmp_path / "out", tiny_recipe(tiny_encoder))

@@ -220,7 +220,7 @@ def test_a_file_that_is_replaced_after_its_scan_is_tried_again(
 def test_a_file_that_grows_while_it_is_scanned_is_not_complete(
     videos: list[Path], tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import pipeline.decode as decoding
+    import pipeline.video as decoding
 
     film = Path(shutil.copy(videos[1], tmp_path / "film.mkv"))
     real = decoding.scan_video

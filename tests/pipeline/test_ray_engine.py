@@ -24,7 +24,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return some_videos(tmp_path_factory.mktemp("videos"))
 
 
-@pytest.mark.parametrize(("workers", "unit_clips"), [(1, 10), (3, 1)])
+@pytest.mark.parametrize(("workers", "unit_clips"), [(1, 10), (2, 2), (3, 1)])
 def test_same_bytes_as_in_one_process(
     videos: list[Path], tiny_encoder: Path, tmp_path: Path, workers: int, unit_clips: int
 ) -> None:
@@ -55,7 +55,7 @@ def test_a_fault_while_scanning_costs_its_video(
 ) -> None:
     register()
     inputs = [videos[0], _listed(tmp_path, f"{fault}://{poisoned(tmp_path)}"), videos[1]]
-    summary = run(inputs, tmp_path / "out", tiny_recipe(tiny_encoder), engine="ray", unit_timeout_s=2)
+    summary = run(inputs, tmp_path / "out", tiny_recipe(tiny_encoder), engine="ray", unit_timeout_s=6)
     assert summary.exit_code == 3
     assert [(failed.failure, failed.attempts) for failed in summary.failures] == [(failure, 3)]
     assert summary.clips == 7 + 3
@@ -69,7 +69,7 @@ def test_a_fault_while_decoding_costs_its_unit(
     register()
     inputs = [videos[0], _listed(tmp_path, f"{fault}://{poisoned(tmp_path)}"), videos[1]]
     out = tmp_path / "out"
-    summary = run(inputs, out, tiny_recipe(tiny_encoder), engine="ray", unit_timeout_s=2)
+    summary = run(inputs, out, tiny_recipe(tiny_encoder), engine="ray", unit_timeout_s=6)
     assert summary.exit_code == 3
     (failed,) = summary.failures
     assert (failed.failure, failed.attempts) == (failure, 3)
@@ -118,7 +118,7 @@ def test_a_clip_that_the_encoder_cannot_take_costs_itself(
     poisoned_video = tmp_path / f"{name}.mp4"
     poisoned_video.write_bytes(videos[0].read_bytes() + b"x")
     out, recipe = tmp_path / "out", tiny_recipe(tiny_encoder)
-    summary = run([poisoned_video, *videos], out, recipe, engine="ray", unit_timeout_s=2)
+    summary = run([poisoned_video, *videos], out, recipe, engine="ray", encode_timeout_s=8)
     assert summary.exit_code == 3
     (failed,) = summary.failures
     assert (failed.failure, failed.attempts, failed.stage) == ("encode", 3, "encode")

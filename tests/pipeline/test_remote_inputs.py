@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from pipeline.verify import verify
-from tests.pipeline.decode.test_byte_source import Server, status
 from tests.pipeline.runs import rows_of, run, tiny_recipe
+from tests.pipeline.video.test_remote import Server, status
 from tests.synthetic import make_video
 
 

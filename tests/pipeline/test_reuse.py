@@ -17,7 +17,7 @@ from pipeline.verify import verify
 from tests.pipeline.runs import rows_of, run, tiny_recipe
 from tests.synthetic import make_video, picture
 from vtm.encoders import EncoderOutput, load_encoder
-from vtm.encoders.sparse import encode_changed
+from vtm.encoders.reuse.sweep import encode_changed
 
 PATCHES = 15
 """Of a frame of the tiny encoder."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,21 @@ import pytest
 import torch
 
 from pipeline import TokenCache
+from pipeline.describe import describe_encoder as describe_for_run
+from pipeline.devices import Device
 from pipeline.errors import SettingsError
 from pipeline.verify import verify
 from tests.pipeline.runs import rows_of, run, some_videos, tiny_recipe
-from vtm.network import NetworkConfig, SaliencyScorer, ScorerConfig, VideoTokenMerging, save_model
+from vtm.encoders import describe_encoder
+from vtm.network import (
+    NetworkConfig,
+    Origin,
+    SaliencyScorer,
+    ScorerConfig,
+    VideoTokenMerging,
+    load_network,
+    save_model,
+)
 
 DIM = 24
 
@@ -91,7 +103,7 @@ def test_a_trained_scorer(videos: list[Path], tiny_encoder: Path, tmp_path: Path
     assert {clip.tokens.shape[1] for clip in TokenCache(tmp_path / "out")} == {DIM}
 
 
-@pytest.mark.parametrize("strategy", ["learnable", "motion"])
+@pytest.mark.parametrize("strategy", ["learnable", "motion", "weighted"])
 def test_a_trained_network_writes_its_own_tokens(
     strategy: str, videos: list[Path], tiny_encoder: Path, tmp_path: Path
 ) -> None:
@@ -115,3 +127,25 @@ def test_a_model_for_other_tokens_is_refused(videos: list[Path], tiny_encoder: P
         run(videos, tmp_path / "out", tiny_recipe(tiny_encoder, strategy="learnable", vtm=str(folder)))
     with pytest.raises(SettingsError, match="--vtm"):
         run(videos, tmp_path / "out", tiny_recipe(tiny_encoder, strategy="learnable", vtm=str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("learnt", "message"),
+    [
+        ({"weights_sha256": "00" * 32}, "of encoder tiny, these are of encoder"),
+        ({"layer": 1}, "of layer 1, these are of layer -1"),
+        ({"fps": "25"}, "of fps 25, these are of fps 2"),
+    ],
+)
+def test_a_network_of_other_tokens_is_refused(
+    learnt: dict[str, Any], message: str, tiny_encoder: Path, tmp_path: Path
+) -> None:
+    folder = trained(tmp_path / "network", "network")
+    own = describe_encoder(tiny_encoder)
+    origin = Origin(encoder="tiny", weights_sha256=own.weights_sha256, layer=-1, fps="2")
+    recipe = tiny_recipe(tiny_encoder, strategy="learnable", keep=None, vtm=str(folder))
+    save_model(folder, load_network(folder), origin)
+    assert describe_for_run(recipe, Device(kind="cpu"))[0].vtm_decides_count
+    save_model(folder, load_network(folder), dataclasses.replace(origin, **learnt))
+    with pytest.raises(SettingsError, match=message):
+        describe_for_run(recipe, Device(kind="cpu"))

@@ -10,8 +10,8 @@ from random import Random
 from typing import Any
 
 from pipeline.engine import messages as m
-from pipeline.engine.messages import Clip
 from pipeline.errors import FailureClass
+from pipeline.plan.units import Clip
 from tests.simulation.scenario import CLIP_BYTES, Harm, NodeSpec, Scenario
 from tests.simulation.store import Stored
 

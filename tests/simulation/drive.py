@@ -7,9 +7,9 @@ from dataclasses import replace
 from random import Random
 
 from pipeline.engine import messages as m
-from pipeline.engine.messages import Unit
 from pipeline.engine.policy import DRAIN_S, Policy
 from pipeline.engine.scheduler import Scheduler
+from pipeline.plan.units import Unit
 from tests.simulation.cluster import Cluster
 from tests.simulation.scenario import Ending, NodeSpec, Scenario, draw
 from tests.simulation.store import Stored, check
@@ -24,7 +24,7 @@ class Life:
 
     def __init__(self, scenario: Scenario, stored: Stored, rng: Random, start_s: float) -> None:
         self.scenario, self.stored, self.rng = scenario, stored, rng
-        self.scheduler = Scheduler(scenario.policy)
+        self.scheduler = Scheduler(scenario.policy, stored.videos())
         self.cluster = Cluster(scenario, stored, rng, start_s)
         self.watch = Watch(self.cluster, self.scheduler)
         self.start_s = start_s
@@ -88,8 +88,9 @@ class Life:
         """What an earlier life left to be done, and, where asked, what it recorded as failed."""
         failed = sorted(self.stored.failed_clips()) if retry else []
         for video, units in self.stored.pending().values():
-            self.watch.plan(tuple(units))
-            self.handle(m.Pending(video, tuple(units)))
+            if units:
+                self.watch.plan(tuple(units))
+                self.handle(m.Pending(video, tuple(units)))
         videos = self.stored.videos()
         for clip in failed:
             unit = Unit(clip.video_id, clip.index, 1)

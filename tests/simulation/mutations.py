@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.engine import decoding, encoding, intake, ledger, scheduler, staff
+from pipeline.engine import decoding, encoding, intake, ledger, recovery, scheduler, staff
 from pipeline.engine import messages as m
 from pipeline.engine.placement import place
 from pipeline.engine.policy import Limits
@@ -61,14 +61,12 @@ def unit_outlives_its_last_clip(patch: Patch) -> None:
 
 def one_bad_clip_ends_the_run(patch: Patch) -> None:
     """A clip that no encoder can take is an error of the run."""
-    old = scheduler.Scheduler._blame_clip
+    old = recovery.Recovery._give_up
 
-    def blame(self: Any, worker: Any, clip: Any, failure: Any, message: str) -> None:
-        if failure == "encode" and self._strikes.count(clip) == 2:
-            self._finish(message)
-        old(self, worker, clip, failure, message)
+    def give_up(self: Any, worker: Any, clip: Any, failed: Any, now_s: float) -> str | None:
+        return old(self, worker, clip, failed, now_s) or (failed.message if failed.failure == "encode" else None)
 
-    patch.setattr(scheduler.Scheduler, "_blame_clip", blame)
+    patch.setattr(recovery.Recovery, "_give_up", give_up)
 
 
 def no_limit_for(*kinds: str) -> Callable[[Patch], None]:
@@ -164,14 +162,14 @@ def limit_covers_a_whole_scan(patch: Patch) -> None:
 
 def gaps_are_decoded_too(patch: Patch) -> None:
     """What is pending of a video is taken for consecutive."""
-    patch.setattr(decoding, "_stretches", lambda units: [list(units)])
+    patch.setattr(decoding, "_stretches", lambda units: [list(units)] if units else [])
 
 
 def twins_are_planned_once(patch: Patch) -> None:
     """An input named twice, scanned twice before its turn, is planned once and then awaited for ever."""
 
-    def scanned(self: Any, source: Any, video: Any) -> None:
-        self._scanned[source] = [video]
+    def scanned(self: Any, source: Any, video: Any, now_s: float) -> None:
+        self._scanned[source] = intake.deque([(now_s, video)])
 
     patch.setattr(intake.Intake, "scanned", scanned)
 
@@ -179,13 +177,13 @@ def twins_are_planned_once(patch: Patch) -> None:
 def frames_of_a_lost_node_are_forgotten(patch: Patch) -> None:
     """Clips whose frames and encoder go with one node are nobody's."""
 
-    def pass_on(self: Any, worker: staff.Worker, subject: Any) -> None:
-        is_frames = worker.kind == "encode" and not self.staff.is_up(self.ledger.clips[subject].node)
+    def pass_on(self: Any, worker: staff.Worker, subject: Any, now_s: float) -> None:
+        is_frames = worker.kind == "encode" and not self._staff.is_up(self._ledger.clips[subject].node)
         if not is_frames:
-            old(self, worker, subject)
+            old(self, worker, subject, now_s)
 
-    old = scheduler.Scheduler._pass_on
-    patch.setattr(scheduler.Scheduler, "_pass_on", pass_on)
+    old = recovery.Recovery.pass_on
+    patch.setattr(recovery.Recovery, "pass_on", pass_on)
 
 
 def a_sleep_is_silence(patch: Patch) -> None:

@@ -7,10 +7,11 @@ from fractions import Fraction
 from random import Random
 from typing import Literal
 
-from pipeline.engine.messages import Clip, WorkerKind
+from pipeline.engine.messages import WorkerKind
 from pipeline.engine.placement import Asked
 from pipeline.engine.policy import STORE_SHARE, Limits, Policy
 from pipeline.errors import FAILURE_CLASSES, FailureClass
+from pipeline.plan.units import Clip
 from pipeline.values import Input, PlannedVideo, VideoSource
 
 CLIP_FRAMES = 60

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from pipeline.engine.messages import AppendPlan, Clip, ShardUnit, Unit
+from pipeline.engine.messages import AppendPlan
+from pipeline.plan.units import Clip, ShardUnit, Unit
 from pipeline.values import FailedRange, PlannedVideo
 from tests.simulation.scenario import CLIP_NS
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 from pipeline.engine import messages as m
 from pipeline.engine.attempts import HOPELESS_CLIPS, MAX_ATTEMPTS, START_ATTEMPTS, WORTH_RETRYING, WRITE_ATTEMPTS
-from pipeline.engine.messages import Clip, Unit
 from pipeline.engine.policy import CALLS_AHEAD, STORE_SHARE
 from pipeline.engine.scheduler import Scheduler
+from pipeline.plan.units import Clip, Unit
 from tests.simulation.cluster import NODE_GONE, Cluster, subject_of
 from tests.simulation.scenario import CLIP_BYTES
 from tests.simulation.store import ViolationError, check, clips_of

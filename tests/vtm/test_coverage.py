@@ -24,8 +24,8 @@ def test_covers_better_than_the_strategies_of_the_paper():
         strategy: token_cosines(x_BNC, merge_plan(x_BNC, strategy=strategy, grid=GRID, keep=0.05))[0]
         for strategy in ("naive", "center", "boundary", "coverage")
     }
-    best = max(cosine_N.mean() for strategy, cosine_N in cosines.items() if strategy != "coverage")
-    assert cosines["coverage"].mean() > best + 0.01
+    assert cosines["coverage"].mean() > cosines["naive"].mean() + 0.01
+    assert all(cosines["coverage"].mean() > cosine_N.mean() for name, cosine_N in cosines.items() if name != "coverage")
     assert cosines["coverage"][rare_K].mean() > cosines["naive"][rare_K].mean() + 0.2
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vtm import MergeError, MergePlan, identity_plan, merge_plan, plan_from_targets
-from vtm.segments import scattered_sum, sorted_sum
+from vtm.segments import scattered_sum, sort_rows, sorted_sum
 
 GRID = (3, 5, 7)
 ROUNDING = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
@@ -120,8 +120,9 @@ def test_gradients_reach_the_tokens_through_every_application():
 def test_the_sum_of_a_gpu_equals_the_sum_of_a_cpu():
     x_NC = torch.randn(105, 5, dtype=torch.float64, requires_grad=True)
     row_N = torch.randint(0, 11, (105,), generator=torch.Generator().manual_seed(4)) * 2
-    torch.testing.assert_close(sorted_sum(x_NC, row_N, 22), scattered_sum(x_NC, row_N, 22))
-    assert torch.autograd.gradcheck(lambda x: sorted_sum(x, row_N, 22), x_NC)
+    rows = sort_rows(row_N[None], 22)
+    torch.testing.assert_close(sorted_sum(x_NC, rows), scattered_sum(x_NC, row_N, 22))
+    assert torch.autograd.gradcheck(lambda x: sorted_sum(x, rows), x_NC)
 
 
 def test_identity_and_pickle():
@@ -129,6 +130,19 @@ def test_identity_and_pickle():
     x_BNC = torch.randn(2, 7, 3)
     assert torch.equal(plan.mean(x_BNC), x_BNC)
     assert plan.sizes.tolist() == [[1] * 7] * 2
+
+
+def test_sizes_are_counted_once_and_serve_where_gradients_are_taken():
+    plan = random_plan()
+    with torch.inference_mode():
+        first = plan.sizes
+    assert plan.sizes is first
+    assert not first.is_inference()
+    x_BNC = torch.randn(2, 105, 3, requires_grad=True)
+    plan.mean(x_BNC).sum().backward()
+    assert x_BNC.grad is not None
+    with torch.inference_mode():
+        assert random_plan().sizes.is_inference()
 
 
 def test_wrong_shapes_are_one_line_errors():

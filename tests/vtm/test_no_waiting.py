@@ -12,9 +12,19 @@ from typing import get_args
 import pytest
 import torch
 
-from vtm import STRATEGIES, MergePlan, bipartite_plan, merge_plan, plan_from_targets, size_bias, token_motion
+from vtm import (
+    STRATEGIES,
+    MergePlan,
+    bipartite_plan,
+    merge_plan,
+    merge_tree,
+    plan_from_targets,
+    size_bias,
+    token_motion,
+    weighted_mean,
+)
 from vtm.network import NetworkConfig, NetworkStrategy, VideoTokenMerging
-from vtm.segments import sorted_sum
+from vtm.segments import sort_rows, sorted_sum
 
 GRID = (7, 4, 5)
 TOKENS = 140
@@ -63,6 +73,17 @@ def test_deciding_and_merging(strategy: str, window_frames: int | None, device: 
         assert applied(plan, x_BNC) == (2, TOKENS if strategy == "none" else 23, 9)
 
 
+@pytest.mark.parametrize("max_gap_frames", [None, 1])
+def test_the_tree(max_gap_frames: int | None, device: str) -> None:
+    x_BNC = torch.ones(2, TOKENS, 9, device=device)
+    with no_waiting(device):
+        tree = merge_tree(x_BNC, grid=GRID, base=0.3, weights=x_BNC[..., 0], max_gap_frames=max_gap_frames)
+        plan = tree.ordered_by_center(GRID).coarsen(keep=0.2).plan(num_tokens=23)
+        assert applied(plan, x_BNC) == (2, 23, 9)
+        assert weighted_mean(x_BNC, plan, x_BNC[..., 0]).shape == (2, 23, 9)
+        assert tree.fidelity_at(23).shape == (2,)
+
+
 def test_rounds_inside_an_encoder(device: str) -> None:
     x_BNC = torch.ones(2, 38, 9, device=device)
     with no_waiting(device):
@@ -72,9 +93,9 @@ def test_rounds_inside_an_encoder(device: str) -> None:
 
 
 def test_the_sum_of_a_gpu(device: str) -> None:
-    row_N = torch.zeros(TOKENS, dtype=torch.int64, device=device)
+    group_1N = torch.zeros(1, TOKENS, dtype=torch.int64, device=device)
     with no_waiting(device):
-        assert sorted_sum(torch.ones(TOKENS, 9, device=device), row_N, 23).shape == (23, 9)
+        assert sorted_sum(torch.ones(TOKENS, 9, device=device), sort_rows(group_1N, 23)).shape == (23, 9)
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -104,3 +125,12 @@ def test_a_gpu_merges_as_the_cpu_does() -> None:
         assert torch.equal(on_gpu.group.cpu(), on_cpu.group)
         torch.testing.assert_close(on_gpu.mean(moved).cpu(), on_cpu.mean(x_BNC), rtol=0, atol=FLOAT64_SUM)
         assert torch.equal(on_gpu.mean(moved), on_gpu.mean(moved))
+
+
+@pytest.mark.gpu
+@pytest.mark.usefixtures("cuda")
+def test_a_gpu_grows_the_tree_of_the_cpu() -> None:
+    x_BNC = torch.randn(2, TOKENS, 9, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    on_cpu, on_gpu = (merge_tree(x, grid=GRID, base=0.5, seed=[5, 6]) for x in (x_BNC, x_BNC.cuda()))
+    assert torch.equal(on_gpu.parents.cpu(), on_cpu.parents)
+    torch.testing.assert_close(on_gpu.losses.cpu(), on_cpu.losses)

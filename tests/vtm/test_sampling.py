@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vtm import MergeError, merge_plan
-from vtm.sampling import gumbel_noise, highest, sampled_targets, spread_ranking
+from vtm.sampling import even_ranking, gumbel_noise, highest, sampled_targets
 
 CHI_SQUARE_999 = {6: 22.46, 9: 27.88}
 """99.9 % points by degrees of freedom."""
@@ -87,7 +87,7 @@ def test_the_scale_of_a_saliency_does_not_matter_and_no_gradient_passes():
 @pytest.mark.parametrize(("count", "dispersion"), [(1536, 0.3), (768, 0.8)])
 def test_spread_targets_lie_evenly_in_space_and_time(count, dispersion):
     grid = (60, 16, 16)
-    ranking_BN = spread_ranking(grid, [3, 4])
+    ranking_BN = even_ranking(grid, [3, 4])
     target_BM = highest(ranking_BN, count)
     for target_M in target_BM:
         boxes_M = target_M // 256 // 15 * 16 + target_M // 16 % 16 // 4 * 4 + target_M % 16 // 4

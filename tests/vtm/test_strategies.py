@@ -1,9 +1,12 @@
+import math
+from typing import get_type_hints
+
 import pytest
 import torch
 
-from vtm import STRATEGIES, MergeError, merge_plan, plan_from_targets
+from vtm import STRATEGIES, MergeError, MergePlan, fidelity, merge_plan, plan_from_targets
 from vtm.coverage import coverage_plan
-from vtm.sampling import gumbel_noise, sampled_targets, spread_ranking
+from vtm.sampling import even_ranking, gumbel_noise, sampled_targets
 
 GRID = (7, 4, 5)
 TOKENS = 140
@@ -46,8 +49,8 @@ def test_windows_merge_on_their_own(strategy):
     for b in range(2):
         assert all(len({f // 3 for f in frame_N[plan.group[b] == m].tolist()}) == 1 for m in range(23))
     if strategy == "naive":
-        last = merge_plan(keys_BND[:, 120:], grid=(1, 4, 5), num_tokens=23 - 23 * 6 // 7)
-        assert torch.equal(plan.group[:, 120:] - 23 * 6 // 7, last.group)
+        last = merge_plan(keys_BND[:, 120:], grid=(1, 4, 5), num_tokens=23 // 7)
+        assert torch.equal(plan.group[:, 120:] - (23 - 23 // 7), last.group)
 
 
 @pytest.mark.parametrize("strategy", [s for s in STRATEGIES if s != "none"])
@@ -79,6 +82,11 @@ def test_none_merges_nothing():
         ({"strategy": "naive", "keep": 0.1, "window_frames": 0}, "window_frames"),
         ({"strategy": "naive", "num_tokens": 2, "window_frames": 3}, "3 windows"),
         ({"strategy": "naive", "keep": 0.1, "seed": [1]}, "got 1"),
+        ({"strategy": "naive", "partition_factor": 3.0}, "whole number of at least 1, got 3.0"),
+        ({"strategy": "naive", "keep": 0.01, "window_frames": 3}, "2 tokens cannot be left of 3 windows"),
+        ({"strategy": "none", "window_frames": -4}, "window_frames is a whole number of at least 1, got -4"),
+        ({"strategy": "none", "merge_share": 2}, "merge_share"),
+        ({"strategy": "naive", "keep": 0.1, "grid": (0, 4, 5)}, r"one frame, row and column, got \(0, 4, 5\)"),
     ],
 )
 def test_impossible_requests_are_one_line_errors(settings, says):
@@ -86,6 +94,33 @@ def test_impossible_requests_are_one_line_errors(settings, says):
     with pytest.raises(MergeError, match=says) as caught:
         merge_plan(keys_BND, **{"grid": GRID, **settings})
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("window_frames", [None, 3])
+def test_no_clip_is_a_batch_too(strategy, window_frames):
+    _, cues = clip(batch=0)
+    amount = {} if strategy == "none" else {"keep": 0.25}
+    plan = merge_plan(torch.zeros(0, TOKENS, 9), strategy=strategy, window_frames=window_frames, **cues, **amount)
+    assert plan.mean(torch.zeros(0, TOKENS, 3)).shape == (0, TOKENS if strategy == "none" else 35, 3)
+    assert fidelity(torch.zeros(0, TOKENS, 3), plan).shape == (0,)
+
+
+@pytest.mark.parametrize(("keep", "window_frames"), [(1 / 3, 3), (0.1, 2), (0.3, 5)])
+@pytest.mark.parametrize("merge_share", [1.0, 0.95])
+def test_a_share_is_of_the_clip_and_not_of_each_window(keep, window_frames, merge_share):
+    """294 tokens of 30 frames of 7 x 7 at a fifth, where each window rounded up would leave 300."""
+    keys_BND = torch.randn(1, 30 * 49, 4)
+    settings = {"grid": (30, 7, 7), "window_frames": window_frames, "merge_share": merge_share}
+    plan = merge_plan(keys_BND, keep=keep, **settings)
+    assert plan.num_groups == math.ceil(keep * 30 * 49 - 1e-9)
+    assert merge_plan(keys_BND, keep=0.2, **settings).num_groups == 294
+
+
+def test_its_annotations_can_be_read():
+    hints = get_type_hints(merge_plan)
+    assert hints["keep"] == float | None
+    assert hints["return"] is MergePlan
 
 
 @pytest.mark.parametrize("strategy", ["naive", "center", "boundary"])
@@ -115,7 +150,7 @@ def test_what_is_drawn_compiles_as_one_graph_with_its_noise_given():
 
     noise_BN = gumbel_noise([3, 4], TOKENS)
     assert_compiles(merge, keys_BND, cues["motion"].flatten(1), noise_BN)
-    assert_compiles(cover, keys_BND, spread_ranking(GRID, [3, 4]), noise_BN)
+    assert_compiles(cover, keys_BND, even_ranking(GRID, [3, 4]), noise_BN)
 
 
 def assert_compiles(merge, *tensors):

@@ -1,6 +1,7 @@
 """Queries, keys and values -> what each token gathers.
 
-Letters: B frames, S tokens, Q tokens that ask, D channels, h heads, n heads of all frames, d channels of a head.
+Letters: B frames, S tokens with keys and values, Q tokens with queries, D channels, h heads, n heads of all frames, d
+channels of a head.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ EXPONENT_LIMIT = {torch.bfloat16: 112.0, torch.float16: 0.0}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Attention:
-    """What one block's attention works on."""
+class AttentionInputs:
+    """Queries, keys and values of one block."""
 
     queries: Tensor
     """(B, h, S, d), rotated where the family rotates."""
@@ -37,9 +38,9 @@ def gather_values(
     """Softmax attention.
 
     Args:
-        queries_BhQd: of the tokens that ask.
-        keys_BhSd: of those that are asked.
-        values_BhSd: of those that are asked.
+        queries_BhQd: any float dtype; keys and values alike.
+        keys_BhSd: the queries are compared with.
+        values_BhSd: one for each key.
         bias_B11S: (B, 1, 1, S) added to the logits of each token as a key, or (1, 1, S, S) to those of each pair.
 
     Returns:
@@ -58,10 +59,10 @@ def _matrix_products(queries_BhQd: Tensor, keys_BhSd: Tensor, values_BhSd: Tenso
 
     The scores are rounded to half precision. Softmax ignores what is added to a whole row, so the keys' mean is taken
     off first: the scores shrink, and with them the rounding, to the level of the fused kernel's. As powers of two they
-    mostly need no maximum taken off, and the few values that come out are divided by the sum instead of the many that
-    go in.
+    mostly need no maximum taken off, which each frame decides for itself: its tokens must not depend on the frames
+    beside it. The few values that come out are divided by the sum instead of the many that go in.
     """
-    batch, heads, asking, head_dim = queries_BhQd.shape
+    batch, heads, num_queries, head_dim = queries_BhQd.shape
     queries, keys, values = (x.flatten(0, 1) for x in (queries_BhQd, keys_BhSd.contiguous(), values_BhSd))
     scale = head_dim**-0.5 * _LOG2_E
     keys_ndS = torch.add(keys.mean(dim=1, keepdim=True) * -scale, keys, alpha=scale).transpose(1, 2)
@@ -70,9 +71,11 @@ def _matrix_products(queries_BhQd: Tensor, keys_BhSd: Tensor, values_BhSd: Tenso
     else:
         bias = bias_B11S.to(queries.dtype).expand(batch, heads, -1, -1).flatten(0, 1)
         scores = torch.baddbmm(bias, queries, keys_ndS, beta=_LOG2_E)
-    low, high = scores.aminmax()
-    if not (low > -EXPONENT_LIMIT[scores.dtype] and high < EXPONENT_LIMIT[scores.dtype]):
-        scores -= scores.amax(dim=2, keepdim=True)
+    limit = EXPONENT_LIMIT[scores.dtype]
+    for of_frame in torch.split(scores, heads):
+        low, high = of_frame.aminmax()
+        if not (low > -limit and high < limit):
+            of_frame -= of_frame.amax(dim=2, keepdim=True)
     weights = scores.exp2_()
     mixed = torch.bmm(weights, values).div_(weights.sum(dim=2, keepdim=True))
-    return mixed.view(batch, heads, asking, head_dim)
+    return mixed.view(batch, heads, num_queries, head_dim)

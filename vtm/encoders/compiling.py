@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from vtm.encoders.encoder import Encoder
-from vtm.encoders.errors import EncoderError
+from vtm.errors import EncoderError
 
 
 def compile_blocks(encoder: Encoder, batch_frames: int, backend: str | Callable[..., Any] = "inductor") -> str | None:

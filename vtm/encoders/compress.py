@@ -1,7 +1,7 @@
 """A vision transformer that merges tokens on its way (ToMe: Bolya et al. 2023, arXiv:2210.09461).
 
 Each block but the last merges between its attention and its MLP, so that the output block's keys and saliency are those
-of the tokens that come out. Merged tokens weigh in later attention by the patches they stand for, and turn, where the
+of the tokens that come out. Merged tokens weigh in later attention by the patches they represent, and turn, where the
 family rotates, by their patches' mean angle.
 
 Letters: B frames, N patches, M merged tokens, S tokens with the prefix, D channels, h heads, d channels of a head.
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vtm.encoders.attention import Attention
+from vtm.encoders.attention import AttentionInputs
 from vtm.encoders.positions import Rotary, rotary_angles, rotary_of
 from vtm.encoders.vit import VisionTransformer
 from vtm.plan import MergePlan
@@ -28,12 +28,12 @@ class Compressed:
 
     tokens: Tensor
     """(B, S, D), without the final norm."""
-    attention: Attention
+    attention: AttentionInputs
     """Of the output block."""
     plan: MergePlan
     """The patch tokens' merge, N to M."""
     sizes: Tensor
-    """(B, M) float32 patches a token stands for."""
+    """(B, M) float32 patches a token represents."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

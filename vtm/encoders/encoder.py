@@ -6,7 +6,7 @@ Letters: T or B frames, H x W pixels, N patches, S tokens, D channels.
 from __future__ import annotations
 
 import math
-from functools import partial
+from functools import cached_property, partial
 from typing import cast
 
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from vtm.encoders.checkpoint.files import Checkpoint
 from vtm.encoders.compress import encode_merging
 from vtm.encoders.config import VitConfig
 from vtm.encoders.heads import make_head
@@ -22,6 +23,7 @@ from vtm.encoders.output import EncoderOutput
 from vtm.encoders.saliency import attention_saliency
 from vtm.encoders.threads import map_on_threads
 from vtm.encoders.vit import Block, VisionTransformer
+from vtm.errors import EncoderError
 from vtm.tome import removal_schedule
 
 CPU_ROWS = 520
@@ -47,13 +49,18 @@ class Encoder(nn.Module):
         self.config = config
         self.image = image
         self.name = name
-        self.weights_sha256 = ""
+        self.checkpoint: Checkpoint | None = None
         self.final_norm = final_norm
         self.encoder_keep = encoder_keep
         self.vit = VisionTransformer(config, num_blocks=num_blocks, grid_hw=image.grid_hw)
         self.later = nn.ModuleList(Block(config) for _ in range(config.num_blocks - num_blocks) if pooled)
         self.head = make_head(config) if pooled or num_blocks == config.num_blocks else None
         self.norm = nn.LayerNorm(config.dim, eps=config.norm_eps) if final_norm or self.head is not None else None
+
+    @cached_property
+    def weights_sha256(self) -> str:
+        """Hash of the weight files' content, hex, read when first asked for; empty for weights of no file."""
+        return "" if self.checkpoint is None else self.checkpoint.weights_sha256()
 
     @property
     def dim(self) -> int:
@@ -98,8 +105,13 @@ class Encoder(nn.Module):
         Args:
             pixels_B3HW: normalised pixels in the encoder's dtype; height and width of a patch or more. For another grid
                 than `grid_hw` the checkpoint's positions are interpolated.
-            saliency: whether to compute how much the block's attention looks at each patch.
+            saliency: whether to compute the block's attention on each patch.
+
+        Raises:
+            EncoderError: there is no frame.
         """
+        if pixels_B3HW.dim() != 4 or 0 in pixels_B3HW.shape:
+            raise EncoderError(f"pixels are (B, 3, h, w) of one frame or more, got {tuple(pixels_B3HW.shape)}")
         encode = partial(self._encode, saliency=saliency)
         if pixels_B3HW.device.type != "cpu":
             return encode(pixels_B3HW)

@@ -14,15 +14,17 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
-from vtm.encoders.checkpoint import PREPROCESSOR, open_checkpoint, read_json
-from vtm.encoders.errors import EncoderError
-from vtm.encoders.families import vit_config
-from vtm.encoders.resample import Interpolation, resize
+from vtm.encoders.checkpoint.families import vit_config
+from vtm.encoders.checkpoint.files import PREPROCESSOR, open_checkpoint, read_json
+from vtm.errors import EncoderError
 
+Interpolation = Literal["bicubic", "bilinear"]
 RESAMPLE: dict[int, Interpolation] = {2: "bilinear", 3: "bicubic"}
 """Pillow's numbers for its filters."""
+FILTERS = {name: Image.Resampling(number) for number, name in RESAMPLE.items()}
 
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -164,10 +166,10 @@ def as_frames(frames: NDArray[np.uint8] | Tensor) -> Tensor:
 
 
 def resize_and_crop(frames: NDArray[np.uint8] | Tensor, spec: ImageSpec) -> Tensor:
-    """Frames of any size -> frames of the encoder's size, bit for bit as Pillow resizes them.
+    """Frames of any size -> frames of the encoder's size, resized by Pillow.
 
     Args:
-        frames: (T, H, W, 3) uint8 RGB.
+        frames: (T, H, W, 3) uint8 RGB, on the CPU.
         spec: the encoder's.
 
     Returns:
@@ -175,7 +177,13 @@ def resize_and_crop(frames: NDArray[np.uint8] | Tensor, spec: ImageSpec) -> Tens
     """
     frames_THW3 = as_frames(frames)
     height_px, width_px = resized_hw(frames_THW3.shape[1], frames_THW3.shape[2], spec)
-    frames_THW3 = resize(frames_THW3, height_px, width_px, spec.interpolation)
+    if tuple(frames_THW3.shape[1:3]) != (height_px, width_px):
+        resized_THW3 = frames_THW3.new_empty(len(frames_THW3), height_px, width_px, 3)
+        for frame_HW3, resized_HW3 in zip(frames_THW3, resized_THW3, strict=True):
+            picture = Image.fromarray(frame_HW3.contiguous().numpy())
+            resized = picture.resize((width_px, height_px), FILTERS[spec.interpolation])
+            resized_HW3.copy_(torch.from_numpy(np.array(resized)))
+        frames_THW3 = resized_THW3
     top, left = (height_px - spec.crop_height_px) // 2, (width_px - spec.crop_width_px) // 2
     return frames_THW3[:, top : top + spec.crop_height_px, left : left + spec.crop_width_px]
 

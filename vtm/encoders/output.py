@@ -31,9 +31,9 @@ class EncoderOutput:
     """(B, N) or (B, M) float32, where asked for: attention of the chosen block from cls to each token; without a cls
     token the mean attention that each receives; averaged over heads."""
     plan: MergePlan | None = None
-    """Which of the M tokens stands for each of the N patches, where the encoder merges inside."""
+    """Which of the M tokens represents each of the N patches, where the encoder merges inside."""
     sizes: Tensor | None = None
-    """(B, M) float32 how many patches each token stands for, where the encoder merges inside; each row sums to N."""
+    """(B, M) float32 how many patches each token represents, where the encoder merges inside; each row sums to N."""
 
     @staticmethod
     def stack(outputs: Sequence[EncoderOutput]) -> EncoderOutput:
@@ -47,6 +47,4 @@ def _joined(parts: Sequence[Tensor] | Sequence[MergePlan]) -> Tensor | MergePlan
     first = parts[0]
     if isinstance(first, Tensor):
         return torch.cat(cast(list[Tensor], parts))
-    plans = cast(Sequence[MergePlan], parts)
-    group_BN, targets_BM = torch.cat([plan.group for plan in plans]), torch.cat([plan.targets for plan in plans])
-    return MergePlan(group=group_BN, num_groups=first.num_groups, targets=targets_BM)
+    return MergePlan.cat(cast(Sequence[MergePlan], parts))

@@ -1,4 +1,4 @@
-"""How much a block's own attention looks at each patch.
+"""A block's own attention on each patch.
 
 Letters: B frames, h heads, S tokens, N patches, d channels of a head.
 """

@@ -7,9 +7,11 @@ tokens, alone or with a few others, so its bytes do not depend on the number of 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import lru_cache, partial
 from typing import TypeVar
 
 import torch
@@ -25,11 +27,26 @@ def map_on_threads(function: Callable[[In], Out], items: Sequence[In], num_threa
     if num_threads == 1:
         return [function(item) for item in items]
     try:
-        with ThreadPoolExecutor(num_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            return list(pool.map(function, items))
+        return list(_pool(num_threads).map(partial(_alone, function), items))
     finally:
-        # The number is each thread's own, but threads to come start from the one set last.
+        # Threads to come start from the number set last, and MKL's is everyone's.
         torch.set_num_threads(before)
+
+
+def _alone(function: Callable[[In], Out], item: In) -> Out:
+    # At each item: MKL's number is everyone's, and whoever called set it back after the call before.
+    torch.set_num_threads(1)
+    return function(item)
+
+
+@lru_cache(maxsize=4)
+def _pool(num_threads: int) -> ThreadPoolExecutor:
+    """Threads that stay for the next call."""
+    return ThreadPoolExecutor(num_threads)
+
+
+# Threads do not follow a process into its fork.
+os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from vtm.encoders.attention import Attention, gather_values
+from vtm.encoders.attention import AttentionInputs, gather_values
 from vtm.encoders.config import Activation, VitConfig
 from vtm.encoders.linear import ACTIVATE, Linear
 from vtm.encoders.positions import Rotary, resize_table, rotary_angles, rotary_of, rotate
@@ -33,7 +33,7 @@ class Block(nn.Module):
         self.fc1 = Linear(dim, hidden * (2 if self.gated else 1), bias="fc1" in config.biases)
         self.fc2 = Linear(hidden, dim, bias="fc2" in config.biases)
 
-    def project(self, x_BSD: Tensor, rotary: Rotary | None) -> Attention:
+    def project(self, x_BSD: Tensor, rotary: Rotary | None) -> AttentionInputs:
         """Queries, keys and values of the normed tokens."""
         batch, tokens, dim = x_BSD.shape
         qkv: Tensor = self.qkv(self.norm1(x_BSD))
@@ -41,9 +41,9 @@ class Block(nn.Module):
         queries, keys, values = split.permute(2, 0, 3, 1, 4)
         if rotary is not None:
             queries, keys = rotate(queries, rotary), rotate(keys, rotary)
-        return Attention(queries, keys, values, qkv[..., dim : 2 * dim])
+        return AttentionInputs(queries, keys, values, qkv[..., dim : 2 * dim])
 
-    def attend(self, x_BSD: Tensor, attention: Attention, bias_B11S: Tensor | None = None) -> Tensor:
+    def attend(self, x_BSD: Tensor, attention: AttentionInputs, bias_B11S: Tensor | None = None) -> Tensor:
         """Add what attention gathers; `bias_B11S` is added to its logits."""
         return self.add(x_BSD, gather_values(attention.queries, attention.keys, attention.values, bias_B11S))
 
@@ -122,7 +122,7 @@ class VisionTransformer(nn.Module):
         """The blocks, first to last."""
         return list(cast(Sequence[Block], self.blocks))
 
-    def forward(self, pixels_B3HW: Tensor) -> tuple[Tensor, Attention]:
+    def forward(self, pixels_B3HW: Tensor) -> tuple[Tensor, AttentionInputs]:
         """Output of the last block built, (B, S, D), without the final norm, and that block's attention inputs."""
         x_BSD, rotary = self.embed(pixels_B3HW), self.rotary(self.grid_of(pixels_B3HW))
         *earlier, last = self.block_list()

@@ -1,10 +1,12 @@
 """The paper's network: transformer blocks that merge tokens between them, its learnable scorer, and their folders."""
 
-from vtm.network.config import Auxiliary, NetworkConfig, NetworkError, NetworkStrategy
+from vtm.errors import NetworkError
+from vtm.network.config import Auxiliary, NetworkConfig, NetworkStrategy
 from vtm.network.count import tokens_left
 from vtm.network.network import NetworkOutput, VideoTokenMerging
+from vtm.network.origin import Origin
 from vtm.network.scorer import SaliencyScorer, ScorerConfig, scorer_of_network
-from vtm.network.store import load_network, load_scorer, save_model, stored_kind
+from vtm.network.store import load_network, load_scorer, save_model, stored_kind, stored_origin
 
 __all__ = [
     "Auxiliary",
@@ -12,6 +14,7 @@ __all__ = [
     "NetworkError",
     "NetworkOutput",
     "NetworkStrategy",
+    "Origin",
     "SaliencyScorer",
     "ScorerConfig",
     "VideoTokenMerging",
@@ -20,5 +23,6 @@ __all__ = [
     "save_model",
     "scorer_of_network",
     "stored_kind",
+    "stored_origin",
     "tokens_left",
 ]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vtm.network.config import Attention
+from vtm.network.config import AttentionKernel
 
 FUSED_WIDTH_MULTIPLE = 8
 """Fused kernels want head widths in steps of this many channels."""
@@ -21,7 +21,7 @@ def attend(
     v_BhNd: Tensor,
     *,
     scale: float,
-    attention: Attention,
+    attention: AttentionKernel,
     saliency_BN: Tensor | None = None,
 ) -> Tensor:
     """Equation 8, softmax(Q Kᵀ · scale) V, or with a saliency equation 10, softmax((Q Kᵀ + 1 Sᵀ) · scale) V.

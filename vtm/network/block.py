@@ -29,7 +29,7 @@ class Windows:
     x: Tensor
     """(B, n, C) tokens."""
     cue: Tensor
-    """(B, n) what `center`, `boundary` and `motion` partition by."""
+    """(B, n) what `center`, `boundary` and `motion` partition by; of `weighted`, the tokens' log masses."""
     noise: Tensor
     """(B, n) Gumbel noise of the sampled strategies."""
     auxiliary: Tensor | None = None
@@ -46,6 +46,8 @@ class BlockOutput:
     """(B, m, width) the auxiliary path's tokens, grouped as the main path's."""
     plan: MergePlan | None
     """The merge of each window; None in the baseline."""
+    log_mass: Tensor | None = None
+    """(B, m) log of the summed weights of each token's sources, of `weighted` alone."""
 
 
 class VideoBlock(nn.Module):
@@ -61,7 +63,7 @@ class VideoBlock(nn.Module):
         self.auxiliary_scale = config.auxiliary_factor(width_in)
         learnable = config.strategy == "learnable"
         self.to_saliency = nn.Linear(config.attention_width, 1, bias=False) if learnable else None
-        pools = learnable and config.auxiliary == "pooling"
+        pools = config.auxiliary == "pooling"
         self.pooled_head = nn.Linear(width_in, config.outputs) if pools else None
 
     def forward(self, windows: Windows, with_auxiliary: bool = False) -> BlockOutput:
@@ -98,13 +100,15 @@ class VideoBlock(nn.Module):
         Returns:
             (B, N) in (-1, 1).
         """
-        assert self.to_saliency is not None, "only a learnable block scores its tokens"
+        assert self.to_saliency is not None, "only a learnable block has scores"
         width = self.config.attention_width
         keys_BND = F.linear(self.norm(x_BNC), self.to_qkv.weight[width : 2 * width])
         return torch.tanh(self.to_saliency(keys_BND).squeeze(2))
 
     def pooled_prediction(self, x_BNC: Tensor) -> Tensor:
         """What the scores make of the block's input: its tokens, weighted by softmax(10 s), through a linear head.
+
+        A block without scores weights all tokens alike.
 
         Equation 10 adds s / √C to the logits, a twentieth at C = 384, so that hardly any gradient reaches the scores.
         Here a token counts by its score alone, and its loss tells U_s directly which tokens tell the classes apart.
@@ -115,9 +119,14 @@ class VideoBlock(nn.Module):
         Returns:
             (B, outputs).
         """
-        assert self.pooled_head is not None, "only a learnable block with auxiliary `pooling` has this head"
-        weight_BN1 = (POOLING_SHARPNESS * self.saliency(x_BNC)).softmax(dim=1).unsqueeze(2)
-        prediction: Tensor = self.pooled_head((weight_BN1 * self.norm(x_BNC)).sum(dim=1))
+        assert self.pooled_head is not None, "only a block with auxiliary `pooling` has this head"
+        normed_BNC = self.norm(x_BNC)
+        if self.to_saliency is None:
+            pooled_BC = normed_BNC.mean(dim=1)
+        else:
+            weight_BN1 = (POOLING_SHARPNESS * self.saliency(x_BNC)).softmax(dim=1).unsqueeze(2)
+            pooled_BC = (weight_BN1 * normed_BNC).sum(dim=1)
+        prediction: Tensor = self.pooled_head(pooled_BC)
         return prediction
 
     def _project(self, x_BNC: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

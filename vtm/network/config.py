@@ -6,21 +6,18 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from vtm.plan import MergeError
+from vtm.errors import NetworkError
 
-NetworkStrategy = Literal["none", "naive", "center", "boundary", "motion", "learnable"]
-"""`none` is the paper's baseline: the same three blocks without a merge."""
+NetworkStrategy = Literal["none", "naive", "center", "boundary", "motion", "learnable", "weighted"]
+"""`none` is the paper's baseline: the same three blocks without a merge. `weighted` is ours: each block merges before
+its attention, by weights that the task's loss trains (`vtm.network.weighted`)."""
 
 Task = Literal["classification", "regression"]
-Attention = Literal["plain", "fused"]
-Auxiliary = Literal["attention", "pooling"]
+AttentionKernel = Literal["plain", "fused"]
+Auxiliary = Literal["none", "attention", "pooling"]
 
 
-class NetworkError(MergeError):
-    """A network that cannot be built, or an input that it cannot take; its text is one line that a user can act on."""
-
-
-_CHOICES = (("task", Task), ("strategy", NetworkStrategy), ("attention", Attention), ("auxiliary", Auxiliary))
+_CHOICES = (("task", Task), ("strategy", NetworkStrategy), ("attention", AttentionKernel), ("auxiliary", Auxiliary))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,14 +51,17 @@ class NetworkConfig:
     dropout: float = 0.1
     """Share of attention outputs zeroed in training; the paper names a dropout and no rate."""
     draw_sharpness: float = 1.0
-    """Factor on the scores that `learnable` draws targets by. 1 is the paper's: the most salient token is at most e²
-    times likelier than the least; 0 draws evenly."""
+    """Factor on the scores that `learnable` draws targets by, or power of the weights that `weighted` does. 1 is the
+    paper's: the most salient token is at most e² times likelier than the least; 0 draws evenly."""
+    weight_sharpness: float = 3.0
+    """a of `weighted`, whose weights are exp(a · s) with s in (-1, 1); 0 makes all tokens count alike."""
     auxiliary: Auxiliary = "attention"
-    """What trains the scores of a learnable network, in training only: the paper's auxiliary path (equation 10), or
-    `pooling`, ours: each block's scores pool the block's input for a prediction of its own."""
+    """What is trained beside the prediction, in training only: the paper's auxiliary path (equation 10) of a learnable
+    network; or `pooling`, ours: each block pools its input, by its scores where it has some, for a prediction of its
+    own; or nothing."""
     auxiliary_scale: float | None = None
-    """Factor on the logits of equation 10; None stands for the paper's 1/√C, C the width of the block's input."""
-    attention: Attention = "fused"
+    """Factor on the logits of equation 10; None is the paper's 1/√C, C the width of the block's input."""
+    attention: AttentionKernel = "fused"
     """`plain` holds the softmax matrix in memory, as the paper's figures do; `fused` never does. Equal to rounding."""
 
     def __post_init__(self) -> None:
@@ -84,8 +84,11 @@ class NetworkConfig:
                     f"each window is a multiple of the one before, got {self.windows_frames}: "
                     f"{longer} is no multiple of {shorter}"
                 )
-        if self.draw_sharpness < 0:
-            raise NetworkError(f"draw_sharpness is at least 0, got {self.draw_sharpness}")
+        if self.draw_sharpness < 0 or self.weight_sharpness < 0:
+            raise NetworkError(
+                "draw_sharpness and weight_sharpness are at least 0, got "
+                f"{self.draw_sharpness} and {self.weight_sharpness}"
+            )
         if not 0 <= self.merge_share <= 1 or not 0 <= self.dropout < 1:
             raise NetworkError(
                 f"merge_share is in [0, 1] and dropout in [0, 1), got {self.merge_share} and {self.dropout}"

@@ -11,17 +11,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from vtm.errors import NetworkError
 from vtm.network.block import BlockOutput, VideoBlock, Windows
-from vtm.network.config import NetworkConfig, NetworkError
+from vtm.network.config import NetworkConfig
 from vtm.network.targets import area_cue
-from vtm.network.windows import WindowLayout, first_layout
+from vtm.network.weighted import WeightedBlock
 from vtm.plan import Grid, MergePlan, identity_plan
 from vtm.sampling import gumbel_noise
+from vtm.windows import WindowLayout, layout_of, window_tokens
 
 WINDOW_BYTES = {"cpu": 1 << 27, "cuda": 1 << 31}
 """What the windows that a block takes together may hold in activations, by device: near the caches, or a GPU filled."""
 
-SAMPLED = ("motion", "learnable")
+SAMPLED = ("motion", "learnable", "weighted")
+SCORED = ("learnable", "weighted")
 SEED_STRIDE = 1_000_003
 """Keeps the noise of a clip's blocks apart."""
 SEEDS = 1 << 63
@@ -50,6 +53,8 @@ class _State:
     plan: MergePlan
     motion: Tensor | None
     layout: WindowLayout
+    log_mass: Tensor | None = None
+    """(B, M) of `weighted`."""
 
 
 class VideoTokenMerging(nn.Module):
@@ -62,7 +67,8 @@ class VideoTokenMerging(nn.Module):
         super().__init__()
         self.config = config
         widths_in = (config.in_width, *config.widths[:-1])
-        self.blocks = nn.ModuleList(VideoBlock(config, *pair) for pair in zip(widths_in, config.widths, strict=True))
+        kind = WeightedBlock if config.strategy == "weighted" else VideoBlock
+        self.blocks = nn.ModuleList(kind(config, *pair) for pair in zip(widths_in, config.widths, strict=True))
         self.head = nn.Linear(config.widths[-1], config.outputs)
         learnable = config.strategy == "learnable"
         has_path = learnable and config.auxiliary == "attention"
@@ -87,17 +93,22 @@ class VideoTokenMerging(nn.Module):
         """
         self._check(patches_BNC, grid, seeds, motion)
         plan = identity_plan(len(patches_BNC), patches_BNC.shape[1], patches_BNC.device)
-        layout = first_layout(grid, self.config.windows_frames[0])
-        state = _State(patches_BNC, None, plan, motion, layout)
+        layout = layout_of(window_tokens(grid, self.config.windows_frames[0]))
+        log_mass = patches_BNC.new_zeros(patches_BNC.shape[:2]) if self.config.strategy == "weighted" else None
+        state = _State(patches_BNC, None, plan, motion, layout, log_mass)
         auxiliary: list[Tensor] = []
         for index, block in enumerate(self.blocks):
-            assert isinstance(block, VideoBlock)
+            assert isinstance(block, VideoBlock | WeightedBlock)
             if self.training and block.pooled_head is not None:
                 auxiliary.append(block.pooled_prediction(state.x))
             state = self._run_block(index, state, grid, seeds or [0] * len(patches_BNC))
         if state.auxiliary is not None and self.auxiliary_head is not None:
             auxiliary.append(self.auxiliary_head(state.auxiliary.mean(dim=1)))
-        return NetworkOutput(self.head(state.x.mean(dim=1)), tuple(auxiliary), state.x, state.plan)
+        if state.log_mass is None:
+            pooled_BC = state.x.mean(dim=1)
+        else:
+            pooled_BC = (state.log_mass.softmax(dim=1).unsqueeze(2) * state.x).sum(dim=1)
+        return NetworkOutput(self.head(pooled_BC), tuple(auxiliary), state.x, state.plan)
 
     def tokens(
         self, patches_BNC: Tensor, grid: Grid, *, seeds: Sequence[int] | None = None, motion: Tensor | None = None
@@ -118,12 +129,12 @@ class VideoTokenMerging(nn.Module):
         Raises:
             NetworkError: the network's strategy has no scores.
         """
-        if self.config.strategy != "learnable":
+        if self.config.strategy not in SCORED:
             raise NetworkError(
-                f"only a learnable network scores patches, this one's strategy is {self.config.strategy}"
+                f"only a learnable or weighted network scores patches, this one's strategy is {self.config.strategy}"
             )
         first = self.blocks[0]
-        assert isinstance(first, VideoBlock)
+        assert isinstance(first, VideoBlock | WeightedBlock)
         return first.saliency(patches_BNC)
 
     def _run_block(self, index: int, state: _State, grid: Grid, seeds: Sequence[int]) -> _State:
@@ -144,7 +155,9 @@ class VideoTokenMerging(nn.Module):
             merge = layout.join_plans(plans)
             motion = None if motion is None else merge.mean(motion[..., None]).squeeze(2)
             plan = merge if index == 0 else plan.then(merge)
-        return _State(layout.join(xs), auxiliary, plan, motion, layout.next(xs, growth))
+        masses = [part.log_mass for part in parts if part.log_mass is not None]
+        log_mass = layout.join(masses) if masses else None
+        return _State(layout.join(xs), auxiliary, plan, motion, layout.grown(xs, growth), log_mass)
 
     def _windows(self, index: int, state: _State, grid: Grid, seeds: Sequence[int]) -> list[list[Windows]]:
         """The block's input: pieces of the full windows, then the last window, where there are such."""
@@ -152,6 +165,8 @@ class VideoTokenMerging(nn.Module):
         cue_BN = noise_BN = state.x.new_zeros(()).expand(state.x.shape[:2])
         if strategy in ("center", "boundary"):
             cue_BN = area_cue(strategy, state.plan, grid)
+        elif state.log_mass is not None:
+            cue_BN = state.log_mass
         elif state.motion is not None:
             cue_BN = state.motion
         if strategy in SAMPLED:
@@ -177,6 +192,8 @@ class VideoTokenMerging(nn.Module):
         return max(1, min(windows, budget // (values * x_BNC.element_size())))
 
     def _check(self, patches_BNC: Tensor, grid: Grid, seeds: Sequence[int] | None, motion: Tensor | None) -> None:
+        if min(grid) < 1:
+            raise NetworkError(f"a grid has at least one frame, row and column, got {tuple(grid)}")
         expected = f"(B, {grid[0] * grid[1] * grid[2]}, {self.config.in_width})"
         if patches_BNC.dim() != 3 or patches_BNC.shape[1:] != (grid[0] * grid[1] * grid[2], self.config.in_width):
             raise NetworkError(f"patches of grid {tuple(grid)} have shape {expected}, got {tuple(patches_BNC.shape)}")
@@ -195,8 +212,10 @@ def _cat_outputs(pieces: Sequence[BlockOutput]) -> BlockOutput:
         return pieces[0]
     auxiliaries = [piece.auxiliary for piece in pieces if piece.auxiliary is not None]
     plans = [piece.plan for piece in pieces if piece.plan is not None]
-    plan = None
-    if plans:
-        group = torch.cat([plan.group for plan in plans])
-        plan = MergePlan(group, plans[0].num_groups, torch.cat([plan.targets for plan in plans]))
-    return BlockOutput(torch.cat([piece.x for piece in pieces]), torch.cat(auxiliaries) if auxiliaries else None, plan)
+    masses = [piece.log_mass for piece in pieces if piece.log_mass is not None]
+    return BlockOutput(
+        torch.cat([piece.x for piece in pieces]),
+        torch.cat(auxiliaries) if auxiliaries else None,
+        MergePlan.cat(plans) if plans else None,
+        torch.cat(masses) if masses else None,
+    )

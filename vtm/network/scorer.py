@@ -10,9 +10,10 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from vtm.errors import NetworkError
 from vtm.network.block import VideoBlock
-from vtm.network.config import NetworkError
 from vtm.network.network import VideoTokenMerging
+from vtm.network.weighted import WeightedBlock
 from vtm.plan import Grid
 
 Reads = Literal["patches", "keys"]
@@ -79,7 +80,7 @@ class SaliencyScorer(nn.Module):
 
 
 def scorer_of_network(network: VideoTokenMerging) -> SaliencyScorer:
-    """The scorer inside a learnable network's first block (equation 9).
+    """The scorer inside the first block of a learnable network (equation 9), or of a weighted one.
 
     Args:
         network: on the CPU or wherever the scorer is to be; norm and U_s are shared with it.
@@ -91,9 +92,16 @@ def scorer_of_network(network: VideoTokenMerging) -> SaliencyScorer:
         NetworkError: the network's strategy is another one.
     """
     first = network.blocks[0]
-    assert isinstance(first, VideoBlock)
-    if first.to_saliency is None:
-        raise NetworkError(f"only a learnable network has a scorer, this one's strategy is {network.config.strategy}")
+    if isinstance(first, WeightedBlock):
+        weighted = SaliencyScorer(ScorerConfig(in_width=network.config.in_width, key_width=1))
+        weighted.norm = first.norm
+        weighted.to_keys.weight = first.to_score.weight
+        nn.init.ones_(weighted.to_saliency.weight)
+        return weighted.to(first.to_score.weight.device).eval()
+    if not isinstance(first, VideoBlock) or first.to_saliency is None:
+        raise NetworkError(
+            f"only a learnable or weighted network has a scorer, this one's strategy is {network.config.strategy}"
+        )
     width = network.config.attention_width
     scorer = SaliencyScorer(ScorerConfig(in_width=network.config.in_width, key_width=width))
     scorer.norm = first.norm

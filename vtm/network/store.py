@@ -1,6 +1,6 @@
 """A trained network or scorer as a folder: config.json beside model.safetensors, each replaced in one step.
 
-config.json is {"kind": "network" or "scorer", "config": {...}}.
+config.json is {"kind": "network" or "scorer", "config": {...}, "origin": {...} or null}.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
-from vtm.network.config import NetworkConfig, NetworkError
+from vtm.errors import NetworkError
+from vtm.network.config import NetworkConfig
 from vtm.network.network import VideoTokenMerging
+from vtm.network.origin import Origin
 from vtm.network.scorer import SaliencyScorer, ScorerConfig, scorer_of_network
 
 CONFIG_NAME = "config.json"
@@ -25,19 +27,21 @@ Device = torch.device | str
 Model = TypeVar("Model", bound=nn.Module)
 
 
-def save_model(folder: Path, model: VideoTokenMerging | SaliencyScorer) -> None:
+def save_model(folder: Path, model: VideoTokenMerging | SaliencyScorer, origin: Origin | None = None) -> None:
     """Write a network or a scorer; a reader sees the old weights or the new ones, never a part.
 
     Args:
         folder: made where it does not exist.
         model: on any device.
+        origin: what it learned from; without one, nothing can be checked when it is used.
     """
     folder.mkdir(parents=True, exist_ok=True)
     kind = "network" if isinstance(model, VideoTokenMerging) else "scorer"
-    text = json.dumps({"kind": kind, "config": asdict(model.config)}, indent=2, sort_keys=True)
+    record = {"kind": kind, "config": asdict(model.config), "origin": None if origin is None else asdict(origin)}
     weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    save_file(weights, folder / f".{WEIGHTS_NAME}.tmp")
-    (folder / f".{CONFIG_NAME}.tmp").write_text(text + "\n", encoding="utf-8")
+    # Not save_file, whose files none but their owner may read.
+    (folder / f".{WEIGHTS_NAME}.tmp").write_bytes(save(weights))
+    (folder / f".{CONFIG_NAME}.tmp").write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     for name in (WEIGHTS_NAME, CONFIG_NAME):
         (folder / f".{name}.tmp").replace(folder / name)
 
@@ -55,7 +59,7 @@ def load_network(folder: Path | str, device: Device = "cpu") -> VideoTokenMergin
     Raises:
         NetworkError: the folder holds none, or one that this version cannot read.
     """
-    kind, values = _read_config(Path(folder))
+    kind, values, _ = _read_config(Path(folder))
     if kind != "network":
         raise NetworkError(f"{folder} holds a {kind}, not a network: load_scorer reads it")
     return _with_weights(VideoTokenMerging(_network_config(values)), Path(folder)).to(device).eval()
@@ -74,7 +78,7 @@ def load_scorer(folder: Path | str, device: Device = "cpu") -> SaliencyScorer:
     Raises:
         NetworkError: the folder holds none, or one that this version cannot read.
     """
-    kind, values = _read_config(Path(folder))
+    kind, values, _ = _read_config(Path(folder))
     if kind == "network":
         return scorer_of_network(load_network(folder)).to(device)
     config = ScorerConfig(**_known(values, ScorerConfig, folder))
@@ -90,7 +94,23 @@ def stored_kind(folder: Path | str) -> str:
     return _read_config(Path(folder))[0]
 
 
-def _read_config(folder: Path) -> tuple[str, dict[str, Any]]:
+def stored_origin(folder: Path | str) -> Origin | None:
+    """What a trained network or scorer learned from; None where whoever saved it did not say.
+
+    Raises:
+        NetworkError: the folder holds neither, or an origin that this version does not know.
+    """
+    origin = _read_config(Path(folder))[2]
+    if origin is None:
+        return None
+    values = _known(origin, Origin, f"the origin in {folder}")
+    try:
+        return Origin(**values | {"classes": tuple(values.get("classes", ()))})
+    except TypeError as error:
+        raise NetworkError(f"the origin in {folder} is not whole: {error}") from error
+
+
+def _read_config(folder: Path) -> tuple[str, dict[str, Any], dict[str, Any] | None]:
     path = folder / CONFIG_NAME
     if not path.is_file() or not (folder / WEIGHTS_NAME).is_file():
         raise NetworkError(
@@ -98,12 +118,12 @@ def _read_config(folder: Path) -> tuple[str, dict[str, Any]]:
         )
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        kind, values = record["kind"], dict(record["config"])
+        kind, values, origin = record["kind"], dict(record["config"]), record.get("origin")
     except (ValueError, KeyError, TypeError) as error:
         raise NetworkError(f"{path} is no config of a network or scorer as `vtm train` writes it: {error}") from error
     if kind not in ("network", "scorer"):
         raise NetworkError(f"{path} is of kind {kind!r}, expected network or scorer")
-    return kind, values
+    return kind, values, origin
 
 
 def _network_config(values: dict[str, Any]) -> NetworkConfig:

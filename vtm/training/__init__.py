@@ -1,17 +1,21 @@
-"""Training the paper's network with labels, or its scorer without."""
+"""Training the paper's network with labels."""
 
+from vtm.errors import TrainingError
 from vtm.training.batches import ClipBatch, EpochBatches
-from vtm.training.loop import EpochReport, Task, train
-from vtm.training.settings import TrainingError, TrainingSettings
+from vtm.training.checkpoint import Progress
+from vtm.training.loop import EpochReport, TrainingTask, train
+from vtm.training.settings import Precision, TrainingSettings
 from vtm.training.supervised import VideoPredictions, figures, labelled_objective, predict_videos
 
 __all__ = [
     "ClipBatch",
     "EpochBatches",
     "EpochReport",
-    "Task",
+    "Precision",
+    "Progress",
     "TrainingError",
     "TrainingSettings",
+    "TrainingTask",
     "VideoPredictions",
     "figures",
     "labelled_objective",

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
-from vtm.training.settings import TrainingError
+from vtm.errors import TrainingError
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
@@ -27,8 +27,8 @@ class Progress:
     run: str
     """What the run was asked to do; another request does not resume it."""
     epochs_done: int = 0
-    best_score: float | None = None
-    """The best validation score so far, higher being better."""
+    best: tuple[float, ...] = ()
+    """The best validation scores so far, higher being better, the first deciding; none before the first epoch."""
     best_epoch: int = -1
     stopped: bool = False
     """Whether early stopping ended the run."""
@@ -50,7 +50,7 @@ def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.AdamW
                 tensors[f"optimizer.{moment}.{name}"] = optimizer.state[parameter][moment]
     kept = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     temporary = folder / f".{CHECKPOINT_NAME}.tmp"
-    save_file(kept, temporary, metadata={"progress": json.dumps(asdict(progress))})
+    temporary.write_bytes(save(kept, metadata={"progress": json.dumps(asdict(progress))}))
     temporary.replace(folder / CHECKPOINT_NAME)
 
 
@@ -74,14 +74,15 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.AdamW
         return Progress(run=run)
     try:
         with safe_open(path, framework="pt") as file:
-            progress = Progress(**json.loads(file.metadata()["progress"]))
+            values = json.loads(file.metadata()["progress"])
+            progress = Progress(**values | {"best": tuple(values["best"])})
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - safe_open is no mapping
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise TrainingError(f"{path} is no checkpoint of a training run: {error}; remove it to start again") from error
     if progress.run != run:
         raise TrainingError(
             f"{folder} holds a run with other settings, {_difference(progress.run, run)}: "
-            "name another folder, or remove this one to start again"
+            "ask for the same, name another folder, or remove this one to start again"
         )
     prefix = "model."
     model.load_state_dict({name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)})

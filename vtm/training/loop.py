@@ -1,13 +1,14 @@
 """The training loop: AdamW over epochs of batches, validation, early stopping, and a checkpoint after each epoch.
 
-It trains whatever module an objective scores, the network with labels or a scorer without. All that a step draws comes
-from its number, so a run that was killed and started again ends with the weights of one that was not.
+It trains whatever module an objective scores. All that a step draws comes from its number, so a run that was killed and
+started again ends with the weights of one that was not.
 """
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -15,10 +16,11 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from vtm.errors import TrainingError
 from vtm.training.batches import ClipBatch, EpochBatches
 from vtm.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from vtm.training.schedule import learning_rate
-from vtm.training.settings import TrainingError, TrainingSettings
+from vtm.training.settings import TrainingSettings
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -41,7 +43,7 @@ class EpochReport:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task(Generic[Model]):
+class TrainingTask(Generic[Model]):
     """What is trained, on what, and how well it does."""
 
     objective: Callable[[Model, ClipBatch], Tensor]
@@ -50,15 +52,15 @@ class Task(Generic[Model]):
     steps_per_epoch: int
     validate: Callable[[Model], Mapping[str, float]]
     """Figures of the model in evaluation mode."""
-    score: str
-    """The figure that decides, higher being better where it is `accuracy` or `fidelity`, lower otherwise."""
+    scores: tuple[str, ...]
+    """The figures that tell the best epoch: the first, or at a tie the next; higher is better for `accuracy` alone."""
     keep_best: Callable[[Model], None]
-    """Called whenever the score is the best so far."""
+    """Called whenever the scores are the best so far."""
 
 
 def train(
     model: Model,
-    task: Task[Model],
+    task: TrainingTask[Model],
     settings: TrainingSettings,
     folder: Path,
     *,
@@ -66,6 +68,9 @@ def train(
     report: Callable[[EpochReport], None] = lambda _: None,
 ) -> Progress:
     """Train from the start, or from the folder's checkpoint.
+
+    A run that asks for more epochs, or another patience, than the checkpoint's goes on from there, on the learning rate
+    of the longer schedule.
 
     Args:
         model: changed in place, on the device to train on.
@@ -79,17 +84,18 @@ def train(
         How the run ended.
 
     Raises:
-        TrainingError: the folder holds another run, an epoch without batches, or a loss that is no number.
+        TrainingError: the folder holds another run, an epoch without batches, or a loss or a score that is no number.
     """
     folder.mkdir(parents=True, exist_ok=True)
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     progress = load_checkpoint(folder, model, optimizer, run)
+    progress = replace(progress, stopped=_waited_enough(progress, settings))
     while progress.epochs_done < settings.epochs and not progress.stopped:
         epoch, start_s = progress.epochs_done, time.perf_counter()
         train_loss = _train_epoch(model, optimizer, task, settings, epoch)
         with torch.no_grad():
             validation = task.validate(model.eval())
-        progress = _advance(progress, _oriented(task.score, validation), settings)
+        progress = _advance(progress, _oriented(task.scores, validation, epoch), settings)
         improved = progress.best_epoch == epoch
         if improved:
             task.keep_best(model)
@@ -109,25 +115,34 @@ def train(
 
 
 def _train_epoch(
-    model: Model, optimizer: torch.optim.AdamW, task: Task[Model], settings: TrainingSettings, epoch: int
+    model: Model, optimizer: torch.optim.AdamW, task: TrainingTask[Model], settings: TrainingSettings, epoch: int
 ) -> float:
+    """The mean loss over the epoch's steps."""
     model.train()
-    total, steps = 0.0, 0
+    device = next(model.parameters()).device
+    # Added up where the losses are: to look at each would make the host wait for a GPU at every step.
+    total, steps = torch.zeros((), device=device), 0
     first = epoch * task.steps_per_epoch
     for steps, batch in enumerate(_exactly(task.batches(epoch), task.steps_per_epoch), start=1):
         total += _step(model, optimizer, task, settings, batch, first + steps - 1)
-    return total / steps
+    mean = total.item() / steps
+    if not math.isfinite(mean):
+        raise TrainingError(
+            f"the loss of epoch {epoch + 1} is {mean}: lower the learning rate, {settings.learning_rate}, "
+            "or clip the gradients' norm, for example at 1"
+        )
+    return mean
 
 
 def _step(
     model: Model,
     optimizer: torch.optim.AdamW,
-    task: Task[Model],
+    task: TrainingTask[Model],
     settings: TrainingSettings,
     batch: ClipBatch,
     step: int,
-) -> float:
-    """One update; returns the loss."""
+) -> Tensor:
+    """One update; returns the loss, without gradient."""
     device = next(model.parameters()).device
     optimizer.param_groups[0]["lr"] = learning_rate(
         step,
@@ -137,16 +152,14 @@ def _step(
     )
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(settings.seed * (1 << 32) + step)
-        loss = task.objective(model, batch.to(device))
+        with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+            loss = task.objective(model, batch.to(device))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-    value = loss.item()
-    if value != value:
-        raise TrainingError(
-            f"the loss of step {step} is not a number: lower the learning rate, {settings.learning_rate}"
-        )
+    if settings.clip_norm:
+        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
     optimizer.step()
-    return value
+    return loss.detach()
 
 
 def _exactly(batches: Iterable[ClipBatch], count: int) -> Iterable[ClipBatch]:
@@ -158,13 +171,24 @@ def _exactly(batches: Iterable[ClipBatch], count: int) -> Iterable[ClipBatch]:
         raise TrainingError(f"an epoch has {count} batches, got {found}: there is nothing to train on, or data changed")
 
 
-def _oriented(score: str, validation: Mapping[str, float]) -> float:
-    return validation[score] if score in ("accuracy", "fidelity") else -validation[score]
+def _oriented(names: Sequence[str], validation: Mapping[str, float], epoch: int) -> tuple[float, ...]:
+    """The scores that decide, higher being better."""
+    for name in names:
+        if math.isnan(validation[name]):
+            raise TrainingError(
+                f"the {name} of validation after epoch {epoch + 1} is not a number: lower the learning rate, or look "
+                "at the labels and tokens of the validation videos"
+            )
+    return tuple(validation[name] if name == "accuracy" else -validation[name] for name in names)
 
 
-def _advance(progress: Progress, score: float, settings: TrainingSettings) -> Progress:
+def _advance(progress: Progress, scores: tuple[float, ...], settings: TrainingSettings) -> Progress:
     epoch = progress.epochs_done
-    if progress.best_score is None or score > progress.best_score:
-        return replace(progress, epochs_done=epoch + 1, best_score=score, best_epoch=epoch)
-    stale = epoch - progress.best_epoch
-    return replace(progress, epochs_done=epoch + 1, stopped=0 < settings.patience <= stale)
+    progress = replace(progress, epochs_done=epoch + 1)
+    if not progress.best or scores > progress.best:
+        return replace(progress, best=scores, best_epoch=epoch)
+    return replace(progress, stopped=_waited_enough(progress, settings))
+
+
+def _waited_enough(progress: Progress, settings: TrainingSettings) -> bool:
+    return 0 < settings.patience <= progress.epochs_done - 1 - progress.best_epoch and bool(progress.best)

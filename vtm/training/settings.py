@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
-from vtm.plan import MergeError
+from vtm.errors import TrainingError
 
-
-class TrainingError(MergeError):
-    """A training run that cannot start or go on; its text is one line that a user can act on."""
+Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,12 +26,20 @@ class TrainingSettings:
     """Epochs without a better validation score before training stops; 0 never stops early."""
     seed: int = 0
     """Of the dropout; the data carries its own."""
+    precision: Precision = "float32"
+    """Of the products; weights, sums and the optimizer stay in float32 (automatic mixed precision)."""
+    clip_norm: float = 0.0
+    """Most that the norm of all gradients may be, larger ones being scaled down to it; 0 clips nothing."""
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or not 0 <= self.warmup_epochs <= self.epochs:
             raise TrainingError(
                 f"epochs is at least 1 and warmup_epochs at most that, got {self.epochs} and {self.warmup_epochs}"
             )
+        if self.precision not in get_args(Precision):
+            raise TrainingError(f"precision is one of {', '.join(get_args(Precision))}, got {self.precision!r}")
+        if self.clip_norm < 0:
+            raise TrainingError(f"clip_norm is not negative, got {self.clip_norm}")
         if self.learning_rate <= 0 or self.weight_decay < 0 or self.patience < 0:
             raise TrainingError(
                 "learning_rate is above 0, weight_decay and patience are not negative, got "

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vtm.errors import TrainingError
 from vtm.network.config import Task
 from vtm.network.network import NetworkOutput, VideoTokenMerging
 from vtm.training.batches import ClipBatch
-from vtm.training.settings import TrainingError
 
 
 def prediction_loss(task: Task, prediction_BK: Tensor, target_B: Tensor) -> Tensor:
@@ -78,8 +78,10 @@ class VideoPredictions:
     videos: tuple[str, ...]
     prediction: Tensor
     """(V, K) float64: mean over the video's clips, of class probabilities or of values."""
-    target: Tensor
-    """(V,)."""
+    clips: Tensor
+    """(V,) int64 clips of each video that were averaged."""
+    target: Tensor | None = None
+    """(V,), where the clips are labelled."""
 
 
 @torch.no_grad()
@@ -88,7 +90,7 @@ def predict_videos(network: VideoTokenMerging, batches: Iterable[ClipBatch]) -> 
 
     Args:
         network: in evaluation mode.
-        batches: labelled; a video's clips may be in any of them.
+        batches: all labelled or none; a video's clips may be in any of them.
 
     Returns:
         One prediction a video, in the order in which videos came.
@@ -101,21 +103,20 @@ def predict_videos(network: VideoTokenMerging, batches: Iterable[ClipBatch]) -> 
     counts: dict[str, int] = {}
     targets: dict[str, Tensor] = {}
     for batch in batches:
-        assert batch.target is not None, "evaluation goes by labels"
         moved = batch.to(device)
         prediction_BK = network(moved.patches, batch.grid, seeds=batch.seeds, motion=moved.motion).prediction.double()
         if network.config.task == "classification":
             prediction_BK = prediction_BK.softmax(dim=1)
-        for video, prediction_K, target in zip(batch.videos, prediction_BK.cpu(), batch.target, strict=True):
+        for video, prediction_K in zip(batch.videos, prediction_BK.cpu(), strict=True):
             sums[video] = sums[video] + prediction_K if video in sums else prediction_K
             counts[video] = counts.get(video, 0) + 1
-            targets[video] = target
+        if batch.target is not None:
+            targets |= dict(zip(batch.videos, batch.target, strict=True))
     if not sums:
-        raise TrainingError(
-            "there is no labelled clip to evaluate on: check the split and how labels name their videos"
-        )
+        raise TrainingError("there is no clip to predict: check the split and how labels name their videos")
     means = torch.stack([sums[video] / counts[video] for video in sums])
-    return VideoPredictions(tuple(sums), means, torch.stack([targets[video] for video in sums]))
+    target_V = torch.stack([targets[video] for video in sums]) if targets else None
+    return VideoPredictions(tuple(sums), means, torch.tensor(list(counts.values())), target_V)
 
 
 def figures(task: Task, predictions: VideoPredictions) -> Mapping[str, float]:
@@ -123,11 +124,16 @@ def figures(task: Task, predictions: VideoPredictions) -> Mapping[str, float]:
 
     Args:
         task: of the network.
-        predictions: of videos, with their targets.
+        predictions: of labelled videos.
 
     Returns:
         `accuracy` in [0, 1] and `log_loss` of a classification, `mse` of a regression.
+
+    Raises:
+        TrainingError: the videos have no labels.
     """
+    if predictions.target is None:
+        raise TrainingError("videos without labels cannot be scored: give labels, or predict them")
     if task == "classification":
         target_V = predictions.target.long()
         right_V = predictions.prediction.argmax(dim=1) == target_V

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.labels import LabelSet, load_labels, video_names
+from jobs.labels import LabelSet, TaskChoice, load_labels, video_names
 from pipeline.errors import InputError
 
 LVU_COUNTS = {
@@ -77,9 +77,9 @@ def test_coin_splits_by_subset(tmp_path: Path) -> None:
     ]
 
 
-def write_csv(path: Path, text: str) -> LabelSet:
+def write_csv(path: Path, text: str, task: TaskChoice | None = None) -> LabelSet:
     path.write_text(text)
-    return load_labels(path)
+    return load_labels(path, task)
 
 
 def test_plain_table_of_names_or_numbers(tmp_path: Path) -> None:
@@ -89,14 +89,19 @@ def test_plain_table_of_names_or_numbers(tmp_path: Path) -> None:
         ("cat", "dog"),
         {"train": 1, "val": 0, "test": 1},
     )
-    valued = write_csv(tmp_path / "b.csv", "video_id,label,split\nx,1.5,train\ny,2,val\n")
+    table = "video_id,label,split\nx,1.5,train\ny,2,val\n"
+    valued = write_csv(tmp_path / "b.csv", table, "regression")
     assert (valued.task, valued.outputs, [label.target for label in valued.labels]) == ("regression", 1, [1.5, 2.0])
-    whole = write_csv(tmp_path / "c.csv", "video_id,label,split\nx,1,train\ny,2,val\n")
-    assert (whole.task, whole.classes) == ("classification", ("1", "2"))
+    as_names = write_csv(tmp_path / "b.csv", table, "classification")
+    assert (as_names.task, as_names.classes) == ("classification", ("1.5", "2"))
+    with pytest.raises(InputError, match="--task classification or --task regression"):
+        load_labels(tmp_path / "b.csv")
+    with pytest.raises(InputError, match="'dog' is not a finite number"):
+        load_labels(tmp_path / "a.csv", "regression")
 
 
 def test_split_without_a_column_depends_on_the_name_alone(tmp_path: Path) -> None:
-    header, rows = "video_id,label\n", [f"video{i},{i % 2}\n" for i in range(301)]
+    header, rows = "video_id,label\n", [f"video{i},{'ab'[i % 2]}\n" for i in range(301)]
     forward = write_csv(tmp_path / "a.csv", header + "".join(rows))
     backward = write_csv(tmp_path / "b.csv", header + "".join(reversed(rows)))
     assert set(forward.labels) == set(backward.labels)

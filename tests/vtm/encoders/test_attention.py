@@ -47,3 +47,12 @@ def test_scores_beyond_every_exponent_find_their_winner(dtype: torch.dtype, scal
     queries = scale * scale * torch.eye(8).flip(0).expand(2, 3, 8, 8)
     got = gather_values(queries.to(dtype), keys.to(dtype), values.to(dtype))
     assert torch.equal(got, values.to(dtype).flip(2).transpose(1, 2).flatten(2))
+
+
+def test_a_frame_does_not_depend_on_the_scores_of_the_frame_beside_it() -> None:
+    """A neighbour whose scores need their maximum taken off leaves the others as they are, to the bit."""
+    queries, keys, values = (random_heads(17, 1.0, seed).to(torch.bfloat16) for seed in range(3))
+    beside_quiet = gather_values(queries, keys, values)[:1]
+    queries[1] *= 600
+    assert torch.equal(gather_values(queries, keys, values)[:1], beside_quiet)
+    assert torch.equal(gather_values(queries[:1], keys[:1], values[:1]), beside_quiet)

@@ -52,6 +52,20 @@ def test_sharded_weights_are_the_same_network(folder: Path, tmp_path: Path) -> N
     assert parts.weights_sha256 != whole.weights_sha256
 
 
+def test_weights_are_hashed_only_where_someone_asks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed = []
+    monkeypatch.setattr("vtm.encoders.checkpoint.files._sha256", lambda path: hashed.append(path) or "ab")
+    encoder = load_encoder(folder)
+    assert not hashed
+    assert encoder.weights_sha256 == encoder.weights_sha256 == "ab"
+    assert len(hashed) == 1
+
+
+def test_no_frame_is_an_error(folder: Path) -> None:
+    with pytest.raises(EncoderError, match=r"one frame or more, got \(0, 3, 35, 35\)"):
+        load_encoder(folder)(torch.zeros(0, 3, 35, 35))
+
+
 def test_a_missing_shard_is_named(tmp_path: Path) -> None:
     sharded = write_checkpoint("dinov2", tmp_path, max_shard_size="30KB")
     gone = sorted(sharded.glob("*.safetensors"))[1]

@@ -1,4 +1,4 @@
-"""Merging inside the encoder: what is left stands for every patch, and nothing else changes."""
+"""Merging inside the encoder: what is left represents every patch, and nothing else changes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 import torch
 from random_checkpoints import write_checkpoint
 
+from vtm import merge_plan
 from vtm.encoders import EncoderError, load_encoder
 from vtm.encoders.compress import encode_merging
 
@@ -70,3 +71,19 @@ def test_an_image_embedding_needs_the_blocks_after_whole(folder: Path) -> None:
     assert load_encoder(folder, encoder_keep=0.5, pooled=True)(random_pixels().float()).pooled is not None
     with pytest.raises(EncoderError, match=r"encoder_keep 0\.5 ends at the output block"):
         load_encoder(folder, layer=2, encoder_keep=0.5, pooled=True)
+
+
+def test_the_frames_plans_compose_with_the_clips(tmp_path: Path) -> None:
+    """As docs/encoders.md has it: from the T·N patches of a clip to its tokens."""
+    encoder = load_encoder(write_checkpoint("dinov2", tmp_path), encoder_keep=0.5)
+    out = encoder(torch.randn(3, 3, 35, 35))
+    patches = encoder.grid_hw[0] * encoder.grid_hw[1]
+    left = out.plan.num_groups
+    tokens, keys = out.patches.flatten(0, 1)[None], out.keys.flatten(0, 1)[None]
+    later = merge_plan(keys, strategy="coverage", grid=(3, left, 1), features=tokens, keep=0.2)
+    plan = out.plan.tile(3).then(later)
+    assert plan.group.shape == (1, 3 * patches)
+    assert plan.sizes.sum() == 3 * patches
+    for frame in range(3):
+        mine = plan.group[0, frame * patches : (frame + 1) * patches]
+        assert torch.equal(mine, later.group[0, frame * left : (frame + 1) * left][out.plan.group[frame]])

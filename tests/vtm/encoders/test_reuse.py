@@ -14,10 +14,10 @@ from hypothesis.extra.numpy import arrays
 from random_checkpoints import write_checkpoint
 
 from vtm.encoders import Encoder, EncoderError, EncoderOutput, load_encoder
-from vtm.encoders.packing import pack
 from vtm.encoders.positions import rotary_angles, rotary_of
 from vtm.encoders.reuse import is_encoded, reuse_map
-from vtm.encoders.sparse import encode_changed, sweep
+from vtm.encoders.reuse.packing import pack
+from vtm.encoders.reuse.sweep import encode_changed, sweep
 from vtm.encoders.threads import computing_alone
 
 FAMILIES = ("dinov3", "siglip", "clip", "deit", "dinov2 swiglu")
@@ -192,7 +192,7 @@ def threads() -> Iterator[None]:
 def test_bytes_do_not_depend_on_threads(
     folder: Path, frames: np.ndarray, source_TN: torch.Tensor, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vtm.encoders.sparse.CPU_LEAST_ROWS", 5)
+    monkeypatch.setattr("vtm.encoders.reuse.sweep.CPU_LEAST_ROWS", 5)
     encoder = load_encoder(folder, dtype=dtype)
     outputs = []
     for num_threads in (1, 2, 3):

@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
+from vtm import VtmError
 from vtm.network import NetworkConfig, NetworkError
-from vtm.plan import MergeError
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ from vtm.plan import MergeError
 def test_impossible_settings_are_named(small_config: NetworkConfig, changes: dict, message: str) -> None:
     with pytest.raises(NetworkError, match=message) as caught:
         dataclasses.replace(small_config, **changes)
-    assert isinstance(caught.value, MergeError)
+    assert isinstance(caught.value, VtmError)
     assert "\n" not in str(caught.value)
 
 

@@ -15,7 +15,7 @@ from vtm.sampling import gumbel_noise
 Make = Callable[..., VideoTokenMerging]
 GRID = (7, 3, 5)
 TOKENS = 7 * 3 * 5
-STRATEGIES = ["naive", "center", "boundary", "motion", "learnable"]
+STRATEGIES = ["naive", "center", "boundary", "motion", "learnable", "weighted"]
 ROUNDING = 1e-12
 
 
@@ -44,30 +44,38 @@ def test_network_is_its_blocks_run_window_by_window(make_network: Make, strategy
     motion = None if strategy != "motion" else x[..., 0].abs()
     with torch.no_grad():
         out = network(x, GRID, seeds=[5], motion=motion)
-        expected = _blocks_by_hand(network, x, motion)
+        expected, log_mass = _blocks_by_hand(network, x, motion)
     torch.testing.assert_close(out.tokens, expected, rtol=0, atol=ROUNDING)
-    torch.testing.assert_close(out.prediction, network.head(expected.mean(dim=1)), rtol=0, atol=ROUNDING)
+    pooled = expected.mean(dim=1) if strategy != "weighted" else log_mass.softmax(dim=1) @ expected[0]
+    torch.testing.assert_close(out.prediction, network.head(pooled), rtol=0, atol=ROUNDING)
 
 
-def _blocks_by_hand(network: VideoTokenMerging, x: torch.Tensor, motion: torch.Tensor | None) -> torch.Tensor:
+def _blocks_by_hand(
+    network: VideoTokenMerging, x: torch.Tensor, motion: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tokens and, of `weighted`, their log masses."""
     frames_of_token = torch.arange(TOKENS) // 15
-    plan = identity_plan(1, TOKENS)
+    plan, log_mass = identity_plan(1, TOKENS), x.new_zeros(1, TOKENS)
     for index, (block, frames) in enumerate(zip(network.blocks, network.config.windows_frames, strict=True)):
         area = "boundary" if network.config.strategy == "boundary" else "center"
         cue = area_cue(area, plan, GRID) if motion is None else motion
+        cue = log_mass if network.config.strategy == "weighted" else cue
         noise = gumbel_noise([5 * SEED_STRIDE + index], x.shape[1], x.device)
-        outs, moved, origins = [], [], []
+        outs, moved, origins, masses = [], [], [], []
         for first in range(0, 7, frames):
             mine = torch.nonzero((frames_of_token >= first) & (frames_of_token < first + frames)).flatten()
             part = block(Windows(x[:, mine], cue[:, mine], noise[:, mine]))
             outs.append(part.x)
             moved.append(part.plan.mean(cue[:, mine, None]).squeeze(2))
             origins.append(mine[part.plan.targets[0]])
+            masses.append(part.log_mass)
         origin = torch.cat(origins)
         plan = MergePlan(plan.group, len(origin), plan.targets[:, origin])
         frames_of_token = frames_of_token[origin]
         x, motion = torch.cat(outs, dim=1), None if motion is None else torch.cat(moved, dim=1)
-    return x
+        if network.config.strategy == "weighted":
+            log_mass = torch.cat(masses, dim=1)
+    return x, log_mass
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -197,6 +205,7 @@ def test_learnable_network_compiles_once_for_all_seeds(make_network: Make) -> No
     ("changes", "arguments", "message"),
     [
         ({}, {"grid": (7, 3, 4)}, r"shape \(B, 84, 11\), got \(2, 105, 11\)"),
+        ({}, {"grid": (0, 3, 5)}, "at least one frame, row and column"),
         ({}, {"seeds": [1]}, "one seed a clip, got 1 for 2"),
         ({"strategy": "motion"}, {}, "motion takes the motion"),
         ({"strategy": "naive"}, {"motion": torch.zeros(2, TOKENS)}, "naive takes no motion"),
@@ -212,6 +221,14 @@ def test_only_a_learnable_network_scores_patches(make_network: Make) -> None:
     assert make_network().saliency(patches()).shape == (2, TOKENS)
     with pytest.raises(NetworkError, match="strategy is naive"):
         make_network(strategy="naive").saliency(patches())
+
+
+@pytest.mark.parametrize("strategy", ["none", *STRATEGIES])
+def test_no_clip_is_a_batch_too(make_network: Make, strategy: str) -> None:
+    motion = motion_for(strategy)
+    out = make_network(strategy=strategy)(patches()[:0], GRID, motion=None if motion is None else motion[:0])
+    assert out.prediction.shape == (0, 3)
+    assert len(out.plan.group) == 0
 
 
 @pytest.mark.parametrize("strategy", ["none", *STRATEGIES])

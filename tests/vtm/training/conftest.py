@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vtm.network import NetworkConfig, VideoTokenMerging
-from vtm.training import ClipBatch, Task, figures, labelled_objective, predict_videos
+from vtm.training import ClipBatch, TrainingTask, figures, labelled_objective, predict_videos
 
 GRID = (4, 2, 3)
 
@@ -32,16 +32,16 @@ def network() -> VideoTokenMerging:
 
 
 @pytest.fixture
-def make_task() -> Callable[..., Task[VideoTokenMerging]]:
+def make_task() -> Callable[..., TrainingTask[VideoTokenMerging]]:
     """A task on `clip_batches`, or on other batches of the same shape."""
 
-    def make(batches: Callable[[int], Iterator[ClipBatch]] = clip_batches) -> Task[VideoTokenMerging]:
-        return Task(
+    def make(batches: Callable[[int], Iterator[ClipBatch]] = clip_batches) -> TrainingTask[VideoTokenMerging]:
+        return TrainingTask(
             objective=labelled_objective(),
             batches=batches,
             steps_per_epoch=3,
             validate=lambda model: figures("classification", predict_videos(model, clip_batches(99))),
-            score="accuracy",
+            scores=("accuracy", "log_loss"),
             keep_best=lambda _: None,
         )
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -8,11 +10,19 @@ import pytest
 import torch
 
 from tests.vtm.training.conftest import clip_batches
-from vtm.network import VideoTokenMerging
-from vtm.training import ClipBatch, EpochReport, Task, TrainingError, TrainingSettings, train
+from vtm.network import VideoTokenMerging, save_model
+from vtm.training import (
+    ClipBatch,
+    EpochReport,
+    TrainingError,
+    TrainingSettings,
+    TrainingTask,
+    labelled_objective,
+    train,
+)
 
 SETTINGS = TrainingSettings(epochs=5, warmup_epochs=1, learning_rate=1e-2)
-MakeTask = Callable[..., Task[VideoTokenMerging]]
+MakeTask = Callable[..., TrainingTask[VideoTokenMerging]]
 
 
 class Killed(BaseException):
@@ -40,7 +50,7 @@ def test_training_learns(network: VideoTokenMerging, make_task: MakeTask, tmp_pa
     progress = train(network, make_task(), SETTINGS, tmp_path, report=reports.append)
     assert [report.epoch for report in reports] == [0, 1, 2, 3, 4]
     assert reports[-1].train_loss < 0.7 * reports[0].train_loss
-    assert progress.best_score == max(report.validation["accuracy"] for report in reports) > 0.9
+    assert progress.best[0] == max(report.validation["accuracy"] for report in reports) > 0.9
 
 
 def test_killed_and_resumed_run_ends_with_the_same_weights(
@@ -66,7 +76,7 @@ def test_finished_run_trains_no_more(network: VideoTokenMerging, make_task: Make
 
 def test_early_stopping_waits_for_its_patience(network: VideoTokenMerging, make_task: MakeTask, tmp_path: Path) -> None:
     scores = iter([0.2, 0.5, 0.4, 0.5, 0.9])
-    task = dataclasses.replace(make_task(), validate=lambda _: {"accuracy": next(scores)})
+    task = dataclasses.replace(make_task(), validate=lambda _: {"accuracy": next(scores), "log_loss": 1.0})
     progress = train(network, task, dataclasses.replace(SETTINGS, patience=2), tmp_path)
     assert (progress.stopped, progress.epochs_done, progress.best_epoch) == (True, 4, 1)
 
@@ -74,7 +84,7 @@ def test_early_stopping_waits_for_its_patience(network: VideoTokenMerging, make_
 def test_best_is_the_lowest_error(network: VideoTokenMerging, make_task: MakeTask, tmp_path: Path) -> None:
     errors, kept = iter([0.5, 0.2, 0.4, 0.3, 0.1]), []
     task = dataclasses.replace(
-        make_task(), validate=lambda _: {"mse": next(errors)}, score="mse", keep_best=lambda _: kept.append(True)
+        make_task(), validate=lambda _: {"mse": next(errors)}, scores=("mse",), keep_best=lambda _: kept.append(True)
     )
     assert train(network, task, SETTINGS, tmp_path).best_epoch == 4
     assert len(kept) == 3
@@ -97,8 +107,87 @@ def test_loss_that_is_no_number_stops_the_run(network: VideoTokenMerging, make_t
         for batch in clip_batches(epoch):
             yield dataclasses.replace(batch, patches=batch.patches * float("nan"))
 
-    with pytest.raises(TrainingError, match="loss of step 0 is not a number"):
+    with pytest.raises(TrainingError, match="loss of epoch 1 is nan"):
         train(network, make_task(broken), SETTINGS, tmp_path)
+
+
+def test_a_validation_score_that_is_no_number_stops_the_run(
+    network: VideoTokenMerging, make_task: MakeTask, tmp_path: Path
+) -> None:
+    """Compared with `>`, it would never be better, and the run would end without a word."""
+    task = dataclasses.replace(make_task(), validate=lambda _: {"mse": float("nan")}, scores=("mse",))
+    with pytest.raises(TrainingError, match="mse of validation after epoch 1 is not a number"):
+        train(network, task, SETTINGS, tmp_path)
+
+
+def test_a_tie_goes_to_the_epoch_with_the_better_second_score(
+    network: VideoTokenMerging, make_task: MakeTask, tmp_path: Path
+) -> None:
+    figures_of = iter([(0.5, 2.0), (0.8, 0.9), (0.8, 0.7), (0.8, 0.7), (0.6, 0.1)])
+    task = dataclasses.replace(
+        make_task(), validate=lambda _: dict(zip(("accuracy", "log_loss"), next(figures_of), strict=True))
+    )
+    assert train(network, task, SETTINGS, tmp_path).best_epoch == 2
+
+
+def test_a_finished_run_goes_on_when_asked_for_more_epochs(
+    network: VideoTokenMerging, make_task: MakeTask, tmp_path: Path
+) -> None:
+    train(network, make_task(), dataclasses.replace(SETTINGS, epochs=2), tmp_path)
+    reports: list[EpochReport] = []
+    progress = train(network, make_task(), SETTINGS, tmp_path, report=reports.append)
+    assert [report.epoch for report in reports] == [2, 3, 4]
+    assert progress.epochs_done == 5
+    assert reports[0].learning_rate > reports[-1].learning_rate
+
+
+def test_more_patience_wakes_a_run_that_stopped_early(
+    network: VideoTokenMerging, make_task: MakeTask, tmp_path: Path
+) -> None:
+    scores = iter([0.5, 0.4, 0.3, 0.6, 0.2])
+    task = dataclasses.replace(make_task(), validate=lambda _: {"accuracy": next(scores), "log_loss": 1.0})
+    assert train(network, task, dataclasses.replace(SETTINGS, patience=1), tmp_path).epochs_done == 2
+    assert train(network, task, dataclasses.replace(SETTINGS, patience=4), tmp_path).best_epoch == 3
+
+
+def test_clipping_bounds_each_step(network: VideoTokenMerging, make_task: MakeTask, tmp_path: Path) -> None:
+    norms = []
+
+    def objective(model: VideoTokenMerging, batch: ClipBatch) -> torch.Tensor:
+        if any(p.grad is not None for p in model.parameters()):
+            norms.append(torch.stack([p.grad.norm() for p in model.parameters() if p.grad is not None]).norm().item())
+        return 100 * labelled_objective()(model, batch)
+
+    task = dataclasses.replace(make_task(), objective=objective)
+    train(fresh_copy(network), task, dataclasses.replace(SETTINGS, epochs=1), tmp_path / "free")
+    assert max(norms) > 1
+    norms.clear()
+    train(network, task, dataclasses.replace(SETTINGS, epochs=1, clip_norm=1.0), tmp_path / "clipped")
+    assert max(norms) <= 1 + 1e-5
+
+
+def test_mixed_precision_learns_and_keeps_its_weights_in_float32(
+    network: VideoTokenMerging, make_task: MakeTask, tmp_path: Path
+) -> None:
+    dtypes = set()
+    hook = network.head.register_forward_hook(lambda module, inputs, output: dtypes.add(output.dtype))
+    settings = dataclasses.replace(SETTINGS, precision="bfloat16")
+    progress = train(network, make_task(), settings, tmp_path)
+    hook.remove()
+    assert dtypes == {torch.bfloat16, torch.float32}, "training in bfloat16, validation in float32"
+    assert progress.best[0] > 0.9
+    assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
+
+
+def test_others_may_read_what_training_writes(network: VideoTokenMerging, make_task: MakeTask, tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        train(network, make_task(), dataclasses.replace(SETTINGS, epochs=1), tmp_path)
+        save_model(tmp_path, network)
+    finally:
+        os.umask(before)
+    for name in ("checkpoint.safetensors", "model.safetensors", "config.json"):
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o644
 
 
 def test_damaged_checkpoint_is_named(network: VideoTokenMerging, make_task: MakeTask, tmp_path: Path) -> None:

@@ -44,19 +44,20 @@ def test_predictions_are_means_of_probabilities_over_a_videos_clips(network: Vid
     predictions = predict_videos(network.eval(), [named])
     logits = network(batch.patches, batch.grid, seeds=batch.seeds).prediction.double().detach()
     assert predictions.videos == ("a", "b")
+    assert predictions.clips.tolist() == [2, 1]
     torch.testing.assert_close(predictions.prediction[0], logits[[0, 2]].softmax(dim=1).mean(dim=0))
     torch.testing.assert_close(predictions.prediction[1], logits[1].softmax(dim=0))
 
 
 def test_figures_are_per_video() -> None:
     shares = torch.tensor([[0.75, 0.25], [0.5, 0.5], [0.2, 0.8]], dtype=torch.float64)
-    found = figures("classification", VideoPredictions(("a", "b", "c"), shares, torch.tensor([0, 0, 0])))
+    found = figures("classification", VideoPredictions(("a", "b", "c"), shares, torch.ones(3), torch.tensor([0, 0, 0])))
     assert found["accuracy"] == pytest.approx(2 / 3)
     assert found["log_loss"] == pytest.approx(-math.log(0.75 * 0.5 * 0.2) / 3)
-    values = VideoPredictions(("a", "b"), torch.tensor([[1.0], [2.0]]), torch.tensor([1.0, 4.0]))
+    values = VideoPredictions(("a", "b"), torch.tensor([[1.0], [2.0]]), torch.ones(2), torch.tensor([1.0, 4.0]))
     assert figures("regression", values) == {"mse": pytest.approx(2.0)}
 
 
 def test_evaluating_nothing_is_an_error(network: VideoTokenMerging) -> None:
-    with pytest.raises(TrainingError, match="no labelled clip"):
+    with pytest.raises(TrainingError, match="no clip to predict"):
         predict_videos(network, [])

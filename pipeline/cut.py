@@ -1,0 +1,197 @@
+"""A stored merge tree cut: a clip's token set with fewer tokens, without its source tokens.
+
+Letters: M tokens stored, m tokens left, N source patches, D channels.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.errors import RunFolderError, SettingsError
+from pipeline.values import TokenSet
+from vtm.segments import scattered_sum
+from vtm.tree import cut_groups
+
+STORED_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+
+FIDELITY_ROUNDING = 1e-6
+"""float32 holds a fidelity no more precisely."""
+SHARE_ROUNDING = 1e-9
+"""A share of 0.1 is to be read as the decimal: 0.1 · 30 is 3 and not 4."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """How far down a clip's tree is cut; what asks for more than is stored gets what is stored."""
+
+    keep: float | None = None
+    """Share of the source patches, rounded up."""
+    tokens: int | None = None
+    """So many tokens a clip."""
+    fidelity: float | None = None
+    """As few tokens as have at least this mean cosine."""
+    max_loss: float | None = None
+    """All merges that cost at most this: one loss for all clips spends tokens where they serve most."""
+
+    def __post_init__(self) -> None:
+        given = [field.name for field in fields(self) if getattr(self, field.name) is not None]
+        if len(given) != 1:
+            names = ", ".join(field.name for field in fields(self))
+            raise SettingsError(f"a cut is one of {names}, got {' and '.join(given) or 'none'}")
+        if self.keep is not None and not 0 < self.keep <= 1:
+            raise SettingsError(f"keep {self.keep} must be above 0 and at most 1: it is a share of the source patches")
+        if self.tokens is not None and (self.tokens != int(self.tokens) or self.tokens < 1):
+            raise SettingsError(f"tokens {self.tokens} must be a whole number, 1 or more")
+        if self.fidelity is not None and not -1 <= self.fidelity <= 1:
+            raise SettingsError(f"fidelity {self.fidelity} must be a mean cosine, at most 1")
+        if self.max_loss is not None and not self.max_loss >= 0:
+            raise SettingsError(f"max_loss {self.max_loss} must be 0 or more: it is a loss of summed cosine")
+
+    def count(self, loss_M: NDArray[np.float32], fidelity: float, num_sources: int) -> int:
+        """m, from 1 to M, of tokens with these losses, this fidelity and so many source patches."""
+        stored = len(loss_M)
+        if self.keep is not None:
+            return min(stored, max(1, math.ceil(self.keep * num_sources - SHARE_ROUNDING)))
+        if self.tokens is not None:
+            return min(stored, self.tokens)
+        if self.max_loss is not None:
+            return int(np.count_nonzero(loss_M > self.max_loss))
+        assert self.fidelity is not None, "one of the four is given"
+        below = fidelities(loss_M, fidelity, num_sources) < self.fidelity - FIDELITY_ROUNDING
+        return min(stored, 1 + int(np.count_nonzero(below)))
+
+
+def check_cut(path: object, run: dict[str, Any], cut: Cut) -> None:
+    """See from a run's settings whether its clips can be cut so.
+
+    Raises:
+        RunFolderError: they hold no trees.
+        SettingsError: they hold fewer tokens than asked for.
+    """
+    settings = run["settings"]
+    if settings.get("strategy") != "tree":
+        raise RunFolderError(
+            f"{path} holds no merge trees (--strategy {settings.get('strategy')}), so its clips cannot be cut: "
+            "extract with --strategy tree, or read all its tokens"
+        )
+    stored = run["deciding"].get("keep")
+    if cut.keep is not None and stored is not None and cut.keep > stored:
+        raise SettingsError(f"keep {cut.keep} is more than the {stored} that {path} stores: ask for that or less")
+    stored = settings.get("tokens_per_clip")
+    if cut.tokens is not None and stored is not None and cut.tokens > stored:
+        raise SettingsError(f"tokens {cut.tokens} are more than the {stored} that {path} stores: ask for that or fewer")
+
+
+def tree_of(clip: TokenSet) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """A clip's `parent` and `loss`.
+
+    Raises:
+        SettingsError: it has none.
+    """
+    if clip.parent is None or clip.loss is None:
+        raise SettingsError(f"clip {clip.clip_id} holds no merge tree to cut: extract it with --strategy tree")
+    return clip.parent.astype(np.int64), clip.loss
+
+
+def fidelities(loss_M: NDArray[np.float32], fidelity: float, num_sources: int) -> NDArray[np.float64]:
+    """(M,) the mean cosine with m + 1 tokens at position m; `fidelity` is that of all M."""
+    dearest_first_M = np.sort(loss_M)[::-1][1:].astype(np.float64)
+    lost_M = np.append(np.cumsum(dearest_first_M[::-1])[::-1], 0.0)
+    return fidelity - lost_M / num_sources
+
+
+def coarsened(clip: TokenSet, cut: Cut) -> TokenSet:
+    """The clip with as many tokens as a cut leaves: their means, sizes, centres, map and tree, and the fidelity told.
+
+    Raises:
+        SettingsError: the clip holds no tree.
+    """
+    parent_M, loss_M = tree_of(clip)
+    left = cut.count(loss_M, clip.fidelity, len(clip.group))
+    if left == len(clip.tokens):
+        return clip
+    kept_m, into_M = cut_map(parent_M, loss_M, left)
+    group_N = into_M[clip.group]
+    sizes_m = np.bincount(group_N, minlength=left)
+    centers_m3 = _centers(group_N, sizes_m, clip.grid_thw)
+    order_m = np.lexsort((centers_m3[:, 2], centers_m3[:, 1], centers_m3[:, 0]))
+    place_m = np.argsort(order_m)
+    parent_m = place_m[into_M[parent_M[kept_m[order_m]]]]
+    into_M = place_m[into_M]
+    tokens, scale = stored_tokens(_means(clip, into_M, left), clip.tokens_dtype)
+    return replace(
+        clip,
+        tokens=tokens,
+        tokens_scale=scale,
+        sizes=sizes_m[order_m].astype(np.int32),
+        centers=centers_m3[order_m],
+        group=place_m[group_N].astype(clip.group.dtype),
+        parent=parent_m.astype(clip.group.dtype),
+        loss=loss_M[kept_m[order_m]],
+        weights=None if clip.weights is None else np.bincount(into_M, clip.weights, left).astype(np.float32),
+        fidelity=float(fidelities(loss_M, clip.fidelity, len(clip.group))[left - 1]),
+    )
+
+
+def cut_map(
+    parent_M: NDArray[np.int64], loss_M: NDArray[np.float32], left: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The `left` tokens that are kept, increasing, and for each token the position of the one that it ends in."""
+    # A copy, because the bytes of a file may not be written to and torch has no read-only tensors.
+    kept_1m, into_1M = cut_groups(torch.from_numpy(parent_M)[None], torch.from_numpy(loss_M.copy())[None], left)
+    return kept_1m[0].numpy(), into_1M[0].numpy()
+
+
+def decoded_tokens(
+    tokens_MD: NDArray[np.generic], dtype: str, scale_M: NDArray[np.float32] | None
+) -> NDArray[np.float32]:
+    """(M, D) the numbers that stored tokens are."""
+    if dtype == "bfloat16":
+        # bfloat16 is the upper half of float32.
+        return (tokens_MD.astype(np.uint32) << 16).view(np.float32)
+    values_MD: NDArray[np.float32] = torch.from_numpy(tokens_MD.copy()).float().numpy()
+    return values_MD if scale_M is None else values_MD * scale_M[:, None]
+
+
+def stored_tokens(values_MD: Tensor, dtype: str) -> tuple[NDArray[Any], NDArray[np.float32] | None]:
+    """Tokens as they are written.
+
+    Args:
+        values_MD: float32.
+        dtype: `float16`, `float32`, `bfloat16`, of which the bits are written, or `int8`, with one scale a token.
+
+    Returns:
+        (M, D) and, for int8, (M,) scales.
+    """
+    if dtype == "int8":
+        scale_M = values_MD.abs().amax(dim=1).clamp(min=torch.finfo(torch.float32).tiny) / 127
+        return (values_MD / scale_M[:, None]).round().to(torch.int8).cpu().numpy(), scale_M.cpu().numpy()
+    stored = values_MD.to(STORED_DTYPES[dtype]).contiguous().cpu()
+    return (stored.view(torch.uint16) if dtype == "bfloat16" else stored).numpy(), None
+
+
+def _means(clip: TokenSet, into_M: NDArray[np.int64], left: int) -> Tensor:
+    """(m, D) float32, a token counting as its patches do."""
+    counts_M = clip.sizes.astype(np.float32) if clip.weights is None else clip.weights
+    # By torch, which adds up rows fifty times as fast as numpy's reduceat.
+    weighted_MD = decoded_tokens(clip.tokens, clip.tokens_dtype, clip.tokens_scale) * counts_M[:, None]
+    total_mD = scattered_sum(torch.from_numpy(weighted_MD), torch.from_numpy(into_M), left)
+    return total_mD / torch.from_numpy(np.bincount(into_M, counts_M, left).astype(np.float32))[:, None]
+
+
+def _centers(
+    group_N: NDArray[np.int64], sizes_m: NDArray[np.int64], grid_thw: tuple[int, int, int]
+) -> NDArray[np.float32]:
+    """(m, 3) float32: whole numbers are added up, as where a clip is merged."""
+    _, rows, columns = grid_thw
+    index_N = np.arange(len(group_N))
+    axes = (index_N // (rows * columns), index_N // columns % rows, index_N % columns)
+    totals = [np.bincount(group_N, weights=axis, minlength=len(sizes_m)) for axis in axes]
+    return (np.stack(totals, axis=1) / sizes_m[:, None]).astype(np.float32)

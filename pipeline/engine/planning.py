@@ -1,0 +1,69 @@
+"""Scanned videos become clips of shards, and clips that are owed. Part of the scheduler."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pipeline.engine import messages as m
+from pipeline.engine.decoding import Decoding
+from pipeline.engine.intake import Intake, ShardPacker
+from pipeline.engine.ledger import Ledger
+from pipeline.engine.messages import Command
+from pipeline.engine.policy import Policy
+from pipeline.engine.writing import Writing
+from pipeline.plan.units import ShardUnit, Unit
+from pipeline.values import PlannedVideo
+
+
+class Planning:
+    """Decides which clips go into which shard, and says so before any of them is decoded."""
+
+    def __init__(
+        self, policy: Policy, intake: Intake, ledger: Ledger, decoding: Decoding, writing: Writing, out: list[Command]
+    ) -> None:
+        self._intake, self._ledger, self._decoding, self._writing, self._out = intake, ledger, decoding, writing, out
+        self._packer = ShardPacker(policy.shard_clips, policy.unit_clips)
+        self._planned: set[str] = set()
+        """Ids of the videos in the plan."""
+
+    def know(self, planned: Iterable[str]) -> None:
+        """These videos are in the plan already."""
+        self._planned.update(planned)
+
+    def resume(self, event: m.Pending, now_s: float) -> None:
+        """Owe what an earlier run planned and did not write."""
+        self._planned.add(event.video.source.video_id)
+        self._owe(event.video, event.units, now_s)
+
+    def retry(self, event: m.Retry, now_s: float) -> None:
+        """Plan clips that failed once more."""
+        self._planned.add(event.video.source.video_id)
+        for unit in event.units:
+            self._plan(event.video, unit, event.generation, now_s)
+
+    def plan_scanned(self, now_s: float) -> None:
+        """Plan scanned videos whose turn it is; after the last one the open shard is closed."""
+        for source, video in self._intake.take_planned(now_s):
+            video_id = video.source.video_id
+            if video_id in self._planned:
+                self._out.append(m.ReportCopy(source, video))
+                continue
+            self._planned.add(video_id)
+            self._plan(video, Unit(video_id, 0, video.num_clips), 0, now_s)
+        if self._intake.is_empty or self._writing.has_idled(now_s):
+            self.close_shard(now_s)
+
+    def close_shard(self, now_s: float) -> None:
+        """Let nothing more join the open shard."""
+        self._packer.close()
+        self._writing.close_all_but(None, now_s)
+
+    def _plan(self, video: PlannedVideo, clips: Unit, generation: int, now_s: float) -> None:
+        units = tuple(self._packer.pack(clips, generation))
+        self._out.append(m.AppendPlan(video, units))
+        self._owe(video, units, now_s)
+        self._writing.close_all_but(self._packer.open_shard, now_s)
+
+    def _owe(self, video: PlannedVideo, units: tuple[ShardUnit, ...], now_s: float) -> None:
+        self._ledger.owe(video, units, self._packer.open_shard, now_s)
+        self._decoding.add(units, sequential=video.is_sequential)

@@ -1,0 +1,64 @@
+"""MPEG-1, -2 and -4 part 2 packets, and Microsoft's variants: their picture types, of which no other refers to B."""
+
+from __future__ import annotations
+
+from pipeline.video.coding.facts import DROPPABLE, KEY, NOTHING, PLAIN, Coded, Data
+
+PICTURE_START = b"\x00\x00\x01\x00"
+VOP_START = b"\x00\x00\x01\xb6"
+B_PICTURE, B_VOP = 3, 2
+UNCODED_BYTES = 32
+"""A coded picture of MPEG-4 part 2 has more bytes than this; a "not coded" one, which shows nothing, has fewer."""
+UNCODED = Coded(picture=None)
+
+
+class MpegVideoHeaders:
+    """MPEG-1 and MPEG-2 (ISO/IEC 13818-2, 6.2.3)."""
+
+    def read(self, data: Data, flagged_key: bool) -> Coded:
+        """What the next packet is; two fields of a picture come in one."""
+        if not len(data):
+            return NOTHING
+        if flagged_key:
+            return KEY
+        raw = bytes(data)
+        place = raw.find(PICTURE_START)
+        kinds = set()
+        while 0 <= place < len(raw) - 5:
+            kinds.add(raw[place + 5] >> 3 & 7)
+            place = raw.find(PICTURE_START, place + 4)
+        return DROPPABLE if kinds == {B_PICTURE} else PLAIN
+
+    def restart(self) -> None:
+        """Nothing is kept."""
+
+
+class Mpeg4Headers:
+    """MPEG-4 part 2 (ISO/IEC 14496-2, 6.2.5)."""
+
+    def read(self, data: Data, flagged_key: bool) -> Coded:
+        """What the next packet is; one that packs two pictures is never left out."""
+        raw = bytes(data)
+        where = raw.find(VOP_START)
+        kind = raw[where + 4] >> 6 if 0 <= where < len(raw) - 4 else None
+        if kind == 0:
+            return KEY
+        if len(raw) < UNCODED_BYTES:
+            return UNCODED if raw else NOTHING
+        return DROPPABLE if kind == B_VOP and raw.find(VOP_START, where + 4) < 0 else PLAIN
+
+    def restart(self) -> None:
+        """Nothing is kept."""
+
+
+class TwoBitTypeHeaders:
+    """Microsoft's MPEG-4 and Windows Media 7: coded pictures begin with two bits of type, 0 for intra."""
+
+    def read(self, data: Data, flagged_key: bool) -> Coded:
+        """What the next packet is."""
+        if not len(data):
+            return NOTHING
+        return KEY if data[0] >> 6 == 0 and flagged_key else PLAIN
+
+    def restart(self) -> None:
+        """Nothing is kept."""

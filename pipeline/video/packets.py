@@ -1,0 +1,185 @@
+"""The packets of one video stream in decoding order, each with what its headers say, from any key frame on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import cast
+
+import av.error
+from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Discard
+from av.video.stream import VideoStream
+
+from pipeline.progress import made_progress
+from pipeline.video.coding import Coded, header_reader
+from pipeline.video.container import open_container
+from pipeline.video.failures import decode_errors, failure_class
+
+MAX_ERRORS_IN_A_ROW = 64
+"""Damaged stretches of a container without a packet between them, after which its rest is given up."""
+SKIP_READING_S = 10
+"""A gap between wanted groups that is sought across; a shorter one is read through, which is cheaper on a disk."""
+BACK_OFF_S = (0, 1, 2, 4, 8, 16)
+
+
+@dataclass(slots=True)
+class Demuxed:
+    """Packets from the current position to the end, stepping over damage that the container can resume after."""
+
+    container: InputContainer
+    streams: Sequence[VideoStream]
+    errors: int = 0
+    """Damaged stretches met so far."""
+    given_up: bool = False
+    """Whether the rest was given up: what follows is unknown, and no end of the file."""
+    packets: Iterator[Packet[VideoStream]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.packets = self._demux()
+
+    def _demux(self) -> Iterator[Packet[VideoStream]]:
+        in_a_row = 0
+        while in_a_row < MAX_ERRORS_IN_A_ROW:
+            try:
+                for packet in self.container.demux(*self.streams):
+                    made_progress()
+                    in_a_row = 0
+                    # Empty packets at the end ask for a drain, which is done elsewhere.
+                    if packet.size or packet.dts is not None:
+                        yield cast("Packet[VideoStream]", packet)
+                return
+            # PyAV fails so over streams that turn up, or turn out to be none, while a damaged file is read.
+            except (av.error.FFmpegError, IndexError) as error:
+                if failure_class(error) in ("io", "out_of_memory"):
+                    raise
+                self.errors += 1
+                in_a_row += 1
+        self.given_up = True
+
+
+@dataclass(frozen=True, slots=True)
+class StreamPacket:
+    """One packet, and what is known of it before it is decoded."""
+
+    packet: Packet[VideoStream]
+    tick: int | None
+    """When its picture is shown; that of the first field for a second one."""
+    coded: Coded
+    damaged: bool
+    """Whether the container or the headers say so."""
+
+
+class PacketSource:
+    """A place to read the packets of one stream from.
+
+    Args:
+        uri: the file or object.
+        stream_index: of a video stream in it.
+
+    Raises:
+        DecodeError: the file cannot be opened or read any more (all methods).
+    """
+
+    def __init__(self, uri: str, stream_index: int) -> None:
+        self.uri = uri
+        self._index = stream_index
+        self._closing = ExitStack()
+        self._open()
+
+    def _open(self) -> None:
+        opened = self._closing.enter_context(open_container(self.uri))
+        self._container, self.is_remote = opened.container, opened.file is not None
+        stream = self._container.streams[self._index]
+        assert isinstance(stream, VideoStream)
+        self.stream = stream
+        for other in self._container.streams:
+            if other.index != self._index:
+                other.discard = Discard.all
+        context = stream.codec_context
+        self.codec = context.codec.canonical_name
+        self._headers = header_reader(self.codec, context.extradata)
+        self._restart()
+
+    def _restart(self) -> None:
+        self._demuxed = Demuxed(self._container, [self.stream])
+        self._headers.restart()
+        self._pushed: StreamPacket | None = None
+        self._tick: int | None = None
+        self.key_tick: int | None = None
+        """Tick of the last key frame read; None before the first."""
+
+    def close(self) -> None:
+        """Release the file."""
+        self._closing.close()
+
+    @property
+    def ticks_per_s(self) -> int:
+        """Ticks of the stream's time base in a second, rounded down."""
+        return int(1 / self.stream.time_base) if self.stream.time_base else 1
+
+    @property
+    def reading_is_nearer_than(self) -> int:
+        """Ticks from key frame to key frame below which reading on is cheaper than to seek."""
+        return 0 if self.is_remote else SKIP_READING_S * self.ticks_per_s
+
+    def read(self) -> StreamPacket | None:
+        """The next packet; None at the end."""
+        if self._pushed is not None:
+            found, self._pushed = self._pushed, None
+        else:
+            with decode_errors(self.uri):
+                packet = next(self._demuxed.packets, None)
+            if packet is None:
+                return None
+            coded = self._headers.read(memoryview(packet), packet.is_keyframe)
+            # A second field, or its lack of a tick, belongs to the picture that the first one began.
+            second = coded.picture is False and self.codec == "h264"
+            self._tick = self._tick if second else packet.pts
+            damaged = packet.is_corrupt or not coded.intact or coded.gap
+            found = StreamPacket(packet, self._tick, coded, damaged)
+        if found.coded.key and found.tick is not None:
+            self.key_tick = found.tick
+        return found
+
+    def rewind(self) -> None:
+        """Go to the first packet of the file."""
+        first = self.stream.start_time or 0
+        self._seek(min(first, 0) - self.ticks_per_s)
+
+    def forward_to(self, key_tick: int) -> bool:
+        """Drop packets until the next one is the key frame at `key_tick`; False where it was missed."""
+        while (found := self.read()) is not None:
+            if found.coded.key and found.tick is not None and found.tick >= key_tick:
+                self._pushed = found
+                self._headers_at(found)
+                return found.tick == key_tick
+        return False
+
+    def seek_to(self, key_tick: int) -> bool:
+        """Put the key frame at `key_tick` next, seeking further back while the container overshoots.
+
+        Containers without an index (MPEG-TS) and those whose index holds decoding times land anywhere near.
+        """
+        for back_s in BACK_OFF_S:
+            self._seek(key_tick - back_s * self.ticks_per_s)
+            if self.forward_to(key_tick):
+                return True
+        self.rewind()
+        return self.forward_to(key_tick)
+
+    def _headers_at(self, found: StreamPacket) -> None:
+        """Let the headers start at a packet that was read: what lies before it is not decoded."""
+        self._headers.restart()
+        self._headers.read(memoryview(found.packet), found.packet.is_keyframe)
+
+    def _seek(self, pts: int) -> None:
+        try:
+            self._container.seek(pts, stream=self.stream, backward=True)
+        except av.error.FFmpegError:
+            # A container that cannot seek is read from its start again.
+            self._closing.close()
+            self._open()
+        self._restart()

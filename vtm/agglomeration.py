@@ -1,0 +1,238 @@
+"""Groups merged pair by pair, the cheapest first, until one is left: what a merge tree is made of.
+
+For unit tokens u of weight w and S_g = Σ w·u over a group, Σ w·cos(u, mean of the group) is |S_g|. So merging groups
+g and h costs, in exactly the quantity that fidelity is the mean of,
+
+    loss(g, h) = |S_g| + |S_h| - |S_g + S_h|,
+
+which the sums alone decide. In each round every group names the group that it would merge with at the least loss, and
+all pairs that name each other merge. Shapes depend on values only where that costs no wait, on a CPU; elsewhere rows
+that are merged away are masked and the rounds are as many as ever allowed.
+
+Letters: M groups at the start, K of them left, C channels, J channels of jitter.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+BLOCK_PAIRS = {"cpu": 1 << 19, "cuda": 1 << 27}
+"""Pairs looked at at a time, by device."""
+MAX_ROUNDS = 96
+"""Real clips take 35 to 45. What is left after so many, in made-up clips alone, merges in order of index."""
+JITTER_CHANNELS = 8
+JITTER = 2.0**-10
+"""Length of a group's jitter over that of its direction. Equal tokens would all name the first of them, one pair a
+round; a jitter that follows from the index makes them differ by 1e-6, as points in space do, and changes no more."""
+LEAST_COUNT = 1e-3
+"""Of the mean count: what a group without any weight jitters by."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Groups:
+    """The groups that are left."""
+
+    index_K: Tensor
+    """int64, which of the M each grew from."""
+    alive_K: Tensor
+    """bool; all of them on a CPU."""
+    sum_KC: Tensor
+    """float64 S."""
+    norm_K: Tensor
+    """float64 |S|."""
+    height_K: Tensor
+    """float32, of the last merge; 0 before any."""
+    felt_KA: Tensor
+    """float32 (K, C + J): S with its jitter, what groups are compared by."""
+    first_K: Tensor
+    """int64, first frame spanned."""
+    last_K: Tensor
+
+
+@torch.no_grad()
+def agglomerate(
+    sum_MC: Tensor, count_M: Tensor, frames_M2: Tensor | None = None, max_gap_frames: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Merge the groups of one clip down to one.
+
+    Args:
+        sum_MC: (M, C) S of each group, any float dtype, finite.
+        count_M: (M,) weight of each group's tokens, Σ w, not all 0.
+        frames_M2: (M, 2) int64 first and last frame of each group; needed with `max_gap_frames`.
+        max_gap_frames: groups merge only where at most so many frames lie between the spans of frames of the two.
+
+    Returns:
+        Of each group the index of the one it merges into, (M,) int64, the last one's its own; and the loss of that
+        merge, (M,) float32: all different, greater than those of the groups merged into it, and infinite for the last.
+    """
+    total = len(sum_MC)
+    groups = _start(sum_MC, count_M, frames_M2)
+    parent_M = torch.arange(total, device=sum_MC.device)
+    height_M = torch.full((total,), torch.inf, device=sum_MC.device)
+    compact = sum_MC.device.type == "cpu"
+    for _ in range(min(MAX_ROUNDS, total - 1)):
+        nearest_K, loss_K = _nearest(groups, None if compact else groups.alive_K, max_gap_frames)
+        groups, into_K, at_K = _merge_mutual(groups, nearest_K, loss_K)
+        parent_M, height_M = _record(groups, into_K, at_K, parent_M, height_M)
+        if compact:
+            groups = _left(groups)
+            if len(groups.index_K) == 1:
+                break
+    into_K, at_K = _merge_rest(groups)
+    parent_M, height_M = _record(groups, into_K, at_K, parent_M, height_M)
+    return parent_M, _distinct(height_M)
+
+
+def _start(sum_MC: Tensor, count_M: Tensor, frames_M2: Tensor | None) -> _Groups:
+    total, device = len(sum_MC), sum_MC.device
+    index_M = torch.arange(total, device=device)
+    count_M = count_M.double()
+    felt_count_M1 = torch.maximum(count_M, LEAST_COUNT * count_M.mean())[:, None]
+    jitter_MJ = JITTER * felt_count_M1 * _jitter(total, device)
+    sum_MC = sum_MC.double()
+    frames_M2 = index_M.new_zeros(total, 2) if frames_M2 is None else frames_M2
+    return _Groups(
+        index_K=index_M,
+        alive_K=torch.ones(total, dtype=torch.bool, device=device),
+        sum_KC=sum_MC,
+        norm_K=torch.linalg.vector_norm(sum_MC, dim=1),
+        height_K=torch.zeros(total, device=device),
+        felt_KA=torch.cat((sum_MC, jitter_MJ), dim=1).float(),
+        first_K=frames_M2[:, 0],
+        last_K=frames_M2[:, 1],
+    )
+
+
+def _jitter(total: int, device: torch.device) -> Tensor:
+    """(M, J) float64 in [-1, 1), evenly strewn: a hash of the index."""
+    bits = torch.arange(total * JITTER_CHANNELS, device=device).view(total, JITTER_CHANNELS)
+    for factor, shift in ((0x9E3779B1, 15), (0x85EBCA77, 13)):
+        bits = (bits * factor) & 0xFFFFFFFF
+        bits = bits ^ (bits >> shift)
+    return bits.double() / 2**31 - 1
+
+
+def _nearest(groups: _Groups, alive_K: Tensor | None, max_gap_frames: int | None) -> tuple[Tensor, Tensor]:
+    """The group that each would merge with at the least loss, the first of equals, and that loss.
+
+    Each pair is looked at once, so that both of it see the same loss to the bit.
+    """
+    felt_KA = groups.felt_KA
+    total, device = len(felt_KA), felt_KA.device
+    norm_K = torch.linalg.vector_norm(felt_KA, dim=1)
+    # 2·(S_g·S_h - |S_g|·|S_h|) as one product: what |S_g + S_h|² is less than (|S_g| + |S_h|)².
+    left_KA = torch.cat((2 * felt_KA, -2 * norm_K[:, None]), dim=1)
+    right_KA = torch.cat((felt_KA, norm_K[:, None]), dim=1)
+    loss_K = torch.full((total,), torch.inf, device=device)
+    nearest_K = torch.zeros(total, dtype=torch.int64, device=device)
+    rows = max(1, BLOCK_PAIRS["cuda" if felt_KA.is_cuda else "cpu"] // total)
+    for start in range(0, total, rows):
+        end = min(start + rows, total)
+        lack = left_KA[start:end] @ right_KA[start:].T
+        both = norm_K[start:end, None] + norm_K[start:]
+        loss = both - lack.addcmul_(both, both).clamp_min_(0).sqrt_()
+        loss.diagonal().fill_(torch.inf)
+        if alive_K is not None:
+            loss.masked_fill_(~(alive_K[start:end, None] & alive_K[start:]), torch.inf)
+        if max_gap_frames is not None:
+            loss.masked_fill_(_gap(groups, start, end) > max_gap_frames, torch.inf)
+        least, column = loss.min(dim=1)
+        _take_less(loss_K[start:end], nearest_K[start:end], least, column + start)
+        if end < total:
+            least, row = loss[:, end - start :].min(dim=0)
+            _take_less(loss_K[end:], nearest_K[end:], least, row + start)
+    return nearest_K, loss_K
+
+
+def _take_less(loss_K: Tensor, nearest_K: Tensor, offered_K: Tensor, by_K: Tensor) -> None:
+    """Replace, in place, what is more than what is offered."""
+    less_K = offered_K < loss_K
+    nearest_K.copy_(torch.where(less_K, by_K, nearest_K))
+    loss_K.copy_(torch.where(less_K, offered_K, loss_K))
+
+
+def _gap(groups: _Groups, start: int, end: int) -> Tensor:
+    """Frames between the spans of two groups; negative where they overlap."""
+    later_first = torch.maximum(groups.first_K[start:end, None], groups.first_K[start:])
+    return later_first - torch.minimum(groups.last_K[start:end, None], groups.last_K[start:]) - 1
+
+
+def _merge_mutual(groups: _Groups, nearest_K: Tensor, loss_K: Tensor) -> tuple[_Groups, Tensor, Tensor]:
+    """Merge the pairs that name each other, the second into the first.
+
+    Returns:
+        The groups after it; the position that each merged into, its own where it did not; the height of that merge.
+    """
+    position_K = torch.arange(len(nearest_K), device=nearest_K.device)
+    mutual_K = (nearest_K[nearest_K] == position_K) & (loss_K < torch.inf)
+    first_K, second_K = mutual_K & (position_K < nearest_K), mutual_K & (position_K > nearest_K)
+    other_K = torch.where(first_K, nearest_K, position_K)
+
+    gains_K1 = first_K[:, None].double()
+    sum_KC = groups.sum_KC + gains_K1 * groups.sum_KC[other_K]
+    norm_K = torch.linalg.vector_norm(sum_KC, dim=1)
+    cost_K = (groups.norm_K + groups.norm_K[other_K] - norm_K).float()
+    height_K = torch.where(
+        first_K,
+        torch.maximum(cost_K, _above(torch.maximum(groups.height_K, groups.height_K[other_K]))),
+        groups.height_K,
+    )
+    merged = replace(
+        groups,
+        alive_K=groups.alive_K & ~second_K,
+        sum_KC=sum_KC,
+        norm_K=norm_K,
+        height_K=height_K,
+        felt_KA=groups.felt_KA + gains_K1.float() * groups.felt_KA[other_K],
+        first_K=torch.minimum(groups.first_K, groups.first_K[other_K]),
+        last_K=torch.maximum(groups.last_K, groups.last_K[other_K]),
+    )
+    into_K = torch.where(second_K, nearest_K, position_K)
+    return merged, into_K, height_K[into_K]
+
+
+def _merge_rest(groups: _Groups) -> tuple[Tensor, Tensor]:
+    """Merge all groups that are left into the first of them, those of high index first; as `_merge_mutual`."""
+    position_K = torch.arange(len(groups.index_K), device=groups.index_K.device)
+    root = torch.where(groups.alive_K, position_K, len(position_K)).amin()
+    is_root_K = position_K == root
+    joins_K = groups.alive_K & ~is_root_K
+    masked_KC = groups.sum_KC * joins_K[:, None]
+    after_KC = masked_KC.flip(0).cumsum(dim=0).flip(0) + (groups.sum_KC * is_root_K[:, None]).sum(dim=0)
+    after_K = torch.linalg.vector_norm(after_KC, dim=1)
+    before_K = torch.linalg.vector_norm(after_KC - masked_KC, dim=1)
+    cost_K = ((groups.norm_K + before_K - after_K) * joins_K).float()
+    wanted_K = torch.maximum(cost_K, _above(groups.height_K)) * joins_K
+    height_K = wanted_K.flip(0).cummax(dim=0).values.flip(0)
+    return torch.where(joins_K, root, position_K), height_K
+
+
+def _record(groups: _Groups, into_K: Tensor, at_K: Tensor, parent_M: Tensor, height_M: Tensor) -> tuple[Tensor, Tensor]:
+    merged_K = into_K != torch.arange(len(into_K), device=into_K.device)
+    index_K = groups.index_K
+    parent_M = parent_M.scatter(0, index_K, torch.where(merged_K, index_K[into_K], parent_M[index_K]))
+    return parent_M, height_M.scatter(0, index_K, torch.where(merged_K, at_K, height_M[index_K]))
+
+
+def _left(groups: _Groups) -> _Groups:
+    """Those that are left alone; their number is a value, which only a CPU has at hand."""
+    left_L = groups.alive_K.nonzero()[:, 0]
+    return _Groups(*(getattr(groups, name)[left_L] for name in _Groups.__slots__))
+
+
+def _above(x: Tensor) -> Tensor:
+    """The next float32, and never one that is denormal: some machines take those for 0."""
+    return torch.nextafter(x, torch.full_like(x, torch.inf)).clamp_min(torch.finfo(torch.float32).tiny)
+
+
+def _distinct(height_M: Tensor) -> Tensor:
+    """Raise equal heights by as little as float32 can, so that their order is one whatever the groups' order is."""
+    sorted_M, order_M = height_M.sort(stable=True)
+    finite_M = sorted_M < torch.inf
+    # Positive floats are ordered as their bits are.
+    step_M = torch.arange(len(height_M), device=height_M.device, dtype=torch.int32)
+    raised_M = ((sorted_M.view(torch.int32) - step_M).cummax(dim=0).values + step_M).view(torch.float32)
+    return torch.empty_like(height_M).scatter_(0, order_M, torch.where(finite_M, raised_M, sorted_M))
