@@ -54,8 +54,6 @@ def test_no_other_way_to_spend_so_many_tokens_keeps_more(out: Path) -> None:
 
 
 def test_a_cache_takes_the_loss_as_it_is_printed(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    if not list((out / "shards").glob("*.parquet")):
-        pytest.skip("TokenCache reads Parquet")
     assert main(["budget", str(out), "--keep", "0.2", "0.1", "--json"]) == 0
     for budget in json.loads(capsys.readouterr().out)["budgets"]:
         clips = list(TokenCache(out, max_loss=budget["max_loss"]))
