@@ -16,6 +16,7 @@ from jobs.clip_batches import labelled_clips, open_caches
 from jobs.labels import load_labels, match_labels
 from pipeline.shards.manifest import write_shard
 from pipeline.shards.tables import read_table
+from pipeline.store import open_store
 from tests.pipeline.clips_made import RUN, made_clip
 from vtm import token_motion
 from vtm.network import VideoTokenMerging, load_network, stored_kind, stored_origin
@@ -233,7 +234,7 @@ def test_predictions_of_every_video(cache: Path, labels: Path, tmp_path: Path, s
         with table.open() as file:
             rows = list(csv.DictReader(file))
     else:
-        rows = read_table(table)
+        rows = read_table(open_store(table.parent), table.name)
     assert list(rows[0]) == ["video_id", "uri", "clips", "label", "prediction", "p_even", "p_odd"]
     assert [row["uri"] for row in rows] == [f"videos/v{video}.mp4" for video in range(VIDEOS)]
     assert all(row["prediction"] == row["label"] == ("odd" if i % 2 else "even") for i, row in enumerate(rows))
