@@ -17,12 +17,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from pipeline.errors import InputError
 from pipeline.plan.clips import plan_clips
 from pipeline.values import PictureSpec, VideoSource
 from pipeline.video import open_video, scan_video, timing_of
+from pipeline.video.resize import resize_picture
 from vtm import Grid
 
 Frames = NDArray[np.uint8]
@@ -77,15 +79,27 @@ class PlantedClips:
     """(K,) int64."""
 
 
-def read_frames(path: Path, side_px: int, fps: Fraction = Fraction(1)) -> Frames:
-    """The frames of a video, or of a picture, at one size; (T, side_px, side_px, 3)."""
-    spec = PictureSpec(
+def read_picture(path: Path, side_px: int) -> Frames:
+    """A picture at one size; (side_px, side_px, 3)."""
+    with Image.open(path) as image:
+        rgb_HW3 = np.array(image.convert("RGB"))
+    height, width, _ = rgb_HW3.shape
+    return resize_picture(rgb_HW3, (height, width), _square(side_px))
+
+
+def _square(side_px: int) -> PictureSpec:
+    return PictureSpec(
         resize_mode="exact",
         resize_height_px=side_px,
         resize_width_px=side_px,
         crop_height_px=side_px,
         crop_width_px=side_px,
     )
+
+
+def read_frames(path: Path, side_px: int, fps: Fraction = Fraction(1)) -> Frames:
+    """The frames of a video at one size; (T, side_px, side_px, 3)."""
+    spec = _square(side_px)
     info = scan_video(VideoSource(video_id=path.stem, uri=str(path), size_bytes=path.stat().st_size))
     with open_video(timing_of(info)) as video:
         return np.concatenate([clip.frames for clip in video.decode(plan_clips(info, fps=fps, clip_frames=60), spec)])
@@ -106,7 +120,7 @@ def read_scenes(folder: Path, layout: PlantedLayout, first: int, end: int) -> li
     classes = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
     side_px = layout.insert_side * layout.token_px
     pictures = [
-        (read_frames(path, side_px)[0], label)
+        (read_picture(path, side_px), label)
         for label, name in enumerate(classes)
         for path in sorted(name.glob("*.jpg"))[first:end]
     ]

@@ -73,7 +73,7 @@ class Progress:
         if self._bar is not None:
             self._bar.set_postfix_str(f"{times:.0f}x real time, {self._failures} failed", refresh=False)
             self._bar.update(video_ns / 3.6e12)
-        elif time.monotonic() - self._line_s >= LINE_EVERY_S or self._done_ns == self._total_ns:
+        elif time.monotonic() - self._line_s >= LINE_EVERY_S:
             self._line_s = time.monotonic()
             left_s = (self._total_ns - self._done_ns) / 1e9 / max(times, 1e-9)
             print(

@@ -88,6 +88,7 @@ def local_ray() -> Iterator[None]:
 
     os.environ["PYTHONPATH"] = f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
     ray.init(
+        address="local",
         num_cpus=4,
         include_dashboard=False,
         object_store_memory=512 << 20,
