@@ -126,11 +126,13 @@ def outcome(out: Path, unbroken: Path) -> dict[str, Any]:
     }
 
 
-def disturb_workers(encoder: Path, folder: Path, *, kills: int, seed: int, pause_s: float) -> list[dict[str, Any]]:
+def disturb_workers(
+    encoder: Path, folder: Path, *, kills: int, seed: int, pause_s: float, videos: int = 8
+) -> list[dict[str, Any]]:
     """Extract on three nodes while workers and nodes are killed, as often as it takes."""
-    videos = some_work(folder, videos=8, frames=751)
+    inputs = some_work(folder, videos=videos, frames=751)
     recipe = tiny_recipe(encoder, fps=25, clip_frames=31)
-    run(videos, folder / "unbroken", recipe)
+    run(inputs, folder / "unbroken", recipe)
     results = []
     left = kills
     with three_nodes() as cluster:
@@ -139,7 +141,7 @@ def disturb_workers(encoder: Path, folder: Path, *, kills: int, seed: int, pause
             out = folder / f"out-{len(results)}"
             codes: list[int] = []
             work = threading.Thread(
-                target=lambda o=out, c=codes: c.append(run(videos, o, recipe, engine="ray", workers=None).exit_code)
+                target=lambda o=out, c=codes: c.append(run(inputs, o, recipe, engine="ray", workers=None).exit_code)
             )
             work.start()
             killer.disturb(work)

@@ -11,7 +11,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
-pytestmark = pytest.mark.slow
+LIMIT_S = 600
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(LIMIT_S + 30)]
 # Each in a process of its own: the session's Ray is another cluster, and a process can join only one.
 
 
@@ -23,7 +24,7 @@ def in_own_process(code: str, *arguments: object) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=170,
+        timeout=LIMIT_S,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
@@ -80,9 +81,9 @@ DISTURBED = """
 import sys
 from pathlib import Path
 from tests.pipeline.disturbed import disturb_workers
-results = disturb_workers(Path(sys.argv[2]), Path(sys.argv[1]), kills=9, seed=3, pause_s=2.0)
+results = disturb_workers(Path(sys.argv[2]), Path(sys.argv[1]), kills=5, seed=3, pause_s=2.0, videos=4)
 killed = sum(sum(result["killed"].values()) for result in results)
-assert killed >= 9, results
+assert killed >= 5, results
 for result in results:
     assert (result["exit_code"], result["lost"], result["doubled"]) == ([0], 0, 0), result
     assert result["bytes_equal"] and not result["problems"], result
