@@ -71,7 +71,7 @@ def some_videos(folder: Path) -> list[Path]:
 def rows_of(out: Path) -> dict[str, Any]:
     """Every clip's arrays as bytes, by id."""
     found: dict[str, Any] = {}
-    for path in sorted((*(out / "shards").glob("*"), *(out / "webdataset").glob("*"))):
+    for path in sorted((*(out / "shards").glob("[!.]*"), *(out / "webdataset").glob("[!.]*"))):
         for clip in read_shard(path.parent, path.name):
             assert clip.clip_id not in found or path.suffix == ".tar"
             found[clip.clip_id] = (
