@@ -85,7 +85,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     for name, purpose in COMMANDS.items():
         command = commands.add_parser(name, help=purpose, description=purpose)
         if name == called:
-            module = importlib.import_module(f"jobs.{name}")
+            module = importlib.import_module(f"jobs.commands.{name}")
             module.add_arguments(command)
             command.set_defaults(run=module.run)
     return parser

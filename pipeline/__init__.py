@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.shards.cache import CachedClip, TokenCache
+    from pipeline.cache.token_cache import CachedClip, TokenCache
 
 __all__ = ["CachedClip", "TokenCache"]
 
@@ -13,7 +13,7 @@ __all__ = ["CachedClip", "TokenCache"]
 def __getattr__(name: str) -> Any:
     # Loaded when asked for: a decode worker that imports this package wants neither pyarrow nor torch.
     if name in __all__:
-        from pipeline.shards import cache
+        from pipeline.cache import token_cache as cache
 
         return getattr(cache, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,9 +7,9 @@ from dataclasses import fields
 
 import numpy as np
 
+from pipeline.cache.token_cache import TokenCache
 from pipeline.errors import DecodeError, EncodeError
 from pipeline.replay import decode_again, encoder_of
-from pipeline.shards.cache import TokenCache
 from pipeline.shards.run_folder import read_state
 from pipeline.store import Where
 from pipeline.values import TokenSet

@@ -6,15 +6,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import InputError, SettingsError
+from pipeline.inputs.sources import identify
 from pipeline.plan.index_file import read_index
 from pipeline.shards.run_folder import RunState, clip_of_run, picture_of, read_state
-from pipeline.sources import identify
 from pipeline.store import Where
 from pipeline.values import DecodedClip, PlannedVideo
 from pipeline.video import open_video, scan_video, timing_of
 
 if TYPE_CHECKING:
-    from pipeline.encode import ClipEncoder
+    from pipeline.encode.clip_encoder import ClipEncoder
 
 
 def replay_scan(out: Where, video_id: str) -> str:
@@ -70,9 +70,9 @@ def encoder_of(run: dict[str, Any]) -> ClipEncoder:
     Raises:
         SettingsError: it cannot be had, or is another by now.
     """
-    from pipeline.describe import describe_encoder
-    from pipeline.devices import this_device
-    from pipeline.encode import ClipEncoder
+    from pipeline.encode.clip_encoder import ClipEncoder
+    from pipeline.encode.describe import describe_encoder
+    from pipeline.encode.devices import this_device
     from pipeline.settings import Recipe, build
 
     recipe = build(Recipe, run["settings"])

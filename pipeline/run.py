@@ -7,16 +7,17 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from pipeline.cluster import Cluster, open_cluster
-from pipeline.describe import describe_encoder, picture_json
 from pipeline.desk import Desk, Listener
-from pipeline.devices import Device
+from pipeline.encode.describe import describe_encoder, picture_json
+from pipeline.encode.devices import Device
+from pipeline.engine.cluster import Cluster, open_cluster
 from pipeline.engine.drive import drive
 from pipeline.engine.job import Job, code_sha256
 from pipeline.engine.placement import Asked
 from pipeline.engine.policy import Limits, Policy
 from pipeline.engine.scheduler import Scheduler
 from pipeline.errors import StoreError
+from pipeline.inputs.sources import find_named
 from pipeline.owed import owed_work, sort_inputs
 from pipeline.plan.inputs import read_inputs, store_inputs
 from pipeline.plan.table import PlanRow, append_rows
@@ -26,7 +27,6 @@ from pipeline.settings import Execution, Recipe
 from pipeline.shards.manifest import shard_sizes
 from pipeline.shards.mend import copy_formats
 from pipeline.shards.run_folder import open_run, read_state, unfinished, write_records
-from pipeline.sources import find_named
 from pipeline.store import Store, Where, open_store
 from pipeline.store.lease import Lease, leased
 from pipeline.summary import RunSummary

@@ -17,7 +17,7 @@ POISONED_CLIP = 2
 
 def install() -> None:
     """Make this process's encoder faulty."""
-    from pipeline.encode import ClipEncoder
+    from pipeline.encode.clip_encoder import ClipEncoder
 
     encode = ClipEncoder.encode
 
@@ -48,7 +48,7 @@ def install_when_imported() -> None:
 
     class Finder(importlib.abc.MetaPathFinder):
         def find_spec(self, name: str, path: Any, target: Any = None) -> Any:
-            if name != "pipeline.encode":
+            if name != "pipeline.encode.clip_encoder":
                 return None
             sys.meta_path.remove(self)
             spec = importlib.machinery.PathFinder.find_spec(name, path, target)

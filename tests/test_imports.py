@@ -59,13 +59,15 @@ def test_product_never_imports_tests(package: str) -> None:
     [
         ("av", "pipeline/video/"),
         ("ray", "pipeline/engine/ray_"),
-        ("pyarrow", ("pipeline/shards/", "pipeline/plan/table.py", "pipeline/plan/inputs.py")),
-        ("transformers", "pipeline/foreign/library.py"),
+        ("pyarrow", ("pipeline/shards/", "pipeline/cache/", "pipeline/plan/table.py", "pipeline/plan/inputs.py")),
+        ("transformers", "pipeline/encode/foreign/library.py"),
     ],
 )
 def test_each_heavy_library_has_one_home(library: str, home: str | tuple[str, ...]) -> None:
     homes = (home,) if isinstance(home, str) else home
-    outside = {user for user in users_of(library) if not user.startswith((*homes, "jobs/bench_", "jobs/labels/"))}
+    outside = {
+        user for user in users_of(library) if not user.startswith((*homes, "jobs/bench/", "jobs/training/labels/"))
+    }
     assert users_of(library)
     assert not outside
 

@@ -135,7 +135,7 @@ class EncodeActor(_Actor):
     @ray.method(num_returns=2)
     def encode(self, decoded: Decoded, uri: str) -> tuple[Answer, Encoded | None]:
         """Encode one clip."""
-        from pipeline.devices import BrokenDeviceError
+        from pipeline.encode.devices import BrokenDeviceError
 
         try:
             record, encoded = self.worker.encode(decoded, uri)

@@ -85,7 +85,7 @@ class DecodeWorker:
             DecodeError: it cannot be read.
             StoreError: the run folder cannot be written.
         """
-        from pipeline.sources import has_changed, identify
+        from pipeline.inputs.sources import has_changed, identify
         from pipeline.video import scan_video
 
         with self._at_work():
@@ -110,7 +110,7 @@ class DecodeWorker:
         Raises:
             DecodeError: the clip cannot be decoded.
         """
-        from pipeline.sources import require_unchanged
+        from pipeline.inputs.sources import require_unchanged
 
         with self._at_work():
             watch = Stopwatch(self._cpu_clock)
@@ -130,8 +130,8 @@ class DecodeWorker:
         return self._unit is not None and self._unit == unit and unit.count > 0
 
     def _open(self, uri: str, unit: Unit) -> None:
+        from pipeline.inputs.sources import require_unchanged
         from pipeline.plan.clips import plan_clips
-        from pipeline.sources import require_unchanged
         from pipeline.video import open_video, timing_of
 
         if self._video is None or self._video_id != unit.video_id or self._video.timing.uri != uri:
@@ -152,7 +152,7 @@ class DecodeWorker:
 
     def _indexed(self, video_id: str, uri: str) -> VideoInfo:
         """What scanning found; found again where it was lost."""
-        from pipeline.sources import identify
+        from pipeline.inputs.sources import identify
         from pipeline.video import scan_video
 
         try:
@@ -203,9 +203,9 @@ class EncodeWorker:
         Raises:
             SettingsError: it cannot be had here, is another one than the run's, or computes otherwise.
         """
-        from pipeline.describe import check_weights
-        from pipeline.devices import check_device
-        from pipeline.encode import ClipEncoder
+        from pipeline.encode.clip_encoder import ClipEncoder
+        from pipeline.encode.describe import check_weights
+        from pipeline.encode.devices import check_device
 
         job = self._job
         check_code(job)
@@ -224,7 +224,7 @@ class EncodeWorker:
         try:
             tokens: TokenSet = self._encoder.encode(decoded.clip, uri)
         except EncodeError:
-            from pipeline.devices import require_device
+            from pipeline.encode.devices import require_device
 
             require_device(self._job.encoder.device)
             raise

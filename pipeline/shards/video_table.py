@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.cache.video_tokens import VideoTokens
 from pipeline.errors import RunFolderError
 from pipeline.shards.columns import NUMPY_DTYPES, little_endian
 from pipeline.store import Where, open_store
-from pipeline.video_tokens import VideoTokens
 
 FOLDER = "videos"
 METADATA_KEY = b"vtm_video"

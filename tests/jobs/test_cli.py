@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.bench import BENCHES
+from jobs.commands.bench import BENCHES
 from jobs.cli import main
 from tests.pipeline.runs import some_videos
 from tests.synthetic import make_video

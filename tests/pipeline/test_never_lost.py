@@ -12,12 +12,12 @@ import pytest
 from pipeline import TokenCache
 from pipeline.engine import workers
 from pipeline.errors import StoreError
+from pipeline.inputs.sources import find_named, stamped
 from pipeline.repair import repair
 from pipeline.settings import Execution
 from pipeline.shards import commits
 from pipeline.shards.commits import gather, read_manifests
 from pipeline.shards.manifest import write_shard
-from pipeline.sources import find_named, stamped
 from pipeline.status import status
 from pipeline.store import open_store
 from pipeline.store.publish import TEMPORARY_PREFIX
@@ -185,7 +185,7 @@ def test_labels_travel_and_archives_are_read_in_place(
 def test_a_run_can_be_read_from_another_directory(
     videos: list[Path], tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline.preview import preview_clips
+    from pipeline.cache.preview import preview_clips
 
     shutil.copy(videos[2], tmp_path / "x.avi")
     monkeypatch.chdir(tmp_path)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.describe import describe_encoder
-from pipeline.devices import Device
+from pipeline.encode.describe import describe_encoder
+from pipeline.encode.devices import Device
 from pipeline.errors import SettingsError
 from pipeline.run_description import EncoderDescription, RunDescription
 from pipeline.settings import Execution, Recipe, build, load_toml, parse_fps

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from pipeline.errors import DecodeError, InputError
-from pipeline.sources import find_inputs, identify
+from pipeline.inputs.sources import find_inputs, identify
 from pipeline.video import scan_video
 from tests.pipeline.video.reference import compare, decode_units, source_of
 from tests.synthetic import make_video, number_of, picture

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from pipeline.errors import DecodeError
+from pipeline.inputs.sources import identify
 from pipeline.plan.clips import plan_clips
-from pipeline.sources import identify
 from pipeline.video import open_video, scan_video, timing_of
 from pipeline.video.ranges import LEAST_BYTES, MOST_BYTES, RangeFile
 from tests.pipeline.video.reference import SMALL, decode_units, expect_equal, full_decode, source_of

@@ -1,0 +1,1 @@
+"""Benchmarks, one file each, with peers measured in the same run."""

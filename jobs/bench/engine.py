@@ -1,0 +1,188 @@
+"""`vtm bench engine`: what a clip costs beside its work, and how busy the scheduler keeps a simulated cluster.
+
+The runs in this process and on Ray have workers that do nothing; the simulated one is in virtual time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import platform
+import tempfile
+import time
+from fractions import Fraction
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from jobs.bench.simulated_cluster import Corpus, Seconds, SimulatedCluster
+from jobs.progress import Silence
+from pipeline.engine import messages as m
+from pipeline.engine.placement import Asked
+from pipeline.engine.policy import Policy
+from pipeline.engine.scheduler import Scheduler
+from pipeline.settings import Execution, Recipe, build
+from pipeline.values import Input, PictureSpec
+
+CLIP_FRAMES = 60
+FRAME_BYTES = 224 * 224 * 3
+TOKEN_BYTES = 2_500_000
+"""Of a clip: a tenth of 60 x 256 tokens of 768 float16 numbers."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument(
+        "--only", choices=("inline", "ray", "simulated"), nargs="+", default=("inline", "ray", "simulated")
+    )
+    parser.add_argument("--clips", type=int, default=600, help="of the runs with workers that do nothing")
+    parser.add_argument("--side-px", type=int, default=224, help="of their frames, of which a clip has 60")
+    parser.add_argument("--videos", type=int, default=50_000, help="of the simulated corpus")
+    parser.add_argument("--video-clips", type=int, default=5, help="clips a video: 5 are five minutes at 1 fps")
+    parser.add_argument("--nodes", type=int, default=64)
+    parser.add_argument("--gpus", type=int, default=4, help="a node")
+    parser.add_argument("--decoders", type=int, default=64, help="a node")
+    parser.add_argument("--decode-s", type=float, default=2.0, help="mean seconds to decode a clip")
+    parser.add_argument("--encode-s", type=float, default=0.1, help="mean seconds to encode a clip")
+    parser.add_argument("--store-bytes", type=int, default=64 << 30, help="a node's object store")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and print; returns the exit code."""
+    rows = [simulated(args) if name == "simulated" else overhead(name, args) for name in args.only]
+    if args.json:
+        machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
+        print(json.dumps({"machine": machine, "rows": rows}))
+        return 0
+    for row in rows:
+        for key, value in row.items():
+            print(f"{key:28} {value:.6g}" if isinstance(value, float) else f"{key:28} {value}")
+    return 0
+
+
+def overhead(engine: str, args: argparse.Namespace) -> dict[str, Any]:
+    """A run whose workers do nothing: one clip a video, so that everything that a clip may cost is in it."""
+    from jobs.bench.null_workers import NULL
+    from pipeline.desk import Desk
+    from pipeline.engine.cluster import open_cluster
+    from pipeline.engine.drive import drive as drive_run
+    from pipeline.engine.job import Job
+    from pipeline.run import policy_of
+    from pipeline.run_description import EncoderDescription
+    from pipeline.store import open_store
+
+    side = args.side_px
+    picture = PictureSpec(
+        resize_mode="exact", resize_height_px=side, resize_width_px=side, crop_height_px=side, crop_width_px=side
+    )
+    execution = build(Execution, {"engine": engine, "gpus": 0})
+    with tempfile.TemporaryDirectory() as folder, open_cluster(execution) as cluster:
+        job = Job(
+            out=open_store(folder),
+            run={},
+            recipe=Recipe(clip_frames=CLIP_FRAMES),
+            execution=execution,
+            encoder=EncoderDescription(
+                name="null", revision=None, weights_sha256="", dim=8, compute_dtype="float32", device="cpu"
+            ),
+            picture=picture,
+            code_sha256="",
+        )
+        inputs = [Input(uri=f"video-{number}-1") for number in range(args.clips)]
+        desk = Desk(open_store(folder), inputs, [], {}, (), (), Silence(), time.perf_counter())
+        executor = cluster.executor(job, NULL)
+        try:
+            drive_run(Scheduler(policy_of(job, cluster.asked)), executor, desk)
+        finally:
+            executor.close()
+        desk.close(num_cores=executor.num_cores, num_decoders=0, num_encoders=0, shared_cores=True)
+    wall_s = desk.tally.wall_s
+    return {
+        "name": engine,
+        "clips": desk.tally.clips,
+        "clip_bytes": job.clip_bytes,
+        "wall_s": wall_s,
+        "overhead_s_per_clip": wall_s / desk.tally.clips,
+        "startup_s": desk.tally.startup_s,
+    }
+
+
+def simulated(args: argparse.Namespace) -> dict[str, Any]:
+    """One run of the scheduler in virtual time."""
+    corpus = Corpus(
+        videos=args.videos,
+        clips=args.video_clips,
+        clip_frames=CLIP_FRAMES,
+        clip_bytes=CLIP_FRAMES * FRAME_BYTES,
+        token_bytes=TOKEN_BYTES,
+    )
+    policy = Policy(
+        asked=Asked(reserve_gpus=True),
+        fps=Fraction(1),
+        clip_frames=CLIP_FRAMES,
+        clip_bytes=corpus.clip_bytes,
+        unit_clips=5,
+        shard_clips=100,
+    )
+    cluster = SimulatedCluster(corpus, Seconds(decode=args.decode_s, encode=args.encode_s), Random(args.seed))
+    for i in range(args.nodes):
+        cluster.at(0.0, m.NodeUp(f"n{i}", args.decoders + args.gpus, args.gpus, args.store_bytes))
+    return drive(Scheduler(policy), cluster)
+
+
+def drive(scheduler: Scheduler, cluster: SimulatedCluster) -> dict[str, Any]:
+    """Run to the end, and say what it took; utilization is that between start-up and the last video's begin."""
+    begun_s = time.perf_counter()
+    spent_s, resident, half_clips = 0.0, [math.nan, math.nan], 0
+    clips = cluster.corpus.videos * cluster.corpus.clips
+    held = 0
+    for event in cluster.events():
+        before_s = time.thread_time()
+        commands = scheduler.handle(event, cluster.now_s)
+        spent_s += time.thread_time() - before_s
+        for command in commands:
+            cluster.obey(command)
+        if isinstance(event, m.WorkerReady):
+            cluster.starting -= 1
+            if not cluster.starting and cluster.warm_s is None:
+                cluster.start_to_measure()
+        if isinstance(event, m.Tick):
+            held = max(held, len(scheduler.ledger.clips))
+            if cluster.clips_written >= clips / 2 and not half_clips:
+                resident[0], half_clips = resident_bytes("VmRSS"), cluster.clips_written
+        if scheduler.is_finished:
+            break
+    resident[1] = resident_bytes("VmRSS")
+    warm_s = cluster.warm_s if cluster.warm_s is not None else cluster.now_s
+    wall_s = cluster.all_begun_s - warm_s
+    shares = {kind: stage.share(wall_s) for kind, stage in cluster.stages.items()}
+    bound = max(("decode", "encode"), key=shares.__getitem__)
+    return {
+        "name": "simulated",
+        "nodes": len(scheduler.staff.nodes),
+        "decoders": cluster.stages["decode"].workers,
+        "encoders": cluster.stages["encode"].workers,
+        "clips": cluster.clips_written,
+        "bound_by": bound,
+        "utilization": shares[bound],
+        "scheduler_s_per_clip": spent_s / clips,
+        "healthy_kills": cluster.kills,
+        "peak_bytes": resident_bytes("VmHWM"),
+        "second_half_bytes_per_clip": (resident[1] - resident[0]) / max(1, clips - half_clips),
+        "most_clips_held": held,
+        "simulated_s": cluster.now_s,
+        "wall_s": time.perf_counter() - begun_s,
+    }
+
+
+def resident_bytes(field: str) -> int:
+    """This process's memory: `VmRSS` now, `VmHWM` at most; 0 where the system does not say."""
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        return 0
+    line = next(line for line in status.read_text().splitlines() if line.startswith(field))
+    return int(line.split()[1]) * 1024

@@ -1,0 +1,175 @@
+"""`vtm bench merge`: time and peak memory of deciding on a merge and averaging, by strategy, with two peers.
+
+Peers, written here from the papers' descriptions: `tome rounds`, half-and-half bipartite rounds repeated down to the
+same share, each with its matrix of similarities and size-weighted means; `dense matrix`, the partition of `naive` and
+one matrix of all similarities. Every row runs in a process of its own on the same random tokens, which are their own
+keys; peak_bytes is what the merge allocates on top of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from jobs.bench.row_process import in_own_process, machine_name, peak_bytes, wait_for
+from vtm import STRATEGIES, Grid, bipartite_plan, merge_plan
+
+Merge = Callable[[Tensor], Tensor]
+"""(1, N, D) tokens to (1, M, D)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowRequest:
+    """What one row measures."""
+
+    name: str
+    grid: Grid
+    dim: int
+    keep: float
+    repeats: int
+    device: str
+    threads: int
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("--frames", type=int, default=60)
+    parser.add_argument("--patches", type=int, nargs=2, default=(16, 16), metavar=("ROWS", "COLUMNS"))
+    parser.add_argument("--dims", type=int, nargs="+", default=(384, 1024), help="channels of tokens and keys")
+    parser.add_argument("--keep", type=float, default=0.1, help="share of tokens left")
+    parser.add_argument("--names", nargs="+", choices=ROWS, default=ROWS, help="rows to measure")
+    parser.add_argument(
+        "--repeats", type=int, default=5, help="timed merges a row, after one untimed; the fastest counts"
+    )
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and print; returns the exit code."""
+    grid = (args.frames, args.patches[0], args.patches[1])
+    machine = machine_name(args.device, args.threads)
+    rows = []
+    for dim in args.dims:
+        for row_name in args.names:
+            request = RowRequest(
+                name=row_name,
+                grid=grid,
+                dim=dim,
+                keep=args.keep,
+                repeats=args.repeats,
+                device=args.device,
+                threads=args.threads,
+            )
+            rows.append(in_own_process(measure_row, request))
+    if args.json:
+        print(json.dumps({"machine": machine, "rows": rows}))
+        return 0
+    print(f"{grid[0]} frames of {grid[1]} x {grid[2]} tokens, {args.keep:.0%} kept: {machine}")
+    for row in rows:
+        print(f"{row['dim']:5} {row['name']:22} {row['wall_s'] * 1e3:9.1f} ms  {row['peak_bytes'] / 1e6:8.1f} MB")
+    return 0
+
+
+@torch.inference_mode()
+def measure_row(request: RowRequest) -> dict[str, Any]:
+    """Time one merge; what a child process does. Returns the row: name, n, dim, tokens_left, wall_s, peak_bytes."""
+    torch.set_num_threads(request.threads)
+    device = torch.device(request.device)
+    merge = merge_of(request.name, request.grid, request.keep)
+    total = request.grid[0] * request.grid[1] * request.grid[2]
+    merge_of(request.name, (1, 8, 8), request.keep)(torch.randn(1, 64, request.dim, device=device))
+    x_1ND = torch.randn(1, total, request.dim, generator=torch.Generator().manual_seed(0)).to(device)
+    before_bytes = peak_bytes(device)
+    left = merge(x_1ND).shape[1]
+    peak = peak_bytes(device) - before_bytes
+    seconds = []
+    for _ in range(request.repeats):
+        wait_for(device)
+        start_s = time.perf_counter()
+        merge(x_1ND)
+        wait_for(device)
+        seconds.append(time.perf_counter() - start_s)
+    return {
+        "name": request.name,
+        "n": total,
+        "dim": request.dim,
+        "tokens_left": left,
+        "wall_s": min(seconds),
+        "peak_bytes": peak,
+    }
+
+
+def merge_of(name: str, grid: Grid, keep: float) -> Merge:
+    """The merge that a row's name means."""
+    if name == "tome rounds":
+        return lambda x: tome_rounds(x, keep)
+    if name == "vtm tome rounds":
+        return lambda x: blocked_tome_rounds(x, keep)
+    if name == "dense matrix":
+        return lambda x: dense_merge(x, round(1 / keep))
+
+    def merge(x_1ND: Tensor) -> Tensor:
+        score_1N = x_1ND[..., 0].abs()
+        strategy: Any = name
+        plan = merge_plan(x_1ND, strategy=strategy, grid=grid, keep=keep, motion=score_1N, saliency=score_1N)
+        return plan.mean(x_1ND)
+
+    return merge
+
+
+def tome_rounds(x_1ND: Tensor, keep: float) -> Tensor:
+    """ToMe's matching (Bolya et al. 2023, section 3) with its whole matrix, round after round."""
+    left = max(1, -(-round(x_1ND.shape[1] * keep * 1e6) // 10**6))
+    x_ND, sizes_N1 = x_1ND[0], x_1ND.new_ones(x_1ND.shape[1], 1)
+    while len(x_ND) > left:
+        remove = min(len(x_ND) // 2, len(x_ND) - left)
+        unit_ND = F.normalize(x_ND, dim=1)
+        best_S, nearest_S = (unit_ND[0::2] @ unit_ND[1::2].T).max(dim=1)
+        order_S = best_S.argsort(descending=True)
+        merged_R, stay_U = order_S[:remove], order_S[remove:]
+        weighted_ND = x_ND * sizes_N1
+        target_MD = weighted_ND[1::2].index_add(0, nearest_S[merged_R], weighted_ND[0::2][merged_R])
+        sizes_M1 = sizes_N1[1::2].index_add(0, nearest_S[merged_R], sizes_N1[0::2][merged_R])
+        x_ND = torch.cat((x_ND[0::2][stay_U], target_MD / sizes_M1))
+        sizes_N1 = torch.cat((sizes_N1[0::2][stay_U], sizes_M1))
+    return x_ND[None]
+
+
+def blocked_tome_rounds(x_1ND: Tensor, keep: float) -> Tensor:
+    """The same rounds by `vtm.bipartite_plan`, which never holds the matrix."""
+    left = max(1, -(-round(x_1ND.shape[1] * keep * 1e6) // 10**6))
+    sizes_1N1 = x_1ND.new_ones(1, x_1ND.shape[1], 1)
+    while x_1ND.shape[1] > left:
+        plan = bipartite_plan(x_1ND, min(x_1ND.shape[1] // 2, x_1ND.shape[1] - left))
+        x_1ND, sizes_1N1 = plan.weighted_mean(x_1ND, sizes_1N1[..., 0]), plan.sum(sizes_1N1)
+    return x_1ND
+
+
+def dense_merge(x_1ND: Tensor, partition_factor: int) -> Tensor:
+    """Equations 1 to 4 with one matrix of all similarities."""
+    x_ND = x_1ND[0]
+    is_source_N = torch.arange(len(x_ND), device=x_ND.device) % partition_factor != 0
+    unit_ND = F.normalize(x_ND, dim=1)
+    nearest_S = (unit_ND[is_source_N] @ unit_ND[~is_source_N].T).argmax(dim=1)
+    total_MD = x_ND[~is_source_N].index_add(0, nearest_S, x_ND[is_source_N])
+    return (total_MD / (1 + nearest_S.bincount(minlength=len(total_MD)))[:, None])[None]
+
+
+ROWS = (*(strategy for strategy in STRATEGIES if strategy != "none"), "dense matrix", "tome rounds", "vtm tome rounds")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the bench on its own."""
+    parser = argparse.ArgumentParser(prog="vtm bench merge", description=(__doc__ or "").splitlines()[0])
+    add_arguments(parser)
+    return run(parser.parse_args(argv))

@@ -1,0 +1,94 @@
+"""`vtm bench pipeline`: a whole extraction on both engines, beside a plain script that decodes, then encodes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from jobs.options import add_recipe_options, settings_of
+from jobs.progress import Silence
+from pipeline.settings import Execution, Recipe
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """A video and the recipe."""
+    parser.add_argument("inputs", nargs=1, metavar="VIDEO", help="one video")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--gpus", type=int, help="GPUs to encode on")
+    add_recipe_options(parser)
+    parser.set_defaults(config=None)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure one after the other."""
+    (video,), _, recipe, execution = settings_of(options)
+    rows = [_plain_script(video, recipe, execution)]
+    for engine in ("inline", "ray"):
+        rows.append(_extraction(video, recipe, replace(execution, engine=engine)))
+    machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
+    if options.json:
+        print(json.dumps({"machine": machine, "rows": rows}, indent=1))
+    else:
+        for row in rows:
+            print(
+                "  ".join(
+                    f"{name} {value:.2f}" if isinstance(value, float) else f"{value}" for name, value in row.items()
+                )
+            )
+    return 0
+
+
+def _plain_script(video: str, recipe: Recipe, execution: Execution) -> dict[str, Any]:
+    """What one would write without this project: all clips decoded, then all encoded and merged."""
+    import torch
+
+    from pipeline.encode.clip_encoder import ClipEncoder
+    from pipeline.encode.describe import describe_encoder
+    from pipeline.encode.devices import this_device
+    from pipeline.inputs.sources import identify
+    from pipeline.plan.clips import plan_clips
+    from pipeline.video import open_video, scan_video, timing_of
+
+    on_gpu = torch.cuda.is_available() and execution.gpus != 0
+    description, picture = describe_encoder(recipe, this_device("cuda" if on_gpu else "cpu"))
+    encoder = ClipEncoder(recipe, description, description.device)
+    began_s, began_cpu_s = time.perf_counter(), time.process_time()
+    info = scan_video(identify(video))
+    with open_video(timing_of(info)) as source:
+        clips = list(source.decode(plan_clips(info, fps=recipe.fps, clip_frames=recipe.clip_frames), picture))
+    decoded_s = time.perf_counter()
+    for clip in clips:
+        encoder.encode(clip, video)
+    ended_s = time.perf_counter()
+    return {
+        "name": "plain script",
+        "wall_s": ended_s - began_s,
+        "decode_s": decoded_s - began_s,
+        "encode_s": ended_s - decoded_s,
+        "cpu_s": time.process_time() - began_cpu_s,
+        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+
+
+def _extraction(video: str, recipe: Recipe, execution: Execution) -> dict[str, Any]:
+    from pipeline.run import extract
+
+    with tempfile.TemporaryDirectory() as folder:
+        tally = extract([video], Path(folder) / "out", recipe, execution, Silence()).tally
+    return {
+        "name": f"vtm, {execution.engine}",
+        "wall_s": tally.wall_s,
+        "startup_s": tally.startup_s,
+        "decode_cpu_s": tally.decode.cpu_s,
+        "encode_cpu_s": tally.encode.cpu_s,
+        "write_cpu_s": tally.write.cpu_s,
+        "efficiency": tally.efficiency,
+    }

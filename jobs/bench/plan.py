@@ -1,0 +1,136 @@
+"""`vtm bench plan`: planning and resuming a run of many videos, from scan records that are made up."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from jobs.bench.engine import resident_bytes
+from jobs.table import print_table
+from pipeline.engine.intake import ShardPacker
+from pipeline.owed import owed_work, sort_inputs
+from pipeline.plan.inputs import store_inputs
+from pipeline.plan.table import PlanRow, append_rows
+from pipeline.plan.units import Unit
+from pipeline.shards.commits import commit, gather
+from pipeline.shards.run_folder import read_state, unfinished
+from pipeline.store import Store, open_store
+from pipeline.values import Input, Named, PlannedVideo, ShardManifest, VideoSource
+
+CLIP_S = 60
+RUN: dict[str, Any] = {
+    "fingerprint": "0" * 16,
+    "deciding": {},
+    "settings": {"fps": "1", "clip_frames": CLIP_S},
+    "encoder": {},
+}
+BATCH = 5000
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """How large a run."""
+    parser.add_argument("--videos", type=int, default=10_000, metavar="N", help="videos (10000)")
+    parser.add_argument("--video-clips", type=int, default=5, metavar="N", help="clips of each (5: five minutes)")
+    parser.add_argument("--shard-clips", type=int, default=32, metavar="N", help="clips of a shard (32)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Plan, commit half, resume; print what each took."""
+    with tempfile.TemporaryDirectory() as folder:
+        row = measure(open_store(folder), options.videos, options.video_clips, options.shard_clips)
+    if options.json:
+        print(
+            json.dumps(
+                {"machine": f"{os.cpu_count()} cores {platform.processor() or platform.machine()}", "rows": [row]},
+                indent=1,
+            )
+        )
+    else:
+        print_table(list(row), [[f"{v:.2f}" if isinstance(v, float) else v for v in row.values()]])
+    return 0
+
+
+def measure(store: Store, videos: int, video_clips: int, shard_clips: int) -> dict[str, Any]:
+    """One run folder without tokens: planned whole, half of it committed, then opened again."""
+    store.put("run.json", json.dumps(RUN).encode())
+    named = [Named("list.txt", _input(number)) for number in range(videos)]
+    began_s = time.perf_counter()
+    store_inputs(store, named)
+    packer = ShardPacker(shard_clips, unit_clips=2)
+    shards: dict[str, list[Unit]] = {}
+    for rows in plan_rows(videos, video_clips, packer):
+        append_rows(store, rows)
+        for row in rows[: len(rows) // 2]:
+            for shard_id, unit in row.units:
+                shards.setdefault(shard_id, []).append(unit)
+    planned_s = time.perf_counter() - began_s
+    for number, (shard_id, units) in enumerate(shards.items()):
+        count = sum(unit.count for unit in units)
+        manifest = ShardManifest(
+            shard_id=shard_id,
+            fingerprint=RUN["fingerprint"],
+            num_clips=count,
+            files=(),
+            failures=(),
+            damaged_frames={},
+            clips=tuple(units),
+        )
+        commit(store, manifest)
+        if number % 1000 == 999:
+            gather(store)
+    began_s = time.perf_counter()
+    state = read_state(store)
+    inputs = sort_inputs([item.input for item in named], state, retry_failed=False)
+    assert not inputs.unknown
+    owed = owed_work(state, unfinished(state, {}, ()).to_extract, retry_failed=False)
+    return {
+        "name": "plan",
+        "videos": videos,
+        "clips": videos * video_clips,
+        "wall_s": planned_s,
+        "peak_bytes": resident_bytes("VmHWM"),
+        "resume_s": time.perf_counter() - began_s,
+        "owed_shards": len(owed),
+    }
+
+
+def plan_rows(videos: int, video_clips: int, packer: ShardPacker) -> Iterator[list[PlanRow]]:
+    """Rows of made-up videos, in batches."""
+    rows: list[PlanRow] = []
+    for number in range(videos):
+        source = _input(number)
+        video_id = hashlib.sha256(source.uri.encode()).hexdigest()[:32]
+        video = PlannedVideo(
+            source=VideoSource(video_id=video_id, uri=source.uri, size_bytes=source.size_bytes, stamp=source.stamp),
+            container="mov,mp4",
+            codec="h264",
+            pixel_format="yuv420p",
+            width_px=1280,
+            height_px=720,
+            picture_policy="bt709, limited",
+            frames_header=7500,
+            frames_found=7500,
+            num_clips=video_clips,
+            num_instants=video_clips * CLIP_S,
+            end_ns=video_clips * CLIP_S * 1_000_000_000,
+        )
+        rows.append(PlanRow(video, tuple(packer.pack(Unit(video_id, 0, video_clips)))))
+        if len(rows) == BATCH:
+            yield rows
+            rows = []
+    if rows:
+        yield rows
+
+
+def _input(number: int) -> Input:
+    return Input(
+        uri=f"s3://films/{number // 1000:04d}/{number:07d}.mp4", size_bytes=10_000_000 + number, stamp=f"{number:032x}"
+    )

@@ -1,0 +1,294 @@
+"""`vtm bench tree`: what a merge tree promises, measured on the source tokens of real videos.
+
+Four kinds of rows. `tree`: seconds to grow one a clip and to cut it, and how far the fidelity told is from the one
+measured. `equal fidelity`: how many tokens the tree takes for the mean cosine of `coverage`, made anew for each share.
+`fidelity F`: tokens where every clip is cut at a wanted fidelity, and the fixed share whose worst clip is as good.
+`video`: a stream over all clips, from their stored tokens alone, beside one tree over all of them and `coverage` clip
+by clip. `hours`: the clips of all videos over and over, their channels permuted each time so that no film comes twice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import resource
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from jobs.bench.fidelity import clip_tokens
+from pipeline.cache.cut import stored_tokens
+from pipeline.cache.video_tokens import VideoTokens, directions_of, merge_video
+from pipeline.encode.devices import resolve_compute_dtype, this_device
+from pipeline.values import TokenSet
+from vtm import Grid, MergeTree, fidelity, load_encoder, merge_plan, merge_tree, tree_of_fidelity
+from vtm.agglomeration import agglomerate
+from vtm.tree import cut_groups
+
+SHARES = (0.1, 0.05, 0.02, 0.01)
+TARGETS = (0.9, 0.95)
+VIDEO_SHARES = (0.1, 0.02)
+LLOYD_STEPS = 2
+SEARCH_STEPS = 5
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measured:
+    """A clip with its tree."""
+
+    x_1NC: Tensor
+    tree: MergeTree
+    """From a base of a fifth of the tokens, in the order of their centres."""
+    grow_s: float
+    cut_s: float
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("videos", nargs="+", help="files or addresses")
+    parser.add_argument("--encoder", required=True, help="folder or hub id")
+    parser.add_argument("--layer", type=int, default=9, help="block whose output is taken")
+    parser.add_argument("--fps", type=Fraction, default=Fraction(1))
+    parser.add_argument("--clip-frames", type=int, default=60)
+    parser.add_argument("--clips", type=int, default=4, help="full clips of each video, from its start")
+    parser.add_argument("--whole", action="store_true", help="measure whole videos as well, which takes minutes")
+    parser.add_argument("--hours", type=float, default=0, help="merge a stream of so many hours as well (none)")
+    parser.add_argument("--tokens-per-video", type=int, default=4096, help="tokens that it is merged to (4096)")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and print; returns the exit code."""
+    dtype = getattr(torch, resolve_compute_dtype("auto", this_device(args.device)))
+    encoder = load_encoder(args.encoder, layer=args.layer, dtype=dtype, device=args.device)
+    grid = (args.clip_frames, *encoder.grid_hw)
+    rows: list[dict[str, Any]] = []
+    everything: list[Measured] = []
+    for video in args.videos:
+        found = islice(clip_tokens(encoder, video, args.fps, args.clip_frames), args.clips)
+        clips = [grown(x_1NC, grid) for x_1NC, _ in found]
+        if not clips:
+            continue
+        facts = {"video": Path(video).name, "clips": len(clips)}
+        rows.append({"name": "tree", **facts, **growing(clips)})
+        rows += [{"name": "equal fidelity", **facts, **row} for row in equal_fidelity(clips, grid)]
+        if args.whole:
+            rows += [{"name": "video", **facts, **row} for row in whole_video(clips, grid)]
+        everything += clips
+    rows += [
+        {"name": f"fidelity {target}", "clips": len(everything), **wanted(everything, grid, target)}
+        for target in TARGETS
+    ]
+    if args.hours:
+        sets = [token_set(clip, index, grid) for index, clip in enumerate(everything)]
+        del everything
+        clip_s = float(args.clip_frames / args.fps)
+        rows.append(
+            {"name": "hours", **hours_long(sets, round(args.hours * 3600 / clip_s), clip_s, args.tokens_per_video)}
+        )
+    if args.json:
+        machine = f"{args.device} {platform.machine()}, torch {torch.__version__}, {dtype}"
+        print(json.dumps({"machine": machine, "rows": rows}))
+    else:
+        for row in rows:
+            print(", ".join(f"{key} {value}" for key, value in row.items()))
+    return 0
+
+
+def grown(x_1NC: Tensor, grid: Grid) -> Measured:
+    """A clip's tree, and the seconds it took."""
+    start = time.perf_counter()
+    tree = merge_tree(x_1NC, grid=grid)
+    grow_s = time.perf_counter() - start
+    tree = tree.ordered_by_center(grid)
+    start = time.perf_counter()
+    tree.plan(keep=SHARES[1])
+    return Measured(x_1NC, tree, grow_s, time.perf_counter() - start)
+
+
+def growing(clips: Sequence[Measured]) -> dict[str, Any]:
+    """Seconds, and the greatest difference between told and measured."""
+    apart = []
+    for clip in clips:
+        for share in SHARES:
+            plan = clip.tree.plan(keep=share)
+            apart.append(abs(float(clip.tree.fidelity_at(plan.num_groups)) - float(fidelity(clip.x_1NC, plan))))
+    return {
+        "grow_s": round(min(clip.grow_s for clip in clips), 3),
+        "cut_s": round(min(clip.cut_s for clip in clips), 5),
+        "told_apart": round(max(apart), 6),
+    }
+
+
+def equal_fidelity(clips: Sequence[Measured], grid: Grid) -> list[dict[str, Any]]:
+    """For each share: the tree's tokens over those of `coverage`, at its mean cosine over all clips."""
+    rows = []
+    for share in SHARES:
+        plans = [
+            merge_plan(clip.x_1NC, strategy="coverage", grid=grid, keep=share, seed=i) for i, clip in enumerate(clips)
+        ]
+        anew = float(
+            np.mean([unit_fidelity(clip, plan.group, plan.num_groups) for clip, plan in zip(clips, plans, strict=True)])
+        )
+        curve_M = torch.stack([clip.tree.fidelities()[0] for clip in clips]).mean(dim=0)
+        tokens = 1 + int((curve_M < anew).sum())
+        rows.append(
+            {
+                "keep": share,
+                "coverage": round(anew, 4),
+                "tree": round(float(curve_M[plans[0].num_groups - 1]), 4),
+                "tokens_saved": round(1 - tokens / plans[0].num_groups, 3),
+            }
+        )
+    return rows
+
+
+def unit_fidelity(clip: Measured, group_1N: Tensor, num_groups: int) -> float:
+    """Mean cosine between the tokens and the mean of their group's unit tokens."""
+    sum_GC = torch.zeros(num_groups, clip.x_1NC.shape[2], dtype=torch.float64)
+    sum_GC.index_add_(0, group_1N[0], F.normalize(clip.x_1NC[0], dim=1).double())
+    return float(sum_GC.norm(dim=1).sum()) / group_1N.shape[1]
+
+
+def wanted(clips: Sequence[Measured], grid: Grid, target: float) -> dict[str, Any]:
+    """Tokens at a wanted fidelity, and the share at which the worst clip has it."""
+    shares, reached = [], []
+    for clip in clips:
+        tree = tree_of_fidelity(clip.x_1NC, grid=grid, fidelity=target)
+        shares.append(tree.base.num_groups / clip.x_1NC.shape[1])
+        reached.append(float(fidelity(clip.x_1NC, tree.base)))
+    return {
+        "share": round(float(np.mean(shares)), 4),
+        "share_least": round(min(shares), 4),
+        "share_most": round(max(shares), 4),
+        "worst_clip": round(min(reached), 4),
+        "saved_over_fixed_share": round(1 - float(np.mean(shares)) / max(shares), 3),
+    }
+
+
+def whole_video(clips: Sequence[Measured], grid: Grid) -> list[dict[str, Any]]:
+    """For two shares: coverage clip by clip, the stream, one tree over all, and what equals coverage."""
+    sets = [token_set(clip, index, grid) for index, clip in enumerate(clips)]
+    total = sum(clip.x_1NC.shape[1] for clip in clips)
+    sums = torch.cat([directions_of(each) for each in sets])
+    parent_S, loss_S = agglomerate(sums, torch.cat([torch.from_numpy(each.sizes) for each in sets]))
+    rows = []
+    for share in VIDEO_SHARES:
+        anew = []
+        for index, clip in enumerate(clips):
+            plan = merge_plan(clip.x_1NC, strategy="coverage", grid=grid, keep=share, seed=index)
+            anew.append(unit_fidelity(clip, plan.group, plan.num_groups))
+        left = round(share * total)
+        start = time.perf_counter()
+        stream = merge_video(lambda: iter(sets), left)
+        stream_s = time.perf_counter() - start
+        into_S = cut_groups(parent_S[None], loss_S[None], left)[1][0]
+        rows.append(
+            {
+                "keep": share,
+                "coverage": round(float(np.mean(anew)), 4),
+                "stream": round(video_fidelity(clips, sets, torch.from_numpy(stream.map.astype(np.int64)), left), 4),
+                "one_tree": round(video_fidelity(clips, sets, into_S, left), 4),
+                "told": round(stream.fidelity, 4),
+                "stream_s": round(stream_s, 2),
+                "saved": round(1 - equal_share(clips, sets, float(np.mean(anew)), left, 0) / left, 3),
+                "saved_with_lloyd": round(
+                    1 - equal_share(clips, sets, float(np.mean(anew)), left, LLOYD_STEPS) / left, 3
+                ),
+            }
+        )
+    return rows
+
+
+def equal_share(clips: Sequence[Measured], sets: Sequence[TokenSet], target: float, most: int, lloyd_steps: int) -> int:
+    """The fewest tokens of the video, to a thirtieth of `most`, that have a fidelity."""
+    low, high = 0, most
+    for _ in range(SEARCH_STEPS):
+        middle = (low + high + 1) // 2
+        video: VideoTokens = merge_video(lambda: iter(sets), middle, lloyd_steps)
+        got = video_fidelity(clips, sets, torch.from_numpy(video.map.astype(np.int64)), len(video.tokens))
+        low, high = (low, middle) if got >= target else (middle, high)
+    return high
+
+
+def video_fidelity(clips: Sequence[Measured], sets: Sequence[TokenSet], map_S: Tensor, left: int) -> float:
+    """Mean cosine between the source tokens of all clips and the video's tokens."""
+    sum_VC = torch.zeros(left, clips[0].x_1NC.shape[2], dtype=torch.float64)
+    at = 0
+    for clip, stored in zip(clips, sets, strict=True):
+        to_N = map_S[at : at + len(stored.tokens)][clip.tree.base.group[0]]
+        sum_VC.index_add_(0, to_N, F.normalize(clip.x_1NC[0], dim=1).double())
+        at += len(stored.tokens)
+    return float(sum_VC.norm(dim=1).sum()) / sum(clip.x_1NC.shape[1] for clip in clips)
+
+
+def hours_long(sets: Sequence[TokenSet], num_clips: int, clip_s: float, num_tokens: int) -> dict[str, Any]:
+    """Seconds and memory of a stream of `num_clips` clips."""
+    peaks_bytes: list[int] = []
+
+    def clips() -> Iterator[TokenSet]:
+        for index in range(num_clips):
+            again, which = divmod(index, len(sets))
+            order = np.random.default_rng(again).permutation(sets[which].tokens.shape[1])
+            clip_id = f"bench-{index:06d}"
+            yield replace(sets[which], tokens=sets[which].tokens[:, order], clip_id=clip_id, clip_index=index)
+            peaks_bytes.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+    start = time.perf_counter()
+    video = merge_video(clips, num_tokens)
+    return {
+        "hours": round(num_clips * clip_s / 3600, 2),
+        "clips": num_clips,
+        "stored_tokens": len(video.map),
+        "tokens": len(video.tokens),
+        "fidelity": round(video.fidelity, 4),
+        "wall_s": round(time.perf_counter() - start, 1),
+        "peak_after_a_tenth_bytes": peaks_bytes[num_clips // 10],
+        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+
+
+def token_set(clip: Measured, index: int, grid: Grid) -> TokenSet:
+    """The clip as a run stores it, in float16."""
+    base = clip.tree.base
+    tokens, _ = stored_tokens(base.mean(clip.x_1NC)[0], "float16")
+    return TokenSet(
+        clip_id=f"bench-{index:06d}",
+        video_id="bench",
+        uri="bench",
+        clip_index=index,
+        start_ns=0,
+        end_ns=0,
+        frame_time_ns=np.arange(grid[0], dtype=np.int64) + index * grid[0],
+        grid_thw=grid,
+        tokens=tokens,
+        tokens_dtype="float16",
+        tokens_scale=None,
+        sizes=base.sizes[0].numpy(),
+        centers=base.centers(grid)[0].numpy(),
+        group=base.group[0].numpy().astype(np.uint16),
+        pooled=np.zeros(tokens.shape[1], dtype=np.float32),
+        fidelity=float(clip.tree.base_fidelity[0]),
+        motion_source="none",
+        damaged_frames=0,
+        parent=clip.tree.parents[0].numpy().astype(np.uint16),
+        loss=clip.tree.losses[0].numpy(),
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the bench on its own."""
+    parser = argparse.ArgumentParser(prog="vtm bench tree", description=(__doc__ or "").splitlines()[0])
+    add_arguments(parser)
+    return run(parser.parse_args(argv))

@@ -1,0 +1,34 @@
+"""`vtm bench NAME`: measurements, with peers in the same run; each lives in a file of its own."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+
+BENCHES = {
+    "decode": "frames a second of sparse exact decoding, beside ffmpeg and other decoders",
+    "encoder": "frames a second and share of the machine's matrix-product rate, beside transformers",
+    "reuse": "what not encoding unchanged patches again gains, and how far its tokens are from encoding everything",
+    "merge": "time and memory of merging, beside ToMe's rounds and a dense similarity matrix",
+    "fidelity": "how well merged tokens represent their sources, by strategy and share kept",
+    "tree": "what merge trees promise: fidelity told, guaranteed, and over whole videos",
+    "network": "the paper's network with and without merging",
+    "learning": "learnable merging against fixed strategies on planted scenes",
+    "pipeline": "a whole extraction, beside a plain script that decodes and then encodes",
+    "plan": "planning and resuming a run of many videos, without a pixel",
+    "engine": "the scheduler on a simulated cluster: how busy it keeps it, and what a decision costs",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The benchmark's name, and what its own parser takes."""
+    parser.add_argument("name", choices=sorted(BENCHES), help="; ".join(f"{k}: {v}" for k, v in BENCHES.items()))
+    parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help="`vtm bench NAME --help` lists them")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Parse the benchmark's own options, then measure."""
+    module = importlib.import_module(f"jobs.bench.{options.name}")
+    parser = argparse.ArgumentParser(prog=f"vtm bench {options.name}", description=BENCHES[options.name])
+    module.add_arguments(parser)
+    return int(module.run(parser.parse_args(options.rest)))

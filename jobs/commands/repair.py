@@ -1,0 +1,40 @@
+"""`vtm repair`: make again what verification finds wrong, and only that."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from jobs.commands.verify import MOST_PROBLEMS
+from jobs.options import add_execution_options, execution_of
+from jobs.progress import Progress
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The run and how to go about it."""
+    parser.add_argument("out", metavar="DIR", help="run folder, or the address of one")
+    parser.add_argument("--json", action="store_true", help="print what was found and done as JSON")
+    add_execution_options(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Repair, and say what was wrong and what still is; exit code 0 when nothing is, 1 when something is."""
+    from pipeline.repair import repair
+
+    execution = execution_of(options)
+    with Progress() as progress:
+        done = repair(options.out, execution, progress)
+    made = 0 if done.summary is None else done.summary.tally.clips
+    if options.json:
+        facts = {"found": done.before.problems, "left": done.after.problems, "clips_made": made}
+        print(json.dumps(facts | {"sound": done.after.is_sound}, indent=1))
+        return 0 if done.after.is_sound else 1
+    for problem in done.before.problems[:MOST_PROBLEMS]:
+        print(f"found: {problem}")
+    for problem in done.after.problems[:MOST_PROBLEMS]:
+        print(f"left: {problem}", file=sys.stderr)
+    print(
+        f"{options.out}: {len(done.before.problems)} problems found, {len(done.after.problems)} left, {made} clips made"
+    )
+    return 0 if done.after.is_sound else 1

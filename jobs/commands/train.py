@@ -1,0 +1,192 @@
+"""`vtm train`: the paper's network, learnt from token caches and labels."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+
+from jobs.training.clip_batches import Caches, ClipSource, labelled_clips, open_caches
+from jobs.training.device import add_device_option, checked_device
+from jobs.training.labels import LabelSet, Matching, TaskChoice, load_labels, match_labels, with_validation
+from jobs.training.labels.record import write_matching
+from jobs.training.training_log import TrainingLog
+from pipeline.errors import InputError
+from vtm.network import Auxiliary, NetworkConfig, NetworkStrategy, VideoTokenMerging, save_model
+from vtm.training import (
+    Precision,
+    Progress,
+    TrainingSettings,
+    TrainingTask,
+    figures,
+    labelled_objective,
+    predict_videos,
+    train,
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options; the defaults are the paper's, but for what trains the scores."""
+    parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
+    network, settings = NetworkConfig(in_width=1, outputs=1), TrainingSettings()
+    add = parser.add_argument
+    add("caches", metavar="CACHE", type=Path, nargs="+", help="run folders of `vtm extract --strategy none`")
+    add("--out", metavar="DIR", type=Path, required=True, help="trained folder; a run in it goes on")
+    add("--labels", metavar="PATH", type=Path, required=True, help="label file or folder")
+    add("--task", choices=get_args(TaskChoice), help="what the numbers of a plain label table are; names are classes")
+    strategy_help = "motion is that of the cached tokens, in place of the codec's"
+    add("--strategy", choices=get_args(NetworkStrategy), default=network.strategy, help=strategy_help)
+    add("--partition-factor", type=int, default=network.partition_factor, help="one target in this many tokens")
+    add("--merge-share", type=float, default=network.merge_share, help="share of the sources that merge")
+    add("--widths", type=int, nargs="+", default=network.widths, help="channels after each block")
+    add("--windows", type=int, nargs="+", default=network.windows_frames, help="frames of each block's window")
+    add("--heads", type=int, default=network.heads, help="attention heads of each block")
+    add("--head-width", type=int, default=network.head_width, help="channels of an attention head")
+    add("--dropout", type=float, default=network.dropout, help="share of attention outputs zeroed in training")
+    add(
+        "--weight-sharpness", type=float, default=network.weight_sharpness, help="a of weighted: weights are exp(a · s)"
+    )
+    auxiliary_help = "trained beside the prediction: attention is the paper's path, pooling ours (docs/learnable.md)"
+    add("--auxiliary", choices=get_args(Auxiliary), default="pooling", help=auxiliary_help)
+    add("--auxiliary-weight", type=float, default=1.0, help="what each auxiliary loss counts")
+    add("--batch", type=int, default=16, help="clips a step")
+    add("--epochs", type=int, default=settings.epochs, help="in all; a finished run that is asked for more goes on")
+    add("--warmup-epochs", type=int, default=settings.warmup_epochs, help="epochs in which the learning rate grows")
+    add("--learning-rate", type=float, default=settings.learning_rate, help="after the warm-up; a cosine follows")
+    add("--weight-decay", type=float, default=settings.weight_decay, help="of AdamW")
+    add("--clip-norm", type=float, default=settings.clip_norm, help="most that the gradients' norm may be (0: any)")
+    precision_help = "of products; bfloat16 pays on GPUs"
+    add("--precision", choices=get_args(Precision), default=settings.precision, help=precision_help)
+    add("--patience", type=int, default=settings.patience, help="epochs without improvement before stopping (0: never)")
+    add("--seed", type=int, default=0, help="of the first weights, the order of clips and the dropout")
+    add_device_option(parser)
+    add("--tensorboard", action="store_true", help="write TensorBoard events too (needs the extra `train`)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train, or go on training; returns the exit code."""
+    device = checked_device(options.device)
+    torch.manual_seed(options.seed)
+    caches = open_caches(options.caches)
+    labels = load_labels(options.labels, options.task)
+    matching, set_aside = with_validation(match_labels(labels, caches.videos()))
+    config = network_config(options, caches.width, labels)
+    clips = partial(
+        labelled_clips, caches, matching.by_video, classes=bool(labels.classes), motion=config.strategy == "motion"
+    )
+    learnt_from, held_out = clips("train"), clips("val")
+    _check_clips(learnt_from, matching, labels)
+    _say_what_was_matched(labels, matching, learnt_from, held_out, set_aside, options.out)
+    origin = replace(
+        caches.origin,
+        classes=labels.classes,
+        labels_sha256=matching.labels_sha256(labels.classes),
+        split_sha256=matching.split_sha256(),
+    )
+
+    def keep_best(model: VideoTokenMerging) -> None:
+        save_model(options.out, model, origin)
+        write_matching(options.out / "videos.csv", matching, labels, caches.clips)
+
+    task = TrainingTask[VideoTokenMerging](
+        objective=labelled_objective(options.auxiliary_weight),
+        batches=partial(learnt_from.shuffled, options.batch, options.seed),
+        steps_per_epoch=learnt_from.count(options.batch),
+        validate=lambda model: figures(labels.task, predict_videos(model, held_out.in_order(options.batch))),
+        scores=("accuracy", "log_loss") if labels.task == "classification" else ("mse",),
+        keep_best=keep_best,
+    )
+    settings = training_settings(options)
+    asked = _asked(options, config, settings)
+    asked |= {"labels": origin.labels_sha256, "split": origin.split_sha256, "clips": _clips_sha256(caches, matching)}
+    with TrainingLog(options.out, settings.epochs, tensorboard=options.tensorboard) as log:
+        record = json.dumps(json.loads(json.dumps(asked)), sort_keys=True)
+        network = VideoTokenMerging(config).to(device)
+        progress = train(network, task, settings, options.out, run=record, report=log.report)
+    print(f"{options.out}: {_outcome(progress, task.scores[0])}")
+    return 0
+
+
+def network_config(options: argparse.Namespace, in_width: int, labels: LabelSet) -> NetworkConfig:
+    """The network that the options describe."""
+    return NetworkConfig(
+        in_width=in_width,
+        outputs=labels.outputs,
+        task=labels.task,
+        strategy=options.strategy,
+        widths=tuple(options.widths),
+        windows_frames=tuple(options.windows),
+        partition_factor=options.partition_factor,
+        merge_share=options.merge_share,
+        heads=options.heads,
+        head_width=options.head_width,
+        dropout=options.dropout,
+        auxiliary=options.auxiliary,
+        weight_sharpness=options.weight_sharpness,
+    )
+
+
+def training_settings(options: argparse.Namespace) -> TrainingSettings:
+    """The training that the options describe."""
+    return TrainingSettings(
+        epochs=options.epochs,
+        warmup_epochs=min(options.warmup_epochs, options.epochs),
+        learning_rate=options.learning_rate,
+        weight_decay=options.weight_decay,
+        patience=options.patience,
+        seed=options.seed,
+        precision=options.precision,
+        clip_norm=options.clip_norm,
+    )
+
+
+def _asked(options: argparse.Namespace, config: NetworkConfig, settings: TrainingSettings) -> dict[str, Any]:
+    """What a checkpoint must have been asked for to be gone on from; epochs and patience may grow."""
+    asked = {**asdict(settings), **asdict(config), "warmup_epochs": options.warmup_epochs}
+    for name in ("epochs", "patience"):
+        asked.pop(name)
+    return asked | {"batch": options.batch, "auxiliary_weight": options.auxiliary_weight}
+
+
+def _clips_sha256(caches: Caches, matching: Matching) -> str:
+    """Hash of the clips of all labelled videos and of what made them."""
+    fingerprints = sorted({str(cache.run["fingerprint"]) for cache in caches.opened})
+    source = ClipSource(caches, dict.fromkeys(matching.by_video, None))
+    return " ".join([*fingerprints, source.sha256()[:16]])
+
+
+def _check_clips(learnt_from: ClipSource, matching: Matching, labels: LabelSet) -> None:
+    if not learnt_from.entries:
+        named = ", ".join(dict.fromkeys(label.video for label in matching.missing[:3])) or "none"
+        raise InputError(
+            f"no cached clip for training: of {len(labels.labels)} labels {len(matching.missing)} name no cached video "
+            f"({named}); labels name a video by its id, its file name, or as Breakfast does"
+        )
+
+
+def _say_what_was_matched(
+    labels: LabelSet, matching: Matching, learnt_from: ClipSource, held_out: ClipSource, set_aside: int, out: Path
+) -> None:
+    classes = f", {len(labels.classes)} classes" if labels.classes else ""
+    own = " (a tenth of the training videos: the labels have no validation split)" if set_aside else ""
+    print(f"{labels.task}{classes}: {learnt_from.videos} videos ({len(learnt_from.entries)} clips) to train on,")
+    print(f"{held_out.videos} ({len(held_out.entries)} clips) to validate on{own};")
+    print(
+        f"{len(matching.missing)} labels without a cached video, {len(matching.unlabelled)} cached videos without a "
+        f"label: {out / 'videos.csv'}"
+    )
+
+
+def _outcome(progress: Progress, name: str) -> str:
+    if not progress.best:
+        return "no epoch yet"
+    value = progress.best[0] if name == "accuracy" else -progress.best[0]
+    stopped = ", stopped early" if progress.stopped else ""
+    return (
+        f"{progress.epochs_done} epochs, best validation {name} {value:.4f} in epoch {progress.best_epoch + 1}{stopped}"
+    )

@@ -1,0 +1,1 @@
+"""The film and the weights of the demo."""

@@ -1,0 +1,1 @@
+"""Labels, batches and logs of training on token caches."""

@@ -1,0 +1,1 @@
+"""Reading committed token sets back, at any budget."""

@@ -1,0 +1,1 @@
+"""Frames to token sets: the encoder, the merge, and what goes with them."""

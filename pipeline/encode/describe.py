@@ -1,0 +1,181 @@
+"""What a run must know of its encoder before anything starts: read from the files' headers, not from the weights."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline.encode.devices import Device, resolve_compute_dtype
+from pipeline.encode.foreign.describe import describe_foreign, is_foreign
+from pipeline.errors import SettingsError
+from pipeline.run_description import EncoderDescription
+from pipeline.settings import Recipe
+from pipeline.values import PictureSpec, Resizer
+from vtm import encoders
+from vtm.encoders import EncoderError, ImageSpec
+from vtm.network import NetworkError, Origin, load_network, load_scorer, stored_kind, stored_origin
+
+log = logging.getLogger(__name__)
+
+TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def describe_encoder(recipe: Recipe, device: Device) -> tuple[EncoderDescription, PictureSpec]:
+    """What a run must know of its encoder before anything starts, without loading its weights.
+
+    Args:
+        recipe: What decides the bytes.
+        device: What the encoder will run on.
+
+    Raises:
+        SettingsError: the encoder cannot be had, or lacks something.
+    """
+    if recipe.compile and device.kind != "cuda":
+        raise SettingsError("--compile gains on GPUs alone, and this run encodes on the CPU: leave it out")
+    try:
+        known = _find_encoder(recipe)
+    except EncoderError as error:
+        raise SettingsError(str(error)) from error
+    trained = None if recipe.vtm is None else describe_trained(recipe, known)
+    if trained is not None and trained.decides_count and recipe.says_how_far:
+        raise SettingsError(
+            f"--vtm {recipe.vtm} is a network, which was trained to merge so far and no further: leave out --keep, "
+            "--tokens-per-clip and --partition-factor"
+        )
+    description = EncoderDescription(
+        name=recipe.encoder,
+        revision=recipe.revision,
+        weights_sha256=known.weights_sha256,
+        dim=known.dim if trained is None else trained.dim,
+        compute_dtype=resolve_compute_dtype(recipe.compute_dtype, device),
+        device=device.kind,
+        vtm_sha256=None if trained is None else trained.sha256,
+        vtm_decides_count=trained is not None and trained.decides_count,
+        architecture=known.architecture,
+        frames_per_pass=known.frames_per_pass,
+        frames_per_token_row=known.frames_per_token_row,
+    )
+    return description, chosen_pictures(picture_spec(known.image, recipe.resize), recipe)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """An encoder before it is loaded; fields as in `EncoderDescription`."""
+
+    dim: int
+    image: ImageSpec
+    weights_sha256: str
+    architecture: str | None = None
+    frames_per_pass: int = 1
+    frames_per_token_row: int = 1
+
+
+def _find_encoder(recipe: Recipe) -> _Found:
+    """Our own vision transformer wherever it knows the family, else a model of `transformers`."""
+    if is_foreign(recipe.encoder, recipe.revision):
+        foreign = describe_foreign(recipe)
+        geometry = foreign.geometry
+        return _Found(
+            dim=geometry.layout.dim,
+            image=geometry.image,
+            weights_sha256=foreign.weights_sha256,
+            architecture=geometry.architecture,
+            frames_per_pass=geometry.input.frames_per_pass,
+            frames_per_token_row=geometry.input.frames_per_token_row,
+        )
+    own = encoders.describe_encoder(recipe.encoder, layer=recipe.layer, revision=recipe.revision)
+    return _Found(dim=own.dim, image=own.image, weights_sha256=own.weights_sha256)
+
+
+def picture_spec(image: ImageSpec, resizer: Resizer = "torch") -> PictureSpec:
+    """The preprocessor's geometry, as the decode side takes it."""
+    same = [field.name for field in fields(image) if field.name in PictureSpec.__slots__]
+    return PictureSpec(resizer=resizer, **{name: getattr(image, name) for name in same})
+
+
+def chosen_pictures(picture: PictureSpec, recipe: Recipe) -> PictureSpec:
+    """The encoder's pictures with what the recipe chooses for fields, dynamic range and transparency."""
+    colour = recipe.alpha_background
+    return replace(
+        picture,
+        tonemap=recipe.tonemap,
+        deinterlace=recipe.deinterlace,
+        alpha_background=None if colour is None else (int(colour[:2], 16), int(colour[2:4], 16), int(colour[4:], 16)),
+    )
+
+
+def picture_json(picture: PictureSpec) -> dict[str, Any]:
+    """A picture spec as JSON data."""
+    return asdict(picture)
+
+
+def check_weights(recipe: Recipe, description: EncoderDescription) -> None:
+    """Refuse weights that are not the run's.
+
+    Raises:
+        SettingsError: the encoder of this name is another one on this machine, or is missing.
+    """
+    try:
+        found = _find_encoder(recipe).weights_sha256
+    except EncoderError as error:
+        raise SettingsError(str(error)) from error
+    if found != description.weights_sha256:
+        raise SettingsError(
+            f"--encoder {recipe.encoder}: its weights are {found[:12]} on this node, {description.weights_sha256[:12]} "
+            "in the run: copy the same files to every node"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainedModel:
+    """What `--vtm DIR` names."""
+
+    sha256: str
+    dim: int
+    """Channels of the tokens that come out."""
+    decides_count: bool
+    """Whether it is a network, which merges as far as it was trained to; a scorer only places the targets."""
+
+
+def describe_trained(recipe: Recipe, known: _Found) -> TrainedModel:
+    """The trained scorer or network that `--vtm` names.
+
+    Raises:
+        SettingsError: the folder holds neither, or one for tokens of another width, encoder, output block or rate.
+    """
+    folder, encoder_dim = str(recipe.vtm), known.dim
+    try:
+        _check_origin(recipe, known)
+        is_network = stored_kind(folder) == "network"
+        if is_network:
+            config = load_network(folder).config
+            in_width, dim = config.in_width, config.widths[-1]
+        else:
+            in_width, dim = load_scorer(folder).config.in_width, encoder_dim
+    except NetworkError as error:
+        raise SettingsError(f"--vtm {folder}: {error}") from error
+    if in_width != encoder_dim:
+        raise SettingsError(
+            f"--vtm {folder} was trained on tokens of {in_width} channels, the encoder's have {encoder_dim}"
+        )
+    digest = hashlib.sha256()
+    for name in ("config.json", "model.safetensors"):
+        digest.update((Path(folder) / name).read_bytes())
+    return TrainedModel(sha256=digest.hexdigest(), dim=dim, decides_count=is_network)
+
+
+def _check_origin(recipe: Recipe, known: _Found) -> None:
+    folder = str(recipe.vtm)
+    origin = stored_origin(folder)
+    if origin is None:
+        log.warning("--vtm %s does not say what it was trained on: whether it fits this encoder is not checked", folder)
+        return
+    tokens = Origin(
+        encoder=recipe.encoder, weights_sha256=known.weights_sha256, layer=recipe.layer, fps=str(recipe.fps)
+    )
+    origin.check_tokens(tokens, folder)

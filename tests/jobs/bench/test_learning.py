@@ -1,0 +1,94 @@
+"""The bench's rows from clips that are kept in a file, and the tokens that it makes of frames."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from jobs.bench import learning as bench_learning
+from jobs.bench.planted import PlantedLayout
+from vtm import load_encoder
+
+LAYOUT = PlantedLayout(frames=8, side=4)
+CHANNELS, CLASSES = 6, 3
+ROUNDING = 1e-5
+
+
+def clips(count: int, seed: int) -> dict[str, torch.Tensor]:
+    """Noise with one planted square a clip, whose channel is the class and whose motion is high."""
+    generator = torch.Generator().manual_seed(seed)
+    frames, rows, columns = LAYOUT.grid
+    patches = 0.1 * torch.randn(count, frames, rows, columns, CHANNELS, generator=generator)
+    target = torch.arange(count) % CLASSES
+    planted = torch.zeros(count, frames, rows, columns, dtype=torch.bool)
+    for index in range(count):
+        place = (index, index % frames, slice(0, 2), slice(1, 3))
+        planted[place] = True
+        patches[place][..., target[index]] += 3
+    motion = 0.5 + 4 * planted.float()
+    return {
+        "patches": patches.flatten(1, 3).half(),
+        "motion": motion.flatten(1),
+        "planted": planted.flatten(1),
+        "target": target,
+    }
+
+
+@pytest.fixture
+def tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(bench_learning, "PlantedLayout", lambda: LAYOUT)
+    kept = {"train": clips(33, 1), "test": clips(7, 2)}
+    path = tmp_path / "clips.safetensors"
+    save_file({f"{split}.{name}": value for split in kept for name, value in kept[split].items()}, path)
+    return path
+
+
+def report(capsys: pytest.CaptureFixture[str], tokens: Path, *more: str) -> dict[str, Any]:
+    unread = ["--encoder", "nowhere", "--scenes", "nowhere", "--videos", "nowhere"]
+    fixed = [*unread, "--tokens", str(tokens), "--epochs", "1", "--windows", "2", "4", "8", "--json"]
+    parser = bench_learning.argparse.ArgumentParser()
+    bench_learning.add_arguments(parser)
+    assert bench_learning.run(parser.parse_args([*fixed, *more])) == 0
+    facts: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return facts
+
+
+def test_rows_are_the_strategies_over_all_seeds(capsys: pytest.CaptureFixture[str], tokens: Path) -> None:
+    facts = report(capsys, tokens, "--seeds", "2", "--strategies", "none", "naive", "motion")
+    assert [row["name"] for row in facts["rows"]] == ["baseline", "naive", "motion"]
+    assert "torch" in facts["machine"]
+    for row in facts["rows"]:
+        name = "none" if row["name"] == "baseline" else row["name"]
+        of_seeds = [run["accuracy"] for run in facts["runs"] if run["strategy"] == name]
+        assert len(of_seeds) == 2
+        assert (row["accuracy_min"], row["accuracy_max"]) == (min(of_seeds), max(of_seeds))
+        assert row["accuracy_mean"] == pytest.approx(sum(of_seeds) / 2)
+    by_name = {row["name"]: row for row in facts["rows"]}
+    # 4 of 128 tokens are planted. A stride hits them by chance, motion of 4 above the rest nearly always.
+    assert by_name["naive"]["times_chance"] == pytest.approx(by_name["naive"]["planted_target_share"] / (4 / 128))
+    assert by_name["motion"]["times_chance"] > 4 > by_name["naive"]["times_chance"]
+
+
+def test_a_run_is_repeatable(capsys: pytest.CaptureFixture[str], tokens: Path) -> None:
+    first, again = (report(capsys, tokens, "--seeds", "1", "--strategies", "learnable")["runs"] for _ in range(2))
+    assert first == again
+
+
+def test_tokens_are_the_encoders_patches_averaged(tiny_encoder: Path) -> None:
+    encoder = load_encoder(tiny_encoder, layer=2)
+    layout = PlantedLayout(side=3, token_px=14)
+    frames = np.random.default_rng(0).integers(0, 256, (2, 42, 42, 3), dtype=np.uint8)
+    tokens_TNC = bench_learning.token_encoder(encoder, layout)(frames)
+    assert tokens_TNC.shape == (2, 9, 24)
+    alone_NC = bench_learning.token_encoder(encoder, PlantedLayout(side=6, token_px=7))(frames[1:])[0]
+    by_place = alone_NC.view(6, 6, 24)
+    for row in range(3):
+        for column in range(3):
+            mean_C = by_place[2 * row : 2 * row + 2, 2 * column : 2 * column + 2].mean(dim=(0, 1))
+            torch.testing.assert_close(tokens_TNC[1, 3 * row + column], mean_C, rtol=0, atol=ROUNDING)
