@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
-from pipeline.engine.placement import Asked
+from pipeline.engine.placement import ResourceRequest
 
 STORE_SHARE = 0.3
 """Of a node's object store, for frames; as much of all stores together again, for tokens. The rest is the store's."""
@@ -48,7 +48,7 @@ class Limits:
 class Policy:
     """What the scheduler is told of a run."""
 
-    asked: Asked
+    request: ResourceRequest
     fps: Fraction
     clip_frames: int
     clip_bytes: int

@@ -16,7 +16,7 @@ from pipeline.encode.devices import Device, DeviceKind, agree, this_device
 from pipeline.engine.executor import Executor
 from pipeline.engine.job import Job
 from pipeline.engine.messages import NodeUp
-from pipeline.engine.placement import Asked, Room, gpu_slots
+from pipeline.engine.placement import NodeResources, ResourceRequest, gpu_slots
 from pipeline.engine.ray_executor import RayExecutor, living_nodes
 from pipeline.engine.workers import REAL, WorkerTypes
 from pipeline.errors import SettingsError
@@ -44,7 +44,7 @@ class RayCluster:
         try:
             nodes = self._await_gpus(execution)
             self._reserves = takes_gpus(execution, nodes)
-            self.asked = Asked(
+            self.request = ResourceRequest(
                 decoders=execution.workers,
                 gpus=execution.gpus,
                 gpu_share=execution.gpu_share,
@@ -136,7 +136,7 @@ def lacks(execution: Execution, nodes: list[NodeUp]) -> str | None:
     """What the cluster lacks of what was asked for, in one line."""
     wanted = execution.gpus if execution.gpus is not None else int(execution.device == "cuda")
     there = sum(node.gpus for node in nodes)
-    slots = gpu_slots([Room(cores=node.cores, gpus=node.gpus) for node in nodes], 1.0)
+    slots = gpu_slots([NodeResources(cores=node.cores, gpus=node.gpus) for node in nodes], 1.0)
     if wanted > slots:
         advice = "--device cpu, or --gpus 0" if not there else f"at most --gpus {there}"
         return (
