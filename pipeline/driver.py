@@ -185,7 +185,12 @@ class RunDriver:
         Raises:
             SettingsError, EngineError: it could not go on.
         """
-        self.flush_plan()
+        error = None if self.outcome is None else self.outcome.error
+        try:
+            self.flush_plan()
+        except OSError:
+            if error is None:
+                raise
         now_s = time.perf_counter()
         self.tally = replace(
             self.tally,
@@ -195,8 +200,8 @@ class RunDriver:
             shared_cores=shared_cores,
             wall_s=now_s - (self._working_s or now_s),
         )
-        if self.outcome is not None and self.outcome.error is not None:
-            raise (SettingsError if self.outcome.is_usage else EngineError)(self.outcome.error)
+        if self.outcome is not None and error is not None:
+            raise (SettingsError if self.outcome.is_usage else EngineError)(error)
 
     def _take_owed(self, is_due: Callable[[Owed], bool]) -> list[m.Event]:
         due = [owed for owed in self._owed if is_due(owed)]

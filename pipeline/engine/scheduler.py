@@ -303,10 +303,18 @@ class Scheduler:
             )
         self._start_missing()
         self._look_for_room()
+        self._report_slow_starts()
         self._out += [m.AskProgress(worker.number) for worker in self.pool.to_be_asked(self._now_s)]
         self._planning.plan_scanned(self._now_s)
         self._writing.resume(self._now_s)
         self._end_drain()
+
+    def _report_slow_starts(self) -> None:
+        for worker in self.pool.slow_starts(self._now_s):
+            self._say(
+                f"node {worker.node.name}: the {worker.kind} worker has not started for "
+                f"{self._now_s - worker.since_s:.0f} s: see whether other jobs hold the node's cores or GPUs"
+            )
 
     def _look_for_room(self) -> None:
         """Wait a while for nodes that can hold every kind of worker."""

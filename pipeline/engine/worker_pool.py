@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pipeline.engine.attempts import START_ATTEMPTS, pause_s
 from pipeline.engine.messages import NodeUp, StartWorker, Subject, WorkerKind
 from pipeline.engine.placement import NodeResources, NodeWorkers, ResourceRequest, place
-from pipeline.engine.policy import ASK_SHARE, CALLS_AHEAD, STORE_SHARE, Limits
+from pipeline.engine.policy import ASK_SHARE, CALLS_AHEAD, SLOW_START_S, STORE_SHARE, Limits
 from pipeline.plan.units import Clip
 from pipeline.values import Input
 
@@ -49,6 +49,8 @@ class Node:
     room: tuple[OrderedDict[int, None], ...] = field(default_factory=room_by_calls)
     present: Counter[WorkerKind] = field(default_factory=Counter)
     failed_starts: dict[WorkerKind, FailedStarts] = field(default_factory=dict)
+    told_slow: set[WorkerKind] = field(default_factory=set)
+    """Kinds of workers whose slow start was told."""
     recent_deaths: deque[tuple[float, Subject]] = field(default_factory=lambda: deque(maxlen=1000))
     """What was at work in workers that died here, and when."""
 
@@ -162,6 +164,7 @@ class WorkerPool:
         """A worker is ready."""
         worker.is_ready = True
         worker.node.failed_starts.pop(worker.kind, None)
+        worker.node.told_slow.discard(worker.kind)
 
     def start_failed(self, worker: Worker, now_s: float) -> bool:
         """A worker ended before it was ready. Returns whether its kind is ruled out on its node from now on."""
@@ -194,6 +197,14 @@ class WorkerPool:
     def late(self, now_s: float) -> list[Worker]:
         """Workers that made no progress for longer than they may."""
         return [worker for worker in self._at_work() if now_s - worker.since_s > worker.limit_s(self._limits)]
+
+    def slow_starts(self, now_s: float) -> Iterator[Worker]:
+        """A worker of each kind on each node that has been starting for long, once."""
+        for worker in self.workers.values():
+            node, is_slow = worker.node, not worker.is_ready and now_s - worker.since_s > SLOW_START_S
+            if is_slow and worker.kind not in node.told_slow:
+                node.told_slow.add(worker.kind)
+                yield worker
 
     def to_be_asked(self, now_s: float) -> Iterator[Worker]:
         """Workers of which it is time to know how far they are."""

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from fractions import Fraction
+
 import pytest
 
-from pipeline.engine.messages import NodeUp, StartWorker
+from pipeline.engine.messages import NodeUp, Notify, StartWorker, Tick
 from pipeline.engine.placement import NodeResources, ResourceRequest, gpu_slots, place
-from pipeline.engine.policy import Limits
+from pipeline.engine.policy import Limits, Policy
+from pipeline.engine.scheduler import Scheduler
 from pipeline.engine.worker_pool import WorkerPool
 
 GIB = 1 << 30
@@ -89,3 +92,25 @@ def test_starts_that_fail_together_are_one_round() -> None:
         assert not pool.start_failed(worker, 0.1)
     assert list(pool.start_missing(0.5)) == []
     assert len(list(pool.start_missing(1.2))) == len(commands)
+
+
+def test_a_worker_that_starts_slowly_is_reported_once() -> None:
+    scheduler = Scheduler(
+        Policy(
+            request=ResourceRequest(decoders=3),
+            fps=Fraction(1),
+            clip_frames=3,
+            clip_bytes=1,
+            unit_clips=1,
+            shard_clips=1,
+        )
+    )
+    scheduler.handle(NodeUp("a", 2, 0, GIB), 0.0)
+    scheduler.handle(Tick(), 0.0)
+    told = []
+    for now_s in range(1, 200):
+        told += [c.text for c in scheduler.handle(Tick(), float(now_s)) if isinstance(c, Notify)]
+    assert sorted(told) == [
+        f"node a: the {kind} worker has not started for 61 s: see whether other jobs hold the node's cores or GPUs"
+        for kind in ("decode", "encode", "write")
+    ]
