@@ -12,6 +12,7 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias
 
+from pipeline.encode.devices import BrokenDeviceError
 from pipeline.engine import messages as m
 from pipeline.engine.executor import Observed
 from pipeline.engine.job import Job, Record
@@ -143,7 +144,8 @@ class InlineExecutor:
         try:
             for item in self._results(number, worker, call):
                 tell(item)
-        except StoreError as error:
+        except (StoreError, BrokenDeviceError) as error:
+            # On Ray a worker whose device is lost is replaced; here it would take this process.
             tell(m.RunFailed(str(error)))
         except Exception as error:
             problem = problem_of(error)

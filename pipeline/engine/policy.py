@@ -17,8 +17,9 @@ SCANNING_SHARE = 4
 """While there are clips to decode, at most one decoder in so many scans."""
 IDLE_SHARD_S = 30.0
 """A shard that waits for nothing but further videos is written after so long."""
-DRAIN_S = 8.0
-"""After a stop, how long what is complete may take to be written."""
+DRAIN_S = 6.0
+"""After a stop, how long what is complete may take to be written. Ending the workers and the records take their time
+too, and who stops a run waits ten seconds."""
 PAUSE_S = 10.0
 """Events come at least this often. After a longer gap the driver itself was asleep, and nobody is late for that."""
 NODE_LOSS_S = 60.0
@@ -42,7 +43,7 @@ class Limits:
     decode_s: float = 300.0
     encode_s: float = 600.0
     write_s: float = 600.0
-    nodes_s: float = 10.0
+    nodes_s: float = 5.0
     """How long to wait for nodes that can hold what is asked, where there were none yet."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
@@ -16,7 +17,7 @@ from pipeline.encode.devices import Device, DeviceKind, agree, this_device
 from pipeline.engine.executor import Executor
 from pipeline.engine.job import Job
 from pipeline.engine.messages import NodeUp
-from pipeline.engine.placement import NodeResources, ResourceRequest, gpu_slots
+from pipeline.engine.placement import ResourceRequest
 from pipeline.engine.ray_executor import RayExecutor, living_nodes
 from pipeline.engine.workers import REAL, WorkerTypes
 from pipeline.errors import SettingsError
@@ -39,6 +40,7 @@ class RayCluster:
 
     def __init__(self, execution: Execution) -> None:
         self._owns_ray = not ray.is_initialized()
+        self._has_requested = False
         address = execution.address or os.environ.get("RAY_ADDRESS")
         if self._owns_ray:
             connect(address)
@@ -63,6 +65,9 @@ class RayCluster:
 
     def close(self) -> None:
         """Disconnect, and end Ray where it was started here."""
+        if self._has_requested:
+            with contextlib.suppress(RayError):
+                self._request_gpus(0)
         if self._owns_ray:
             ray.shutdown()
 
@@ -76,11 +81,15 @@ class RayCluster:
                 return nodes
             if time.monotonic() > until_s:
                 raise SettingsError(complaint)
-            if execution.gpus:
-                from ray.autoscaler.sdk import request_resources
-
-                request_resources(bundles=[{"GPU": 1}] * execution.gpus)
+            self._request_gpus(gpus_wanted(execution))
             time.sleep(1.0)
+
+    def _request_gpus(self, count: int) -> None:
+        """Have an autoscaler keep so many GPUs; a request stands until the next one."""
+        from ray.autoscaler.sdk import request_resources
+
+        self._has_requested = bool(count)
+        request_resources(bundles=[{"GPU": 1}] * count)
 
     def _agree(self, kind: DeviceKind, nodes: list[NodeUp], execution: Execution) -> Device:
         """Ask every node that will encode; on a cluster of this machine alone nobody needs to be asked."""
@@ -138,16 +147,20 @@ def takes_gpus(execution: Execution, nodes: list[NodeUp]) -> bool:
     return execution.device == "cuda" or bool(execution.gpus) or any(node.gpus for node in nodes)
 
 
+def gpus_wanted(execution: Execution) -> int:
+    """GPUs without which the run cannot be as it was asked for."""
+    return execution.gpus if execution.gpus is not None else int(execution.device == "cuda")
+
+
 def lacks(execution: Execution, nodes: list[NodeUp]) -> str | None:
     """What the cluster lacks of what was asked for, in one line."""
-    wanted = execution.gpus if execution.gpus is not None else int(execution.device == "cuda")
-    there = sum(node.gpus for node in nodes)
-    slots = gpu_slots([NodeResources(cores=node.cores, gpus=node.gpus) for node in nodes], 1.0)
-    if wanted > slots:
+    wanted, there = gpus_wanted(execution), sum(node.gpus for node in nodes)
+    if wanted > there:
         advice = "--device cpu, or --gpus 0" if not there else f"at most --gpus {there}"
+        asked = "--device cuda" if execution.gpus is None else f"--gpus {wanted}"
         return (
-            f"{wanted} GPUs are asked for and the {_nodes(len(nodes))} of the cluster have {there}: give {advice}, or "
-            "--wait-for-nodes-s 600 where an autoscaler adds nodes"
+            f"{asked}: the cluster has {there} GPUs on {_nodes(len(nodes))}: give {advice}, or --wait-for-nodes-s 600 "
+            "where an autoscaler adds nodes"
         )
     return None
 

@@ -217,7 +217,14 @@ class Cluster:
         if slow_s is not None:
             worker.step_s = self.rng.uniform(0.02, 0.35) * limit_s[stage]
             return slow_s
-        return min(self._draw(stage), 0.4 * limit_s[stage])
+        return min(self._draw(stage) + self._transfer_s(worker, call), 0.4 * limit_s[stage])
+
+    def _transfer_s(self, worker: SimWorker, call: Call) -> float:
+        """Fetching what lies on other nodes, one object after another."""
+        if isinstance(call, m.Scan | m.DecodeClip):
+            return 0.0
+        clips = call.clips if isinstance(call, m.WriteShard) else (call.clip,)
+        return self.scenario.transfer_s * sum(self.objects[clip] is not worker.node for clip in clips)
 
     def _succeed(self, worker: SimWorker, call: Call) -> None:
         if worker.is_dead:

@@ -49,6 +49,10 @@ class Watch:
         self._found = 0
         """Inputs that wait for their scan."""
         self._is_stopped = False
+        self._struck_by_loss: dict[str, list[m.Subject]] = {}
+        """What was at work in workers of each node that died with it, before the driver hears of the node."""
+        self._writer_ended: set[str] = set()
+        """Nodes on which a writer was lost or cannot work; a new one may have to wait."""
 
     # What the driver hears.
 
@@ -58,6 +62,8 @@ class Watch:
             self._credit[event.node] = int(event.store_bytes * STORE_SHARE)
         elif isinstance(event, m.NodeDown):
             self._credit.pop(event.node)
+            for subject in self._struck_by_loss.pop(event.node, ()):
+                self._cluster.struck[subject] -= 1
             for number in [n for n, known in self.workers.items() if known.node == event.node]:
                 self._leave(number)
         elif isinstance(event, m.WorkerReady):
@@ -66,7 +72,9 @@ class Watch:
         elif isinstance(event, m.WorkerDied):
             known = self.workers.get(event.worker)
             if event.message == NODE_GONE and known is not None and known.calls:
+                # Until the driver hears of the node it cannot know better.
                 self._cluster.strike(known.calls[0])
+                self._struck_by_loss.setdefault(known.node, []).append(known.calls[0])
             self._leave(event.worker, head_struck=True)
         elif isinstance(event, m.Pending | m.Retry):
             pass
@@ -105,6 +113,8 @@ class Watch:
         known = self.workers.pop(number, None)
         if known is None:
             return
+        if known.kind == "write":
+            self._writer_ended.add(known.node)
         for i, subject in enumerate(known.calls):
             if i == 0 and head_struck:
                 self._note_failure(number, known, subject)
@@ -251,6 +261,9 @@ class Watch:
         frames = Counter({name: 0 for name in self._credit})
         for node, num_bytes in self._frames.values():
             frames[node] += num_bytes
+        writes = {worker.node for worker in self.workers.values() if worker.kind == "write"} | self._writer_ended
+        encodes = {worker.node for worker in self.workers.values() if worker.kind == "encode"}
+        check(encodes <= writes, f"nodes {encodes - writes} encode and have no writer of their own")
         for node, credit in self._credit.items():
             check(frames[node] <= max(credit, CLIP_BYTES), f"{frames[node]} bytes of frames on {node}, credit {credit}")
         idle = [(n, w) for n, w in self.workers.items() if w.is_ready and not w.calls]

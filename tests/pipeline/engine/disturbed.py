@@ -31,6 +31,7 @@ from pipeline.shards.commits import read_manifests
 from pipeline.shards.scan import read_shard
 from pipeline.verify import verify
 from tests.pipeline.runs import rows_of, run, tiny_recipe
+from tests.processes import kill_all
 from tests.synthetic import make_video
 from tests.tiny_encoder import make_tiny_encoder
 
@@ -174,7 +175,7 @@ def disturb_driver(encoder: Path, folder: Path, *, kills: int, seed: int) -> dic
         if process.poll() is not None:
             # It was through before it could be killed: the rest of the kills need a new run.
             break
-        kill_tree(process)
+        kill_all(process)
         killed += 1
     finished = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     result = {"killed": {"driver": killed}, "exit_code": finished.returncode, **outcome(out, folder / "unbroken")}
@@ -193,13 +194,6 @@ def wait_until(condition: Callable[[], bool], limit_s: float = 120.0) -> None:
     while not condition():
         assert time.monotonic() < until_s
         time.sleep(0.02)
-
-
-def kill_tree(process: subprocess.Popen[Any]) -> None:
-    """SIGKILL a process and all that it started."""
-    from tests.test_kill import kill_all
-
-    kill_all(process)
 
 
 def main() -> None:

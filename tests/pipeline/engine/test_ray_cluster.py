@@ -81,7 +81,7 @@ DISTURBED = """
 import sys
 from pathlib import Path
 from tests.pipeline.engine.disturbed import disturb_workers
-results = disturb_workers(Path(sys.argv[2]), Path(sys.argv[1]), kills=5, seed=3, pause_s=2.0, videos=4)
+results = disturb_workers(Path(sys.argv[2]), Path(sys.argv[1]), kills=5, seed=3, pause_s=1.0, videos=3)
 killed = sum(sum(result["killed"].values()) for result in results)
 assert killed >= 5, results
 for result in results:
