@@ -33,7 +33,7 @@ def test_the_bounding_stage_is_busy_and_memory_does_not_grow(
         assert row["utilization"] >= 0.95
         held.append(row["most_clips_held"])
     # Three times the videos, and hardly more clips at once.
-    assert held[1] <= 1.3 * held[0] < 700
+    assert held[1] <= 1.3 * held[0] < 1000
 
 
 def test_a_run_whose_workers_do_nothing(capsys: pytest.CaptureFixture[str]) -> None:
