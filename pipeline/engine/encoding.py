@@ -1,4 +1,4 @@
-"""Which encoder takes which clip: one of its own node, else the least loaded. Part of the scheduler."""
+"""Which encoder takes which clip: one on the clip's node, else the least loaded. Part of the scheduler."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class Encoding:
     def __init__(self, pool: WorkerPool, ledger: Ledger, out: list[Command]) -> None:
         self._pool, self._ledger, self._out = pool, ledger, out
         self._waiting: OrderedDict[Clip, float] = OrderedDict()
-        """Since when they wait, the oldest first; each is in its node's queue as well."""
+        """Decoded clips and since when they wait, the oldest first. Each is in its node's queue as well."""
         self._room = room_by_calls()
         self.avoid: dict[Clip, int] = {}
-        """The last encoder that could not take a clip."""
+        """The encoder on which a clip failed last."""
 
     def offer(self, clip: Clip, now_s: float, *, first: bool = False) -> None:
-        """A clip is decoded, or (`first`) comes back."""
+        """Give a decoded clip to an encoder, or queue it; in front if it comes back (`first`)."""
         state = self._ledger.clips[clip]
         for row in (*state.node.room, *self._room):
             for number in row:
@@ -36,7 +36,7 @@ class Encoding:
             queue.move_to_end(clip, last=not first)
 
     def fill(self, worker: Worker, now_s: float) -> None:
-        """An encoder is ready, or has one call less: give it clips that wait, of its own node first."""
+        """Give an encoder that has room waiting clips, those of its own node first."""
         self._update(worker)
         while worker.is_ready and len(worker.calls) < CALLS_AHEAD:
             clip = self._next(worker)
@@ -46,17 +46,17 @@ class Encoding:
             self._give(worker, clip, now_s)
 
     def withdraw(self, clip: Clip) -> None:
-        """A clip does not wait any more."""
+        """Remove a clip from the queues."""
         self._waiting.pop(clip, None)
         self._ledger.clips[clip].node.waiting.pop(clip, None)
 
     def worker_gone(self, worker: Worker) -> None:
-        """An encoder is gone."""
+        """Give an encoder nothing more."""
         for row in (*worker.node.room, *self._room):
             row.pop(worker.number, None)
 
     def refill(self, now_s: float) -> None:
-        """Encoders left: what waited for another one than those with room may have to wait no more."""
+        """After encoders were lost: a clip that avoided the only one left need not wait any more."""
         for number in [number for row in self._room for number in row] if self._waiting else ():
             self.fill(self._pool.workers[number], now_s)
 

@@ -298,9 +298,9 @@ class Watch:
         struck = self._cluster.struck
         if "cannot be written" in error:
             check(any(isinstance(s, str) and n >= WRITE_ATTEMPTS for s, n in struck.items()), error)
-        elif "end while they start" in error:
+        elif "fail to start" in error:
             check(self._cluster.failed_starts >= START_ATTEMPTS, error)
-        elif "could not take one of" in error:
+        elif "could be encoded" in error:
             check(len(self._cluster.scenario.encode_harm) >= HOPELESS_CLIPS, error)
         elif "no node can hold" in error or "another version" in error:
             check(len(self._credit) < len(self._cluster.scenario.nodes), error)
