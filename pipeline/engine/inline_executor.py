@@ -1,6 +1,6 @@
 """The executor in this process: a thread a worker.
 
-A decoder that crashes takes this process with it, and one that hangs keeps its thread; on Ray each has its own process.
+A decoder that crashes ends this process, and one that hangs keeps its thread; on Ray each has its own process.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from pipeline.plan.units import Clip
 
 NODE = "this machine"
 STORE_BYTES = 2 << 30
-"""A third of it may hold frames that wait for the encoder."""
+"""Of a store that this process does not have: it bounds the frames that wait for the encoder."""
 
 Call: TypeAlias = m.Scan | m.DecodeClip | m.EncodeClip | m.WriteShard
 AnyWorker: TypeAlias = DecodeWorker | EncodeWorker | WriteWorker
@@ -44,7 +44,7 @@ class _WorkerThread:
         self.calls: SimpleQueue[Call | None] = SimpleQueue()
         self.worker: AnyWorker | None = None
         self.is_abandoned = False
-        """Whether the worker was given up: nothing that it still does counts."""
+        """Whether the worker was given up: its later results are ignored."""
 
 
 class InlineExecutor:
@@ -65,7 +65,7 @@ class InlineExecutor:
         self._happened.put(event)
 
     def wait(self, timeout_s: float) -> list[m.Event | Record]:
-        """What has happened, in its order."""
+        """Events in their order."""
         found: list[m.Event | Record] = []
         try:
             found.append(self._happened.get(timeout=timeout_s))
@@ -75,7 +75,7 @@ class InlineExecutor:
             return found
 
     def carry_out(self, command: m.WorkCommand) -> None:
-        """Hand a call to its worker's thread, or do at once what takes no time."""
+        """Hand a call to its worker's thread, or carry out a command that takes no time."""
         if isinstance(command, m.StartWorker):
             thread = self._threads[command.worker] = _WorkerThread()
             name = f"{command.kind}-{command.worker}"
@@ -93,7 +93,7 @@ class InlineExecutor:
             self._threads[command.worker].calls.put(command)
 
     def observe(self, item: Observed) -> None:
-        """Nobody collects counts here."""
+        """There are no metrics here."""
 
     def close(self) -> None:
         """Stop the threads; one that is in the middle of a call ends after it."""
@@ -140,7 +140,7 @@ class InlineExecutor:
         return time.process_time() - sum(time.clock_gettime(clock) for clock in self._decode_clocks)
 
     def _do(self, number: int, worker: AnyWorker, call: Call, tell: Callable[[m.Event | Record], None]) -> None:
-        """One call, and what came of it."""
+        """Run one call and report its result."""
         try:
             for item in self._results(number, worker, call):
                 tell(item)

@@ -1,4 +1,4 @@
-"""Reaching a Ray cluster, or starting one here; what it can hold, and what its encoders compute on."""
+"""Connecting to a Ray cluster, or starting one here; its GPUs, and the device of its encoders."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ LOCAL_STORE_BYTES = 2 << 30
 PROBE_S = 300.0
 """How long a node may take to load torch and look at its device."""
 ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}
-"""Of the workers: an encoder's threads that wait for each other must not burn the cores that decoders share."""
+"""Of the workers: waiting threads of an encoder must not spin on the cores that decoders share."""
 
 
 class RayCluster:
-    """A cluster that this process is connected to, and started where nobody named one.
+    """A cluster that this process is connected to, started here if no address was given.
 
     Raises:
-        SettingsError: it cannot be reached, or can never hold what is asked.
+        SettingsError: it cannot be reached, or can never hold what is requested.
     """
 
     def __init__(self, execution: Execution) -> None:
@@ -72,7 +72,7 @@ class RayCluster:
             ray.shutdown()
 
     def _await_gpus(self, execution: Execution) -> list[NodeUp]:
-        """The nodes, once they hold the GPUs that were asked for; waits only where an autoscaler may add some."""
+        """The nodes, once they have the requested GPUs; waits only with `--wait-for-nodes-s`."""
         until_s = time.monotonic() + execution.wait_for_nodes_s
         while True:
             nodes = list(living_nodes().values())
@@ -92,7 +92,7 @@ class RayCluster:
         request_resources(bundles=[{"GPU": 1}] * count)
 
     def _agree(self, kind: DeviceKind, nodes: list[NodeUp], execution: Execution) -> Device:
-        """Ask every node that will encode; on a cluster of this machine alone nobody needs to be asked."""
+        """Ask every node that will encode for its device; this machine alone needs no question."""
         encoding = [node for node in nodes if node.gpus] if self._reserves else nodes
         here = ray.get_runtime_context().get_node_id()
         if [node.node for node in encoding] == [here]:
@@ -141,19 +141,19 @@ def _probe(node: str, gpu_share: float) -> Any:
 
 
 def takes_gpus(execution: Execution, nodes: list[NodeUp]) -> bool:
-    """Whether encoders claim GPUs."""
+    """Whether encoders reserve GPUs."""
     if execution.gpus == 0 or (execution.device == "cpu" and not execution.gpus):
         return False
     return execution.device == "cuda" or bool(execution.gpus) or any(node.gpus for node in nodes)
 
 
 def gpus_wanted(execution: Execution) -> int:
-    """GPUs without which the run cannot be as it was asked for."""
+    """Number of GPUs that the cluster must have."""
     return execution.gpus if execution.gpus is not None else int(execution.device == "cuda")
 
 
 def lacks(execution: Execution, nodes: list[NodeUp]) -> str | None:
-    """What the cluster lacks of what was asked for, in one line."""
+    """The error in one line if the cluster has fewer GPUs than requested."""
     wanted, there = gpus_wanted(execution), sum(node.gpus for node in nodes)
     if wanted > there:
         advice = "--device cpu, or --gpus 0" if not there else f"at most --gpus {there}"
@@ -172,7 +172,7 @@ def _nodes(count: int) -> str:
 def quieten() -> None:
     """Log what Ray prints of workers that died, instead of mixing it into standard output.
 
-    Deaths are told by this project, with the clip that they cost. Ray offers no switch for these lines.
+    This project reports dead workers itself, with the clip that failed. Ray has no switch for these lines.
     """
     if hasattr(ray_worker, "print_to_stdstream"):
         ray_worker.print_to_stdstream = lambda data, **_: log.debug("%s", " ".join(data["lines"]))
