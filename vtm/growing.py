@@ -69,8 +69,8 @@ def merge_tree(
 
     Raises:
         MergeError: shapes do not fit; a setting is out of range; or, on a CPU, features or weights are not finite,
-            a weight is negative, or a clip's are all 0. Elsewhere looking would make the host wait: the tree's
-            base_fidelity is then not finite.
+            a weight is negative, or a clip's are all 0. Elsewhere looking would make the host wait once more than
+            the tree does: its base_fidelity is then not finite.
     """
     _check_features(features_BNC, grid, base)
     weights_BN = _checked_weights(weights, features_BNC)
