@@ -35,6 +35,8 @@ class EncoderDescription:
     """A video model's own clip length, into which a clip's frames are cut."""
     frames_per_token_row: int = 1
     """Frames that one step of the grid in time stands for: a video model's tubelet. The last may hold fewer."""
+    embedding_dim: int = 0
+    """Channels of the column `embedding`; 0 where it is null."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,8 +53,10 @@ class RunDescription:
     def deciding(self) -> dict[str, Any]:
         """Every setting that decides bytes. Paths and names do not: the hash of the weights stands for them."""
         recipe = recipe_json(self.recipe)
-        for name in ("encoder", "revision", "vtm", "compute_dtype", "keep", "reuse_levels", "compile"):
+        for name in ("encoder", "revision", "vtm", "compute_dtype", "keep", "reuse_levels", "compile", "embedding"):
             recipe.pop(name)
+        if self.encoder.embedding_dim:
+            recipe["embedding_dim"] = self.encoder.embedding_dim
         if self.recipe.compile:
             recipe["compile"] = True
         if self.recipe.reuse_levels is not None:

@@ -22,6 +22,7 @@ ShardFormat = Literal["parquet", "webdataset"]
 EngineName = Literal["ray", "inline"]
 DeviceName = Literal["auto", "cuda", "cpu"]
 TokenWeights = Literal["uniform", "saliency", "motion"]
+EmbeddingChoice = Literal["auto", "always", "never"]
 STRATEGIES = ("none", "naive", "center", "boundary", "motion", "saliency", "coverage", "learnable", "tree")
 DEFAULT_KEEP = 0.1
 AMOUNTS = ("keep", "tokens_per_clip", "partition_factor", "fidelity")
@@ -86,6 +87,9 @@ class Recipe:
     """Colour (RRGGBB) under transparent pictures; transparency is left out where nothing is said."""
     resize: Resizer = "torch"
     """Whose antialiased resize: `torch`, fast, within a level of Pillow; `pillow`, bit for bit."""
+    embedding: EmbeddingChoice = "auto"
+    """When the column `embedding` is filled: `auto` where the output block is the last, whose tokens it is made of;
+    `always` after an earlier one too, by running the blocks after it; `never`."""
     dtype: TokenDtype = "float16"
     """Of the tokens written."""
     compute_dtype: ComputeDtype = "auto"
@@ -130,6 +134,7 @@ class Recipe:
             self.fidelity is None or (self.strategy == "tree" and 0 < self.fidelity < 1),
             f"--fidelity {self.fidelity} must be above 0 and below 1, and wants --strategy tree, which alone knows it",
         )
+        _choice("embedding", self.embedding, get_args(EmbeddingChoice))
         _choice("weights", self.weights, get_args(TokenWeights))
         _require(
             self.weights == "uniform" or self.strategy == "tree",
@@ -172,6 +177,11 @@ class Recipe:
             f"which --encoder-keep {self.encoder_keep} dissolves: leave one of them out",
         )
 
+        _require(
+            levels is None or self.embedding != "always",
+            f"--reuse-levels {levels} encodes single patches, of which no image embedding can be made: leave out "
+            "--embedding always",
+        )
         _require(
             not self.compile or (levels is None and self.encoder_keep == 1),
             "--compile compiles whole blocks, which --encoder-keep and --reuse-levels take apart: leave one out",

@@ -255,7 +255,7 @@ class TokenSet:
     motion_source: MotionSource
     damaged_frames: int
     embedding: NDArray[np.float32] | None = None
-    """(E,) mean of the frames' image embeddings, unit norm; None where the encoder's family has none."""
+    """(E,) mean of the frames' image embeddings, unit norm; None where the run stores none."""
     parent: NDArray[np.unsignedinteger] | None = None
     """(M,) in the dtype of `group`: the token into which each merges next, a root its own; None without a tree."""
     loss: NDArray[np.float32] | None = None

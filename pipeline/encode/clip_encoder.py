@@ -140,6 +140,7 @@ class ClipEncoder:
             fidelity=_fidelity(sources_1ND, plan, stand_ins, weights_1N),
             motion_source="tokens" if self._reads_token_motion else clip.motion_source,
             damaged_frames=clip.damaged_frames,
+            embedding=None if features.embedding_E is None else features.embedding_E.cpu().numpy(),
             encoded_patches=features.encoded_patches,
         )
 
@@ -213,12 +214,13 @@ def _load_features(
         dtype=dtype,
         device=device,
         encoder_keep=recipe.encoder_keep,
+        pooled=recipe.embedding == "always",
     )
     if recipe.reuse_levels is not None:
         return ReusingFeatures(encoder, recipe.batch_frames, recipe.reuse_levels)
     if recipe.compile and (complaint := compile_blocks(encoder, recipe.batch_frames)) is not None:
         log.warning(complaint)
-    return VitFeatures(encoder, recipe.batch_frames)
+    return VitFeatures(encoder, recipe.batch_frames, embedding=description.embedding_dim > 0)
 
 
 def motion_on(grid: Grid, motion_THW: NDArray[np.float32], frames_per_row: int) -> Tensor:

@@ -59,6 +59,7 @@ def describe_encoder(recipe: Recipe, device: Device) -> tuple[EncoderDescription
         architecture=known.architecture,
         frames_per_pass=known.frames_per_pass,
         frames_per_token_row=known.frames_per_token_row,
+        embedding_dim=known.embedding_dim,
     )
     return description, chosen_pictures(picture_spec(known.image, recipe.resize), recipe)
 
@@ -73,11 +74,17 @@ class _Found:
     architecture: str | None = None
     frames_per_pass: int = 1
     frames_per_token_row: int = 1
+    embedding_dim: int = 0
 
 
 def _find_encoder(recipe: Recipe) -> _Found:
     """Our own vision transformer wherever it knows the family, else a model of `transformers`."""
     if is_foreign(recipe.encoder, recipe.revision):
+        if recipe.embedding == "always":
+            raise EncoderError(
+                f"--embedding always: {recipe.encoder} is run by transformers, of which no image embedding is taken: "
+                "leave it out"
+            )
         foreign = describe_foreign(recipe)
         geometry = foreign.geometry
         return _Found(
@@ -89,7 +96,28 @@ def _find_encoder(recipe: Recipe) -> _Found:
             frames_per_token_row=geometry.input.frames_per_token_row,
         )
     own = encoders.describe_encoder(recipe.encoder, layer=recipe.layer, revision=recipe.revision)
-    return _Found(dim=own.dim, image=own.image, weights_sha256=own.weights_sha256)
+    return _Found(
+        dim=own.dim, image=own.image, weights_sha256=own.weights_sha256, embedding_dim=_embedding_dim(recipe, own)
+    )
+
+
+def _embedding_dim(recipe: Recipe, own: encoders.EncoderDescription) -> int:
+    """Channels of the image embedding that a run stores, 0 for none.
+
+    Raises:
+        EncoderError: it is asked for and cannot be had.
+    """
+    is_last = own.num_blocks == own.depth
+    if recipe.embedding == "always":
+        if not own.pooled_dim:
+            raise EncoderError(f"--embedding always: {recipe.encoder} has no image embedding: leave it out")
+        if recipe.encoder_keep != 1 and not is_last:
+            raise EncoderError(
+                f"--embedding always needs the blocks after --layer {recipe.layer}, at which --encoder-keep "
+                f"{recipe.encoder_keep} ends: leave one of them out, or take the last block"
+            )
+        return own.pooled_dim
+    return own.pooled_dim if recipe.embedding == "auto" and is_last and recipe.reuse_levels is None else 0
 
 
 def picture_spec(image: ImageSpec, resizer: Resizer = "torch") -> PictureSpec:
