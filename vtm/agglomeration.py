@@ -17,12 +17,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
 from torch import Tensor
 
-from vtm.replay import Replayed
+from vtm.replay import Replayed, present
 
 BLOCK_PAIRS = {"cpu": 1 << 19, "cuda": 1 << 27}
 """Pairs looked at at a time, by device."""
@@ -77,14 +76,12 @@ def agglomerate(
         Of each group the index of the one it merges into, (M,) int64, the last one's its own; and the loss of that
         merge, (M,) float32: all different, greater than those of the groups merged into it, and infinite for the last.
     """
-    groups = _start(sum_MC, count_M, frames_M2)
     if sum_MC.device.type == "cpu":
-        return _merge_counted(groups, max_gap_frames)
-    rounds = _SHRINKING_ROUNDS if max_gap_frames is None else partial(_masked_rounds, gap=max_gap_frames)
-    parent_M, loss_M, complete = rounds(*_tensors(groups))
-    if not _read(complete):
-        parent_M, loss_M, _ = _masked_rounds(*_tensors(groups), gap=max_gap_frames, shrinking=())
-    return parent_M, loss_M
+        return _merge_counted(_start(sum_MC, count_M, frames_M2), max_gap_frames)
+    parent_M, loss_M, complete = _SCHEDULED(sum_MC, count_M, frames_M2, max_gap_frames=max_gap_frames)
+    if not is_complete(complete):
+        return agglomerate_masked(sum_MC, count_M, frames_M2, max_gap_frames=max_gap_frames, shrinking=())[:2]
+    return present(parent_M), present(loss_M)
 
 
 def _merge_counted(groups: _Groups, max_gap_frames: int | None) -> tuple[Tensor, Tensor]:
@@ -102,20 +99,28 @@ def _merge_counted(groups: _Groups, max_gap_frames: int | None) -> tuple[Tensor,
     return parent_M, _distinct(height_M)
 
 
-def _masked_rounds(
-    *tensors: Tensor, gap: int | None = None, shrinking: tuple[tuple[int, float], ...] = SHRINKING
+def agglomerate_masked(
+    sum_MC: Tensor,
+    count_M: Tensor,
+    frames_M2: Tensor | None = None,
+    *,
+    max_gap_frames: int | None = None,
+    shrinking: tuple[tuple[int, float], ...] = SHRINKING,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """All rounds, with shapes that depend on no value.
+    """As `agglomerate`, with shapes that depend on no value.
 
     Args:
-        tensors: fields of `_Groups`.
-        gap: most frames between the spans of two groups that merge.
+        sum_MC: as for `agglomerate`, and so the others.
+        count_M: weights.
+        frames_M2: first and last frames.
+        max_gap_frames: between the spans.
         shrinking: as SHRINKING.
 
     Returns:
-        Parents and losses as `agglomerate`; and a bool tensor, whether no group was dropped before it was merged.
+        Parents and losses; and a bool tensor: whether no group was dropped before it was merged. If one was, the others
+        are of no use.
     """
-    groups = _Groups(*tensors)
+    groups = _start(sum_MC, count_M, frames_M2)
     total = len(groups.index_K)
     parent_M, height_M = _nothing_merged(groups)
     left, complete = dict(shrinking), torch.ones((), dtype=torch.bool, device=parent_M.device)
@@ -123,7 +128,7 @@ def _masked_rounds(
         if finished in left:
             groups, fits = _shrunk(groups, max(LEAST_ROWS, math.ceil(left[finished] * total)))
             complete = complete & fits
-        nearest_K, loss_K = _nearest(groups, groups.alive_K, gap)
+        nearest_K, loss_K = _nearest(groups, groups.alive_K, max_gap_frames)
         groups, into_K, at_K = _merge_mutual(groups, nearest_K, loss_K)
         parent_M, height_M = _record(groups, into_K, at_K, parent_M, height_M)
     into_K, at_K = _merge_rest(groups)
@@ -131,11 +136,11 @@ def _masked_rounds(
     return parent_M, _distinct(height_M), complete
 
 
-_SHRINKING_ROUNDS = Replayed(_masked_rounds)
+_SCHEDULED = Replayed(agglomerate_masked)
 
 
-def _read(flag: Tensor) -> bool:
-    """The one value that the host waits for."""
+def is_complete(flag: Tensor | None) -> bool:
+    """The third value of `agglomerate_masked`, for which the host waits."""
     return bool(flag)
 
 

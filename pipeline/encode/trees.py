@@ -15,7 +15,7 @@ from vtm.growing import base_for
 
 
 def clip_tree(features: ClipFeatures, recipe: Recipe, seed: int, weights_1K: Tensor | None = None) -> MergeTree:
-    """The tree over the tokens that are stored, as many as the recipe says, ordered by their centres.
+    """The tree over the tokens that are stored, as many as the recipe says.
 
     Args:
         features: of one clip.
@@ -45,7 +45,7 @@ def clip_tree(features: ClipFeatures, recipe: Recipe, seed: int, weights_1K: Ten
         tree = tree.coarsen(num_tokens=count)
     if features.inside is not None:
         tree = replace(tree, base=features.inside.then(tree.base))
-    return tree.ordered_by_center(features.grid)
+    return tree
 
 
 def patch_weights(features: ClipFeatures, weights_1K: Tensor) -> Tensor:

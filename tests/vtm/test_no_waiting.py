@@ -17,6 +17,7 @@ from vtm import (
     MergePlan,
     agglomeration,
     bipartite_plan,
+    growing,
     merge_plan,
     merge_tree,
     plan_from_targets,
@@ -77,7 +78,8 @@ def test_deciding_and_merging(strategy: str, window_frames: int | None, device: 
 @pytest.mark.parametrize("max_gap_frames", [None, 1])
 def test_the_tree(max_gap_frames: int | None, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[torch.Tensor] = []
-    monkeypatch.setattr(agglomeration, "_read", lambda flag: not read.append(flag))
+    for module in (agglomeration, growing):
+        monkeypatch.setattr(module, "is_complete", lambda flag: not read.append(flag))
     x_BNC = torch.ones(2, TOKENS, 9, device=device)
     with no_waiting(device):
         tree = merge_tree(x_BNC, grid=GRID, base=0.3, weights=x_BNC[..., 0], max_gap_frames=max_gap_frames)

@@ -144,8 +144,7 @@ def test_no_bit_depends_on_the_batch_or_the_threads() -> None:
 
 
 def rounds_of_a_gpu(sum_MC: torch.Tensor, shrinking: tuple[tuple[int, float], ...]) -> tuple[torch.Tensor, ...]:
-    groups = agglomeration._start(sum_MC, torch.ones(len(sum_MC)), None)
-    return agglomeration._masked_rounds(*agglomeration._tensors(groups), shrinking=shrinking)
+    return agglomeration.agglomerate_masked(sum_MC, torch.ones(len(sum_MC)), shrinking=shrinking)
 
 
 @pytest.mark.parametrize("shrinking", [(), agglomeration.SHRINKING, ((1, 0.9), (3, 0.75))])
