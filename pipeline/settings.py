@@ -243,7 +243,7 @@ class Execution:
     unit_timeout_s: float = 300.0
     """A decode worker that makes no progress for so long is stopped."""
     encode_timeout_s: float = 600.0
-    """An encode worker that is at one clip for so long is stopped."""
+    """An encode worker that makes no progress for so long is stopped."""
     decode_memory_mb: int = 4096
     """Most memory that a decode worker may allocate beyond what it starts with."""
     retry_failed: bool = False

@@ -220,6 +220,7 @@ class EncodeWorker:
             EncodeError: the encoder cannot take this clip.
             BrokenDeviceError: the device is lost, and this process with it.
         """
+        count_in(self.steps)
         watch = Stopwatch(self._cpu_clock)
         try:
             tokens: TokenSet = self._encoder.encode(decoded.clip, uri)
@@ -273,6 +274,7 @@ class WriteWorker:
         """
         from pipeline.shards.manifest import write_shard
 
+        count_in(self.steps)
         watch = Stopwatch(self._cpu_clock)
         job = self._job
         tokens = [clip.tokens for clip in clips]
@@ -356,7 +358,7 @@ def problem_of(error: BaseException) -> Problem:
     return Problem("crash", f"{type(error).__name__}: {text}")
 
 
-def hear(say: Callable[[str], None]) -> None:
+def forward_logs(say: Callable[[str], None]) -> None:
     """Pass on what this process logs or warns of from now on: the standard error of a distant worker is not read."""
     logging.getLogger().addHandler(_Handler(say))
     logging.captureWarnings(True)
