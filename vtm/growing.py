@@ -20,6 +20,7 @@ from vtm.plan import Grid, MergePlan, identity_plan, token_positions
 from vtm.replay import Replayed, present
 from vtm.sampling import even_ranking, gumbel_noise
 from vtm.tree import MergeTree
+from vtm.upload import to_device
 
 DEFAULT_BASE = 0.2
 """Share of the tokens. A base of twice the groups takes four times the time for .001 at 5 % of the tokens and below."""
@@ -226,7 +227,7 @@ def _checked_weights(weights: Tensor | None, x_BNC: Tensor) -> Tensor:
     precise = torch.promote_types(x_BNC.dtype, torch.float32)
     if weights is None:
         return torch.ones(x_BNC.shape[:2], dtype=precise, device=x_BNC.device)
-    weights_BN = weights.detach().flatten(1).to(x_BNC.device, precise)
+    weights_BN = to_device(weights.detach().flatten(1), x_BNC.device).to(precise)
     if weights_BN.shape != x_BNC.shape[:2]:
         raise MergeError(
             f"weights have shape {tuple(weights.shape)}, expected one value for each of the tokens of "

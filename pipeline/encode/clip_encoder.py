@@ -43,6 +43,7 @@ from vtm.budget import Budget
 from vtm.encoders import EncoderError, load_encoder
 from vtm.encoders.compiling import compile_blocks
 from vtm.network import NetworkError, SaliencyScorer, VideoTokenMerging, load_network, load_scorer, stored_kind
+from vtm.upload import to_device
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -175,7 +176,7 @@ class ClipEncoder:
     def _merge_by_tree(self, features: ClipFeatures, clip: DecodedClip, seed: int) -> ClipArrays:
         scores = features.saliency_1K if self._recipe.weights == "saliency" else self._motion(features, clip)
         uniform = self._recipe.weights == "uniform" or scores is None
-        weights_1K = None if uniform or scores is None else weights_from(scores.to(features.patches_1KD.device))
+        weights_1K = None if uniform or scores is None else weights_from(to_device(scores, features.patches_1KD.device))
         tree = clip_tree(features, self._recipe, seed, weights_1K)
         return arrays_of(
             features.sources(),
