@@ -116,8 +116,10 @@ class InlineExecutor:
             worker = thread.worker = self._make(command.kind)
             worker.start()
             tell(m.WorkerReady(command.worker))
-            while (call := thread.calls.get()) is not None and not thread.is_abandoned:
-                self._do(command.worker, worker, call, tell)
+            beside = self._job.encode_calls_at_once - 1 if command.kind == "encode" else 0
+            for _ in range(beside):
+                threading.Thread(target=self._serve, args=(command.worker, thread, tell), daemon=True).start()
+            self._serve(command.worker, thread, tell)
         except SettingsError as error:
             tell(m.WorkerRefused(command.worker, str(error)))
         except BaseException as error:
@@ -126,6 +128,14 @@ class InlineExecutor:
         finally:
             if thread.worker is not None:
                 thread.worker.close()
+
+    def _serve(self, number: int, thread: _WorkerThread, tell: Callable[[m.Event | Record], None]) -> None:
+        """Take calls until there are no more."""
+        assert thread.worker is not None
+        while (call := thread.calls.get()) is not None and not thread.is_abandoned:
+            self._do(number, thread.worker, call, tell)
+        # There may be another thread that waits for a call.
+        thread.calls.put(None)
 
     def _make(self, kind: m.WorkerKind) -> AnyWorker:
         if kind == "decode":

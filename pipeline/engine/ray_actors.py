@@ -28,6 +28,7 @@ from pipeline.plan.units import Clip, Unit
 from pipeline.values import FailedRange, Input, PlannedVideo
 
 GROUPS = {"watch": 1, "ask": 1}
+ENCODE_GROUPS = GROUPS | {"launch": 2}
 """Calls that are answered while another one is running, each in a thread of its own."""
 Value = TypeVar("Value")
 
@@ -120,7 +121,7 @@ class DecodeActor(_Actor):
         return Answer(num_bytes=decoded.num_bytes, notes=self.log_buffer.take()), decoded
 
 
-@ray.remote(max_restarts=0, max_task_retries=0, concurrency_groups=GROUPS)
+@ray.remote(max_restarts=0, max_task_retries=0, concurrency_groups=ENCODE_GROUPS)
 class EncodeActor(_Actor):
     """Holds the encoder."""
 
@@ -135,6 +136,14 @@ class EncodeActor(_Actor):
     @ray.method(num_returns=2)
     def encode(self, decoded: Decoded, uri: str) -> tuple[Answer, Encoded | None]:
         """Encode one clip."""
+        return self._encode(decoded, uri)
+
+    @ray.method(num_returns=2, concurrency_group="launch")
+    def encode_overlapping(self, decoded: Decoded, uri: str) -> tuple[Answer, Encoded | None]:
+        """Encode one clip while another may still be on the device."""
+        return self._encode(decoded, uri)
+
+    def _encode(self, decoded: Decoded, uri: str) -> tuple[Answer, Encoded | None]:
         from pipeline.encode.devices import BrokenDeviceError
 
         try:

@@ -56,6 +56,7 @@ class RayExecutor:
 
     def __init__(self, job: Job, types: WorkerTypes = REAL) -> None:
         self._job, self._types = ray.put(job), types
+        self._overlaps = job.encode_calls_at_once > 1
         self._happened: SimpleQueue[Callable[[], list[m.Event | Record]]] = SimpleQueue()
         self._actors: dict[int, _ActorState] = {}
         self._frames: dict[Clip, Any] = {}
@@ -157,7 +158,8 @@ class RayExecutor:
             ref, frames = actor.decode.remote(command.clip, command.uri, command.unit)
             self._expect(ref, number, partial(self._decoded, number, command.clip, frames), command.clip)
         elif isinstance(command, m.EncodeClip):
-            ref, tokens = actor.encode.remote(self._frames[command.clip], command.uri)
+            encode = actor.encode_overlapping if self._overlaps else actor.encode
+            ref, tokens = encode.remote(self._frames[command.clip], command.uri)
             self._expect(ref, number, partial(self._encoded, number, command.clip, tokens), command.clip)
         elif isinstance(command, m.WriteShard):
             clips = [self._tokens[clip] for clip in command.clips]
