@@ -185,6 +185,7 @@ def policy_of(job: Job, request: ResourceRequest) -> Policy:
         clip_bytes=job.clip_bytes,
         unit_clips=execution.unit_clips,
         shard_clips=execution.shard_clips,
+        encode_calls_at_once=job.encode_calls_at_once,
         limits=Limits(scan_s=silent_s, decode_s=silent_s, encode_s=execution.encode_timeout_s, nodes_s=nodes_s),
     )
 

@@ -22,11 +22,14 @@ class Encoding:
         self._room = room_by_calls()
         self.avoid: dict[Clip, int] = {}
         """The encoder on which a clip failed last."""
+        self.suspects: set[Clip] = set()
+        """Clips that were in an encoder together when it died. Each is encoded alone, to find out which one it was."""
 
     def offer(self, clip: Clip, now_s: float, *, first: bool = False) -> None:
         """Give a decoded clip to an encoder, or queue it; in front if it comes back (`first`)."""
         state = self._ledger.clips[clip]
-        for row in (*state.node.room, *self._room):
+        most = 1 if clip in self.suspects else self._most_calls()
+        for row in (*state.node.room[:most], *self._room[:most]):
             for number in row:
                 if not self._avoids(clip, number):
                     self._give(self._pool.workers[number], clip, now_s)
@@ -38,12 +41,17 @@ class Encoding:
     def fill(self, worker: Worker, now_s: float) -> None:
         """Give an encoder that has room waiting clips, those of its own node first."""
         self._update(worker)
-        while worker.is_ready and len(worker.calls) < CALLS_AHEAD:
+        while self._has_room(worker) and len(worker.calls) < self._most_calls():
             clip = self._next(worker)
             if clip is None:
                 return
             self.withdraw(clip)
             self._give(worker, clip, now_s)
+
+    def succeeded(self, clip: Clip) -> None:
+        """Forget what was held against a clip that is encoded, or given up."""
+        self.avoid.pop(clip, None)
+        self.suspects.discard(clip)
 
     def withdraw(self, clip: Clip) -> None:
         """Remove a clip from the queues."""
@@ -69,6 +77,15 @@ class Encoding:
     def _first(self, queue: Iterable[Clip], worker: Worker) -> Clip | None:
         return next((clip for clip in queue if not self._avoids(clip, worker.number)), None)
 
+    def _has_room(self, worker: Worker) -> bool:
+        """Whether an encoder can take a call. Beside a suspect there is no other."""
+        is_alone = bool(self.suspects) and any(clip in self.suspects for clip in worker.calls)
+        return worker.is_ready and len(worker.calls) < CALLS_AHEAD and not is_alone
+
+    def _most_calls(self) -> int:
+        """Calls that an encoder may have: one while a suspect waits, so that some encoder becomes free for it."""
+        return 1 if any(clip in self._waiting for clip in self.suspects) else CALLS_AHEAD
+
     def _avoids(self, clip: Clip, number: int) -> bool:
         """Whether a clip should wait for another encoder than this one."""
         return bool(self.avoid) and self.avoid.get(clip) == number and self._pool.count("encode") > 1
@@ -80,6 +97,6 @@ class Encoding:
 
     def _update(self, worker: Worker) -> None:
         self.worker_gone(worker)
-        if worker.is_ready and len(worker.calls) < CALLS_AHEAD:
+        if self._has_room(worker):
             for rooms in (worker.node.room, self._room):
                 rooms[len(worker.calls)][worker.number] = None

@@ -58,4 +58,6 @@ class Policy:
     """Frames of a full clip."""
     unit_clips: int
     shard_clips: int
+    encode_calls_at_once: int = 1
+    """Clips that an encoder works on at the same time."""
     limits: Limits = Limits()

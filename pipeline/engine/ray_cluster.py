@@ -10,7 +10,7 @@ from typing import Any
 
 import ray
 from ray._private import worker as ray_worker
-from ray.exceptions import GetTimeoutError, RayError
+from ray.exceptions import GetTimeoutError, NodeDiedError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.encode.devices import Device, DeviceKind, agree, this_device
@@ -114,6 +114,8 @@ def _answer(node: str, ref: Any) -> Device | None:
     """
     try:
         device: Device = ray.get(ref, timeout=PROBE_S)
+    except NodeDiedError:
+        return None
     except GetTimeoutError as error:
         raise SettingsError(
             f"node {node} did not say within {PROBE_S:.0f} s what it computes on: see `ray status` whether other jobs "
@@ -134,7 +136,7 @@ def _probe(node: str, gpu_share: float) -> Any:
     options: dict[str, Any] = {
         "num_cpus": 0,
         "num_gpus": gpu_share,
-        "max_retries": 0,
+        "max_retries": 2,
         "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False),
     }
     return ray.remote(this_device).options(**options)

@@ -41,7 +41,7 @@ class Recovery:
         self.failed_attempts.clear(subject)
         if isinstance(subject, Clip):
             self._unencodable = None
-            self._encoding.avoid.pop(subject, None)
+            self._encoding.succeeded(subject)
 
     def forgive(self, node: Node, now_s: float) -> None:
         """A node was lost: take back attempts that failed because its workers died just before."""
@@ -133,7 +133,7 @@ class Recovery:
 
     def _give_up(self, worker: Worker, clip: Clip, failed: FailedRange, now_s: float) -> str | None:
         state = self._ledger.give_up(clip, failed)
-        self._encoding.avoid.pop(clip, None)
+        self._encoding.succeeded(clip)
         self._out += [m.Forget(clip), m.ReportFailure(failed, worker.number)]
         self._writing.update(state.shard_id, now_s)
         self._decoding.assign_to_blocked(state.node, now_s)

@@ -120,7 +120,7 @@ class Scheduler:
         """Whether no state is left of finished work, except the ids of planned videos."""
         ledger = self.ledger
         owed = ledger.clips or ledger.shards or ledger.videos or ledger.token_bytes
-        return not (owed or self._recovery.failed_attempts or self._encoding.avoid)
+        return not (owed or self._recovery.failed_attempts or self._encoding.avoid or self._encoding.suspects)
 
     # Nodes and workers.
 
@@ -180,12 +180,21 @@ class Scheduler:
             return
         if not worker.is_ready and self.pool.start_failed(worker, self._now_s):
             self._go_on_without(worker, f"{worker.kind} workers fail to start: {message}", is_usage=False)
+        if self._encodes_several(worker):
+            self._say(f"{message}; it had {len(worker.calls)} clips, which are encoded again, each alone")
+            self._encoding.suspects.update(clip for clip in worker.calls if isinstance(clip, Clip))
+            self._hand_over([worker])
+            return
         head = worker.calls.popleft() if worker.calls else None
         self._hand_over([worker])
         if head is not None:
             if failure != "timeout":
                 worker.node.recent_deaths.append((self._now_s, head))
             self._record_failure(worker, head, failure, message)
+
+    def _encodes_several(self, worker: Worker) -> bool:
+        """Whether a worker was at several clips at once, any of which may have ended it."""
+        return worker.kind == "encode" and min(len(worker.calls), self._policy.encode_calls_at_once) > 1
 
     def _hand_over(self, gone: list[Worker]) -> None:
         """Give the calls of lost workers to others, without counting an attempt."""

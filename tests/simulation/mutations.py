@@ -133,6 +133,11 @@ def the_third_strike_of_a_lost_node_counts(patch: Patch) -> None:
     patch.setattr(recovery.Recovery, "forgive", lambda self, node, now_s: None)
 
 
+def the_first_of_two_clips_is_blamed(patch: Patch) -> None:
+    """Of two clips in an encoder that dies, the first is taken for the cause."""
+    patch.setattr(scheduler.Scheduler, "_encodes_several", lambda self, worker: False)
+
+
 def three_lost_encoders_end_the_run(patch: Patch) -> None:
     """The third encoder that is lost ends the run, whatever took it."""
     old = scheduler.Scheduler._hand_over
@@ -245,6 +250,7 @@ OLD_BUGS: dict[str, Callable[[Patch], None]] = {
     "more workers than cores claim a core each": every_decoder_claims_a_core,
     "one writer serves the cluster": one_writer_serves_the_cluster,
     "a lost node counts against its clips": the_third_strike_of_a_lost_node_counts,
+    "the first of two clips in an encoder is blamed": the_first_of_two_clips_is_blamed,
     "three lost encoders end the run": three_lost_encoders_end_the_run,
     "retries go to the back": retries_go_to_the_back,
     "objects are counted, not bytes": objects_are_counted,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from random import Random
 from typing import Literal
@@ -173,3 +173,4 @@ def _add_trouble(scenario: Scenario, rng: Random, trouble: float) -> None:
     for stage, mean_s in (("scan", 0.3), ("decode", 1.5), ("encode", 0.3), ("write", 0.3), ("start", 2.0)):
         scenario.mean_s[stage] = mean_s * (8 if stage == bound else 1)
     scenario.transfer_s = rng.choice((0.0, 0.1, 2.0))
+    scenario.policy = replace(scenario.policy, encode_calls_at_once=rng.choice((1, 1, 2)))

@@ -49,6 +49,8 @@ class Watch:
         self._found = 0
         """Inputs that wait for their scan."""
         self._is_stopped = False
+        self._suspects: set[Clip] = set()
+        """Clips that were in an encoder together when it ended."""
         self._struck_by_loss: dict[str, list[m.Subject]] = {}
         """What was at work in workers of each node that died with it, before the driver hears of the node."""
         self._writer_ended: set[str] = set()
@@ -71,7 +73,7 @@ class Watch:
                 self.workers[event.worker].is_ready = True
         elif isinstance(event, m.WorkerDied):
             known = self.workers.get(event.worker)
-            if event.message == NODE_GONE and known is not None and known.calls:
+            if event.message == NODE_GONE and known is not None and known.calls and not self._has_several(known):
                 # Until the driver hears of the node it cannot know better.
                 self._cluster.strike(known.calls[0])
                 self._struck_by_loss.setdefault(known.node, []).append(known.calls[0])
@@ -92,6 +94,7 @@ class Watch:
             if self._answer(event.worker, event.clip):
                 self._frames.pop(event.clip)
                 self._failed_on.pop(event.clip, None)
+                self._suspects.discard(event.clip)
                 self._tokens[event.clip] = event.num_bytes
                 self._cluster.objects[event.clip] = self._cluster.workers[event.worker].node
         elif isinstance(event, m.ShardWritten):
@@ -115,11 +118,18 @@ class Watch:
             return
         if known.kind == "write":
             self._writer_ended.add(known.node)
+        is_unclear = head_struck and self._has_several(known)
+        if is_unclear:
+            self._suspects.update(clip for clip in known.calls if isinstance(clip, Clip))
         for i, subject in enumerate(known.calls):
-            if i == 0 and head_struck:
+            if i == 0 and head_struck and not is_unclear:
                 self._note_failure(number, known, subject)
             elif isinstance(subject, m.Input):
                 self._found += 1
+
+    def _has_several(self, known: Known) -> bool:
+        """Whether an encoder was at several clips at once: then its end is held against none of them."""
+        return known.kind == "encode" and min(len(known.calls), self._policy.encode_calls_at_once) > 1
 
     def _note_failure(self, number: int, known: Known, subject: m.Subject) -> None:
         if isinstance(subject, m.Input):
@@ -214,7 +224,12 @@ class Watch:
         encoders = {n: w for n, w in self.workers.items() if w.kind == "encode"}
         failed_on = self._failed_on.get(call.clip)
         check(failed_on != call.worker or len(encoders) == 1, "a clip goes to the encoder that could not take it")
-        room = {n: w for n, w in encoders.items() if w.is_ready and len(w.calls) < CALLS_AHEAD and n != failed_on}
+        beside = encoders[call.worker].calls
+        check(not (beside and call.clip in self._suspects), f"{call.clip} has to be alone in its encoder")
+        check(not any(clip in self._suspects for clip in beside), f"{call.clip} is beside one that has to be alone")
+        given = {clip for known in encoders.values() for clip in known.calls}
+        most = 1 if any(clip in self._frames and clip not in given for clip in self._suspects) else CALLS_AHEAD
+        room = {n: w for n, w in encoders.items() if w.is_ready and len(w.calls) < most and n != failed_on}
         near = {n: w for n, w in room.items() if w.node == self._frames[call.clip][0]}
         least = min((len(w.calls) for w in (near or room).values()), default=0)
         if not room:
