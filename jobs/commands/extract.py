@@ -6,18 +6,22 @@ import argparse
 import json
 import sys
 
-from jobs.options import add_execution_options, add_recipe_options, settings_of
+from jobs.options import add_config_option, add_execution_options, add_recipe_options, settings_of
 from jobs.progress import Progress
 from pipeline.errors import SettingsError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Inputs, output and every setting."""
-    parser.add_argument("inputs", nargs="*", metavar="INPUT", help="file, folder, glob, list file or address")
     parser.add_argument(
-        "--out", metavar="DIR", help="run folder, or s3://bucket/prefix; one that holds the same run is resumed"
+        "inputs",
+        nargs="*",
+        metavar="INPUT",
+        help="video, folder, glob, list file, or address such as s3://bucket/prefix",
     )
-    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+    parser.add_argument("--out", metavar="DIR", help="run folder or s3://bucket/prefix; an existing run is resumed")
+    add_config_option(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON")
     add_recipe_options(parser)
     add_execution_options(parser)
 
@@ -26,13 +30,13 @@ def run(options: argparse.Namespace) -> int:
     """Extract, and say what it took."""
     inputs, out, recipe, execution = settings_of(options)
     if out is None:
-        raise SettingsError("--out DIR is missing: name the folder for plan, shards and records")
+        raise SettingsError("--out DIR is missing: name a folder for the run")
     if not inputs:
         raise SettingsError("no input was given: name a video, a folder, a glob, a list file or an address")
     # After the checks, because this imports torch.
     from pipeline.run import extract
 
-    with Progress() as progress:
+    with Progress(quiet=options.quiet) as progress:
         summary = extract(inputs, out, recipe, execution, progress)
     if options.json:
         print(json.dumps(summary.to_json(), indent=1, default=str))

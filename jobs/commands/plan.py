@@ -7,7 +7,7 @@ import json
 import math
 from dataclasses import asdict, dataclass
 
-from jobs.options import add_execution_options, add_recipe_options, settings_of
+from jobs.options import add_config_option, add_execution_options, add_recipe_options, settings_of
 from jobs.table import print_table
 from pipeline.errors import SettingsError
 from pipeline.settings import Recipe
@@ -23,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--frames-per-s", type=float, default=None, metavar="F", help="encoder speed, to estimate the time it takes"
     )
+    add_config_option(parser)
     add_recipe_options(parser)
     add_execution_options(parser)
 
@@ -91,7 +92,7 @@ def estimate(inputs: list[str], recipe: Recipe) -> list[Estimate]:
     from vtm.network import tokens_left as network_tokens_left
 
     encoder, picture = describe_encoder(recipe, this_device("cpu"))
-    folder = recipe.vtm if encoder.vtm_decides_count else None
+    folder = recipe.scorer if encoder.vtm_decides_count else None
     network = None if folder is None else load_network(folder).config
     rows = []
     seen = set()

@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokens", type=int, metavar="M", help="or at so many tokens a clip")
     parser.add_argument("--fidelity", type=float, metavar="F", help="or at this fidelity")
     parser.add_argument("--max-loss", type=float, metavar="L", help="or at this loss, as `vtm budget` finds it")
-    parser.add_argument("--page", type=Path, metavar="FILE", help="where to write (DIR/report.html)")
+    parser.add_argument("--out", dest="page", type=Path, metavar="FILE", help="page to write (RUN/report.html)")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -79,10 +79,10 @@ class ClipEncoder:
         self._scorer: SaliencyScorer | None = None
         try:
             self._features = _load_features(recipe, description, device)
-            if recipe.vtm is not None and stored_kind(recipe.vtm) == "network":
-                self._network = load_network(recipe.vtm, device)
-            elif recipe.vtm is not None:
-                self._scorer = load_scorer(recipe.vtm, device)
+            if recipe.scorer is not None and stored_kind(recipe.scorer) == "network":
+                self._network = load_network(recipe.scorer, device)
+            elif recipe.scorer is not None:
+                self._scorer = load_scorer(recipe.scorer, device)
         except (EncoderError, NetworkError) as error:
             raise SettingsError(str(error)) from error
 
