@@ -125,13 +125,49 @@ def test_inspect(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_plan_agrees_with_what_was_made(
     done: Path, videos: list[Path], tiny_encoder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["plan", *map(str, videos), "--encoder", str(tiny_encoder), *RECIPE, "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)
+    assert main(["plan", *map(str, videos), "--encoder", str(tiny_encoder), *RECIPE[:-2], "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    rows, totals = plan["videos"], plan["totals"]
     assert [row["clips"] for row in rows] == [7, 3, 1]
-    assert sum(row["frames"] for row in rows) == 32
+    assert totals["frames"] == sum(row["frames"] for row in rows) == 32
+    assert totals["encoder_h"] == pytest.approx(32 / plan["rates"]["encode_frames_per_s"] / 3600)
     from pipeline import TokenCache
 
     assert sum(row["tokens"] for row in rows) == sum(len(clip.tokens) for clip in TokenCache(done))
+
+
+def test_plan_takes_hours_from_rates_and_scans_many_in_processes(
+    videos: list[Path], tiny_encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rates = {"device": "cuda", "encode_frames_per_s": 16.0, "decode_core_s_per_video_s": 0.5, "cores": 2, "source": ""}
+    (tmp_path / "rates.json").write_text(json.dumps({"rates": rates}))
+    (tmp_path / "text.mp4").write_text("no video")
+    more = [make_video(tmp_path / f"{i}.mkv", frames=7 + i) for i in range(2)]
+    command = ["plan", *map(str, [*videos, *more, tmp_path / "text.mp4"]), "--encoder", str(tiny_encoder)]
+    assert main([*command, *RECIPE[:-2], "--rates", str(tmp_path / "rates.json"), "--workers", "2"]) == 3
+    text = capsys.readouterr().out
+    assert "GPU hours at 16 frames/s" in text
+    assert "cores decode as fast as one GPU encodes" in text
+    assert "1 unreadable" in text
+    assert "5 videos" in text
+    (tmp_path / "rates.json").write_text("{}")
+    assert main([*command, "--rates", str(tmp_path / "rates.json")]) == 2
+    assert "holds no rates" in capsys.readouterr().err
+
+
+def test_plan_reads_little_of_an_mp4(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from jobs.estimate import _by_ranges
+    from pipeline.inputs.sources import identify
+    from pipeline.video import scan_video
+    from pipeline.video.tracks import Track
+
+    video = make_video(tmp_path / "film.mp4", frames=700, fps=25, gop=50)
+    whole = scan_video(identify(str(video)))
+    read = []
+    monkeypatch.setattr(Track, "add", lambda *_: read.append(1))
+    by_table = scan_video(identify(_by_ranges(str(video))))
+    assert not read
+    assert by_table.frame_pts.tolist() == whole.frame_pts.tolist()
 
 
 def test_report(done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
