@@ -20,6 +20,7 @@ from pipeline.settings import nearest
 COMMANDS = {
     "extract": "extract videos into token shards; the same command resumes a run",
     "plan": "estimate clips, tokens, bytes and GPU hours of a run without decoding",
+    "submit": "run a recipe on a Ray cluster, or write it as a KubeRay or Slurm job",
     "verify": "check that a run folder is complete and undamaged",
     "repair": "extract again what verify finds missing or damaged",
     "status": "show the progress of a run from its run folder",

@@ -280,7 +280,8 @@ def load_toml(path: Path) -> dict[str, Any]:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SettingsError(f"--config {path} cannot be read as TOML: {error}") from error
-    settings = {name.replace("-", "_"): value for name, value in data.items()}
+    # `vtm submit` reads that table.
+    settings = {name.replace("-", "_"): value for name, value in data.items() if name != "cluster"}
     known = sorted({f.name for cls in (Recipe, Execution) for f in fields(cls)} | {"inputs", "out"})
     for name, value in settings.items():
         if name not in known:
