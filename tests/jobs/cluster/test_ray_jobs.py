@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +27,16 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+def is_up(address: str) -> bool:
+    from ray.job_submission import JobSubmissionClient
+
+    try:
+        JobSubmissionClient(address).list_jobs()
+    except (ConnectionError, RuntimeError, OSError):
+        return False
+    return True
+
+
 @pytest.fixture(scope="module")
 def dashboard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Ray head of its own, with two GPUs that do not exist; only this head is ended afterwards."""
@@ -38,17 +49,11 @@ def dashboard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     head = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     address = f"http://127.0.0.1:{dashboard_port}"
     try:
-        from ray.job_submission import JobSubmissionClient
-
-        for attempt in range(120):
-            try:
-                JobSubmissionClient(address).list_jobs()
-                break
-            except Exception:
-                assert head.poll() is None and attempt < 119, "the Ray head did not start"
-                import time
-
-                time.sleep(1)
+        until_s = time.monotonic() + 180
+        while not is_up(address):
+            assert head.poll() is None, "the Ray head ended"
+            assert time.monotonic() < until_s, "the Ray head did not start"
+            time.sleep(1)
         yield address
     finally:
         head.terminate()

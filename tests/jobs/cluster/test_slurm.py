@@ -27,7 +27,7 @@ partition = "gpu"
 COMMANDS = {
     "scontrol": 'echo "scontrol $*" >> log; [ "$1" = show ] && printf "n1\\nn2\\nn3\\n"; true',
     "srun": 'echo "srun $*" >> log; while [ "${1#--}" != "$1" ]; do shift; done; exec "$@"',
-    "ray": 'if [ "$1" = start ]; then trap "echo ray ended >> log; exit" TERM; touch up; sleep 60 & wait; fi; [ -e up ]',
+    "ray": 'if [ "$1" = start ]; then trap "exit" TERM; touch up; sleep 60 & wait; fi; [ -e up ]',
     "vtm": 'trap "echo drained >> log; exit 130" TERM; echo "vtm $*" >> log; touch running; cp "$3" seen.toml\n'
     '[ -e quick ] && exit "$(cat quick)"; sleep 60 & wait',
 }
