@@ -10,8 +10,10 @@ import importlib
 import logging
 import os
 import sys
+import threading
 from collections.abc import Sequence
 from types import ModuleType
+from typing import NoReturn
 
 from jobs.logs import add_verbosity_options, set_up_logging
 from jobs.parser import Parser, UsageError
@@ -36,6 +38,7 @@ COMMANDS = {
     "assets": "download the film and the weights of the demo",
 }
 OK, FAILED, USAGE, PARTIAL, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 3, 130, 141
+WORKER_THREADS = ("decode-", "encode-", "write-")
 log = logging.getLogger(__name__)
 
 
@@ -131,5 +134,16 @@ def _is_ours(error: Exception) -> bool:
     return isinstance(error, OSError) or type(error).__module__.split(".")[0] in ("pipeline", "vtm", "jobs")
 
 
+def run_and_exit() -> NoReturn:
+    """The console script."""
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if any(thread.name.startswith(WORKER_THREADS) for thread in threading.enumerate()):
+        # A run that stopped early leaves threads in native code, which abort when the interpreter is torn down.
+        os._exit(code)
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    run_and_exit()

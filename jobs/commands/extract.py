@@ -11,6 +11,8 @@ from jobs.progress import Progress
 from pipeline.errors import SettingsError
 
 PARTIAL = 3
+SUMMARY = "summary.json"
+"""What the latest run that made clips took; `vtm report` shows it."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,9 +40,12 @@ def run(options: argparse.Namespace) -> int:
         raise SettingsError("no input was given: name a video, a folder, a glob, a list file or an address")
     # After the checks, because this imports torch.
     from pipeline.run import extract
+    from pipeline.store import open_store
 
     with Progress(quiet=options.quiet) as progress:
         summary = extract(inputs, out, recipe, execution, progress)
+    if summary.tally.clips:
+        open_store(out).put(SUMMARY, json.dumps(summary.to_json(), indent=1, default=str).encode())
     if options.json:
         print(json.dumps(summary.to_json(), indent=1, default=str))
     else:

@@ -92,6 +92,13 @@ class ClipEncoder:
         return self._network is not None and self._network.config.strategy == "motion"
 
     @torch.inference_mode()
+    def source_tokens(self, frames_THW3: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The encoder's tokens of some frames before the merge, (T, H*W, D)."""
+        features = self._features(frames_THW3)
+        tokens: NDArray[np.float32] = features.sources()[0].float().cpu().numpy()
+        return tokens.reshape(features.grid[0], -1, tokens.shape[-1])
+
+    @torch.inference_mode()
     def encode(self, clip: DecodedClip, uri: str) -> TokenSet:
         """Encode and merge one clip.
 

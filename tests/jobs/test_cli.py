@@ -170,19 +170,6 @@ def test_plan_reads_little_of_an_mp4(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert by_table.frame_pts.tolist() == whole.frame_pts.tolist()
 
 
-def test_report(done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    page = tmp_path / "page.html"
-    assert main(["report", str(done), "--clips", "2", "--out", str(page)]) == 0
-    text = page.read_text()
-    assert text.count("data:image/png;base64,") >= 2
-    assert "http://" not in text.replace("http://www.w3.org", "")
-    assert "https://" not in text
-    start = text.index('type="application/json">') + len('type="application/json">')
-    previews = json.loads(text[start : text.index("</script>", start)])
-    assert len(previews) == 2
-    assert [sum(clip["sizes"]) for clip in previews] == [clip["sources"] for clip in previews]
-
-
 def test_a_recipe_file_and_options_over_it(
     videos: list[Path], tiny_encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
