@@ -132,6 +132,6 @@ def _verdict(out: str, facts: dict[str, Any]) -> str:
     from pipeline.verify import verify
 
     if facts["totals"]["size_bytes"] > VERIFY_BYTES:
-        return f"not checked here, because the run is large: `vtm verify {out}`"
+        return f"not checked here, because the run is large: run vtm verify {out}"
     found = verify(out)
-    return "complete and undamaged" if found.is_sound else f"{len(found.problems)} problems: see `vtm verify {out}`"
+    return "complete and undamaged" if found.is_sound else f"{len(found.problems)} problems: run vtm verify {out}"

@@ -80,9 +80,10 @@ def run_lines(summary: dict[str, Any] | None, verdict: str) -> list[tuple[str, s
     run = summary["run"]
     hours = run["video_ns"] / 3.6e12
     speed = f"{run['video_ns'] / 1e9 / max(run['wall_s'], 1e-9):.0f} times real time"
+    used = "of the CPU time was used" if run["shared_cores"] else "of the time busy"
     lines += [
         ("speed", f"{speed} ({hours:.2f} h of video in {run['wall_s']:.0f} s, start-up {run['startup_s']:.0f} s)"),
-        ("bound by", f"{run['bound']}, {run['efficiency']:.0%} of the time it could use"),
+        ("bound by", f"{run['bound']} ({run['efficiency']:.0%} {used})"),
     ]
     if run.get("encoded_patches") is not None:
         reused = 1 - run["encoded_patches"] / max(run["patches"], 1)

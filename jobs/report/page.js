@@ -2,7 +2,7 @@
 const VIEWS = JSON.parse(document.getElementById("views").textContent), SIDE_PX = 224;
 const LEGENDS = {
   tokens: "One colour per token. Large areas are one token: little is lost where the picture is even.",
-  mass: "Bright: the token represents many patches. Dark: few. Detail gets more tokens than sky.",
+  mass: "Yellow: the token represents many patches. Dark: few. Even areas need few tokens, detail needs many.",
   after: "Features of the merged tokens as colour: their first three principal components as red, green and blue.",
   before: "Features of every patch before merging, with the same components: compare with the merged ones.",
   frame: "The video as the encoder saw it.",
@@ -35,7 +35,7 @@ function colour(panel, patch, token) {
   const { run, before } = panel, kind = mode();
   if (kind === "mass") {
     const share = Math.log1p(run.sizes[token]) / Math.log1p(run.most);
-    return `hsl(${260 - 220 * share} 90% ${12 + 55 * share}%)`;
+    return `hsl(${(270 + 145 * share) % 360} 85% ${8 + 57 * share}%)`;
   }
   if (kind === "before" && before) return `rgb(${before[3 * patch]},${before[3 * patch + 1]},${before[3 * patch + 2]})`;
   if (kind === "after" || kind === "before")
@@ -52,7 +52,7 @@ function draw(panel) {
   pen.fillStyle = "#777";
   pen.fillRect(0, 0, canvas.width, canvas.height);
   if (picture) pen.drawImage(picture, 0, 0, canvas.width, canvas.height);
-  const features = kind === "after" || kind === "before";
+  const features = kind === "after" || kind === "before" || kind === "mass";
   for (let patch = 0; patch < H * W; patch++) {
     const here = token(patch), is_picked = card.run === run && here === picked;
     let alpha = kind === "frame" ? 0 : features ? Math.min(1, strength() + 0.45) : strength();
@@ -117,7 +117,7 @@ function say(card) {
     const last = run.T - 1 - [...counts].reverse().findIndex(count => count), at = card.view.row_times_s;
     says.textContent = `Token ${card.picked} represents ${size} ${size === 1 ? "patch" : "patches"} ` +
       `(${(100 * size / run.sources).toFixed(2)} % of the clip) in ${frames} of ${run.T} frames, ` +
-      `from ${at[first].toFixed(1)} to ${at[last].toFixed(1)} s. ${card.pinned ? "Tap it again to let go." : ""}`;
+      `${frames > 1 ? `from ${at[first].toFixed(1)} to` : "at"} ${at[last].toFixed(1)} s. ${card.pinned ? "Tap it again to let go." : ""}`;
   }
 }
 
