@@ -44,6 +44,12 @@ class Parser(argparse.ArgumentParser):
             for action, _ in self._advanced:
                 action.help = argparse.SUPPRESS
 
+    def documented(self) -> list[tuple[argparse.Action, str]]:
+        """All arguments and options with their descriptions, without those that show help."""
+        advanced = dict(self._advanced)
+        shown = [action for action in self._actions if action.dest not in ("help", argparse.SUPPRESS)]
+        return [(action, advanced.get(action, action.help or "")) for action in shown]
+
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
         """Parse; the error for an unknown option names the nearest known one.
 

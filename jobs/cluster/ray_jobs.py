@@ -18,6 +18,7 @@ from pipeline.errors import EngineError, SettingsError
 
 PACKAGES = ("vtm", "pipeline", "jobs")
 RECIPE = "recipe.toml"
+DASHBOARD = "http://127.0.0.1:8265"
 DRAIN_S = 30
 """How long a job that is stopped has to write what is complete, before Ray kills it."""
 ENDED = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
@@ -35,16 +36,24 @@ def client_of(address: str | None) -> Any:
         SettingsError: nothing answers there, or the package for it is missing.
     """
     try:
+        from ray.exceptions import RayError
         from ray.job_submission import JobSubmissionClient
-
-        return JobSubmissionClient(address)
     except ImportError as error:
         raise SettingsError(
             f"vtm submit needs the extra `cluster` ({error.name} is missing): install ray[default]"
         ) from error
+    try:
+        client = JobSubmissionClient(address)
+        client.get_version()
+        return client
+    except RayError as error:
+        raise SettingsError(
+            f"--address {address or DASHBOARD} refuses this client: set RAY_AUTH_MODE=token if the cluster uses a "
+            f"token ({str(error).splitlines()[0]})"
+        ) from error
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise SettingsError(
-            f"--address {address or 'http://127.0.0.1:8265'} cannot be reached: give the address of the Ray dashboard, "
+            f"--address {address or DASHBOARD} cannot be reached: give the address of the Ray dashboard, "
             f"such as http://head:8265 ({str(error).splitlines()[0]})"
         ) from error
 

@@ -46,6 +46,10 @@ def dashboard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     command += [f"--dashboard-port={dashboard_port}", "--num-cpus=2", "--num-gpus=2", f"--temp-dir={temporary}"]
     command += ["--dashboard-agent-listen-port=0", "--disable-usage-stats", "--object-store-memory=300000000"]
     environment = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "PYTHONPATH")}
+    # A token that lies in the home folder would be asked for.
+    environment["RAY_AUTH_MODE"] = "disabled"
+    # Jobs run the `python` of the node.
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     head = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     address = f"http://127.0.0.1:{dashboard_port}"
     try:
