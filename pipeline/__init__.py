@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pipeline.version import __version__
+
 if TYPE_CHECKING:
     from pipeline.cache.token_cache import CachedClip, TokenCache
 
-__all__ = ["CachedClip", "TokenCache"]
+__all__ = ["CachedClip", "TokenCache", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -57,7 +57,7 @@ class RunDescription:
     def deciding(self) -> dict[str, Any]:
         """Every setting that decides bytes. Paths and names do not: the hash of the weights stands for them."""
         recipe = recipe_json(self.recipe)
-        for name in ("encoder", "revision", "vtm", "compute_dtype", "keep", "reuse_levels", "compile", "embedding"):
+        for name in ("encoder", "revision", "scorer", "compute_dtype", "keep", "reuse_levels", "compile", "embedding"):
             recipe.pop(name)
         if self.encoder.embedding_dim:
             recipe["embedding_dim"] = self.encoder.embedding_dim

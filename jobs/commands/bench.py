@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import importlib
 
+from jobs.parser import Parser
+
 BENCHES = {
     "decode": "frames a second of sparse exact decoding, beside ffmpeg and other decoders",
     "encoder": "frames a second and share of the machine's matrix-product rate, beside transformers",
@@ -30,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Parse the benchmark's own options, then measure."""
     module = importlib.import_module(f"jobs.bench.{options.name}")
-    parser = argparse.ArgumentParser(prog=f"vtm bench {options.name}", description=BENCHES[options.name])
+    text = BENCHES[options.name]
+    parser = Parser(f"vtm bench {options.name}", text[0].upper() + text[1:] + ".")
     module.add_arguments(parser)
-    return int(module.run(parser.parse_args(options.rest)))
+    return int(module.run(parser.parse(options.rest)))

@@ -74,10 +74,10 @@ class ClipEncoder:
         fix_arithmetic()
         try:
             self._features = _load_features(recipe, description, device)
-            if recipe.vtm is not None and stored_kind(recipe.vtm) == "network":
-                self._network = load_network(recipe.vtm, device)
-            elif recipe.vtm is not None:
-                self._scorer = load_scorer(recipe.vtm, device)
+            if recipe.scorer is not None and stored_kind(recipe.scorer) == "network":
+                self._network = load_network(recipe.scorer, device)
+            elif recipe.scorer is not None:
+                self._scorer = load_scorer(recipe.scorer, device)
         except (EncoderError, NetworkError) as error:
             raise SettingsError(str(error)) from error
 
@@ -85,6 +85,13 @@ class ClipEncoder:
     def _reads_token_motion(self) -> bool:
         # A network learns from caches, which hold no codec's motion.
         return self._network is not None and self._network.config.strategy == "motion"
+
+    @torch.inference_mode()
+    def source_tokens(self, frames_THW3: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The encoder's tokens of some frames before the merge, (T, H*W, D)."""
+        features = self._features(frames_THW3)
+        tokens: NDArray[np.float32] = features.sources()[0].float().cpu().numpy()
+        return tokens.reshape(features.grid[0], -1, tokens.shape[-1])
 
     def encode(self, clip: DecodedClip, uri: str) -> TokenSet:
         """Encode and merge one clip.

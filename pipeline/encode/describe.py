@@ -42,11 +42,11 @@ def describe_encoder(recipe: Recipe, device: Device) -> tuple[EncoderDescription
         known = _find_encoder(recipe)
     except EncoderError as error:
         raise SettingsError(str(error)) from error
-    trained = None if recipe.vtm is None else describe_trained(recipe, known)
-    if trained is not None and trained.decides_count and recipe.says_how_far:
+    trained = None if recipe.scorer is None else describe_trained(recipe, known)
+    if trained is not None and trained.decides_count and recipe.has_amount:
         raise SettingsError(
-            f"--vtm {recipe.vtm} is a network, which was trained to merge so far and no further: leave out --keep, "
-            "--tokens-per-clip and --partition-factor"
+            f"--scorer {recipe.scorer} is a network, and its training decided how many tokens are left: leave out "
+            "--keep, --tokens-per-clip and --partition-factor"
         )
     description = EncoderDescription(
         name=recipe.encoder,
@@ -174,7 +174,7 @@ def check_weights(recipe: Recipe, description: EncoderDescription) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainedModel:
-    """What `--vtm DIR` names."""
+    """What `--scorer DIR` names."""
 
     sha256: str
     dim: int
@@ -184,12 +184,12 @@ class TrainedModel:
 
 
 def describe_trained(recipe: Recipe, known: _Found) -> TrainedModel:
-    """The trained scorer or network that `--vtm` names.
+    """The trained scorer or network that `--scorer` names.
 
     Raises:
         SettingsError: the folder holds neither, or one for tokens of another width, encoder, output block or rate.
     """
-    folder, encoder_dim = str(recipe.vtm), known.dim
+    folder, encoder_dim = str(recipe.scorer), known.dim
     try:
         _check_origin(recipe, known)
         is_network = stored_kind(folder) == "network"
@@ -199,10 +199,10 @@ def describe_trained(recipe: Recipe, known: _Found) -> TrainedModel:
         else:
             in_width, dim = load_scorer(folder).config.in_width, encoder_dim
     except NetworkError as error:
-        raise SettingsError(f"--vtm {folder}: {error}") from error
+        raise SettingsError(f"--scorer {folder}: {error}") from error
     if in_width != encoder_dim:
         raise SettingsError(
-            f"--vtm {folder} was trained on tokens of {in_width} channels, the encoder's have {encoder_dim}"
+            f"--scorer {folder} was trained on tokens of {in_width} channels, the encoder's have {encoder_dim}"
         )
     digest = hashlib.sha256()
     for name in ("config.json", "model.safetensors"):
@@ -211,10 +211,10 @@ def describe_trained(recipe: Recipe, known: _Found) -> TrainedModel:
 
 
 def _check_origin(recipe: Recipe, known: _Found) -> None:
-    folder = str(recipe.vtm)
+    folder = str(recipe.scorer)
     origin = stored_origin(folder)
     if origin is None:
-        log.warning("--vtm %s does not say what it was trained on: whether it fits this encoder is not checked", folder)
+        log.warning("--scorer %s does not say which encoder it was trained on: it may not fit this one", folder)
         return
     tokens = Origin(
         encoder=recipe.encoder, weights_sha256=known.weights_sha256, layer=recipe.layer, fps=str(recipe.fps)

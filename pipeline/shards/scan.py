@@ -16,7 +16,10 @@ from pipeline.shards.columns import NUMPY_DTYPES, clip_of
 from pipeline.store import Where, open_store
 from pipeline.values import TokenSet
 
-FACTS = ("clip_id", "video_id", "uri", "clip_index", "start_ns", "end_ns", "grid_thw", "tokens_shape", "fidelity")
+FACTS = (
+    *("clip_id", "video_id", "uri", "clip_index", "start_ns", "end_ns", "grid_thw", "tokens_shape", "fidelity"),
+    "damaged_frames",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +35,7 @@ class ClipFacts:
     grid_thw: tuple[int, int, int]
     num_tokens: int
     fidelity: float
+    damaged_frames: int = 0
 
     @property
     def num_sources(self) -> int:

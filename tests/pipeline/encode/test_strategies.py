@@ -97,7 +97,7 @@ def trained(folder: Path, kind: str, width: int = DIM, strategy: Any = "learnabl
 
 
 def test_a_trained_scorer(videos: list[Path], tiny_encoder: Path, tmp_path: Path) -> None:
-    recipe = tiny_recipe(tiny_encoder, strategy="learnable", vtm=str(trained(tmp_path / "scorer", "scorer")))
+    recipe = tiny_recipe(tiny_encoder, strategy="learnable", scorer=str(trained(tmp_path / "scorer", "scorer")))
     run(videos, tmp_path / "out", recipe)
     assert verify(tmp_path / "out").problems == ()
     assert {clip.tokens.shape[1] for clip in TokenCache(tmp_path / "out")} == {DIM}
@@ -109,8 +109,8 @@ def test_a_trained_network_writes_its_own_tokens(
 ) -> None:
     folder = trained(tmp_path / "network", "network", strategy=strategy)
     with pytest.raises(SettingsError, match="leave out --keep"):
-        run(videos, tmp_path / "out", tiny_recipe(tiny_encoder, strategy="learnable", keep=0.5, vtm=str(folder)))
-    recipe = tiny_recipe(tiny_encoder, strategy="learnable", keep=None, vtm=str(folder))
+        run(videos, tmp_path / "out", tiny_recipe(tiny_encoder, strategy="learnable", keep=0.5, scorer=str(folder)))
+    recipe = tiny_recipe(tiny_encoder, strategy="learnable", keep=None, scorer=str(folder))
     run(videos, tmp_path / "out", recipe)
     run(videos, tmp_path / "again", recipe, unit_clips=1)
     assert verify(tmp_path / "out").problems == ()
@@ -124,9 +124,9 @@ def test_a_trained_network_writes_its_own_tokens(
 def test_a_model_for_other_tokens_is_refused(videos: list[Path], tiny_encoder: Path, tmp_path: Path) -> None:
     folder = trained(tmp_path / "scorer", "scorer", width=DIM + 1)
     with pytest.raises(SettingsError, match="trained on tokens of 25 channels, the encoder's have 24"):
-        run(videos, tmp_path / "out", tiny_recipe(tiny_encoder, strategy="learnable", vtm=str(folder)))
-    with pytest.raises(SettingsError, match="--vtm"):
-        run(videos, tmp_path / "out", tiny_recipe(tiny_encoder, strategy="learnable", vtm=str(tmp_path)))
+        run(videos, tmp_path / "out", tiny_recipe(tiny_encoder, strategy="learnable", scorer=str(folder)))
+    with pytest.raises(SettingsError, match="--scorer"):
+        run(videos, tmp_path / "out", tiny_recipe(tiny_encoder, strategy="learnable", scorer=str(tmp_path)))
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_a_network_of_other_tokens_is_refused(
     folder = trained(tmp_path / "network", "network")
     own = describe_encoder(tiny_encoder)
     origin = Origin(encoder="tiny", weights_sha256=own.weights_sha256, layer=-1, fps="2")
-    recipe = tiny_recipe(tiny_encoder, strategy="learnable", keep=None, vtm=str(folder))
+    recipe = tiny_recipe(tiny_encoder, strategy="learnable", keep=None, scorer=str(folder))
     save_model(folder, load_network(folder), origin)
     assert describe_for_run(recipe, Device(kind="cpu"))[0].vtm_decides_count
     save_model(folder, load_network(folder), dataclasses.replace(origin, **learnt))
