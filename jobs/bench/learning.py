@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from jobs.bench.planted import (
     Encode,
+    EncodedFrames,
     Frames,
     PlantedClips,
     PlantedLayout,
@@ -39,6 +40,7 @@ from vtm.network.network import SEED_STRIDE
 from vtm.network.targets import area_cue, choose_targets
 from vtm.plan import identity_plan
 from vtm.sampling import gumbel_noise
+from vtm.strategies import standardised
 from vtm.training import ClipBatch, TrainingSettings, TrainingTask, figures, labelled_objective, predict_videos, train
 from vtm.windows import layout_of, window_tokens
 
@@ -97,6 +99,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FACTOR",
         help="ablation: motion goes by the planted region times FACTOR, as perfect scores would (theirs is 2)",
     )
+    parser.add_argument(
+        "--saliency-cue",
+        type=float,
+        metavar="FACTOR",
+        help="motion goes by the encoder's own attention, standardised and squashed to (-1, 1), times FACTOR",
+    )
     parser.add_argument("--train-per-class", type=int, default=100)
     parser.add_argument("--test-per-class", type=int, default=60)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -108,6 +116,11 @@ def run(args: argparse.Namespace) -> int:
     clips = _clips(args, layout)
     if args.planted_cue is not None:
         clips = {split: replace(made, motion=made.planted.float() * args.planted_cue) for split, made in clips.items()}
+    if args.saliency_cue is not None:
+        clips = {
+            split: replace(made, motion=standardised(made.saliency) * args.saliency_cue)
+            for split, made in clips.items()
+        }
     rows = []
     runs = [(strategy, seed) for strategy in args.strategies for seed in range(args.seeds)]
     for strategy, seed in tqdm(runs, unit="run", disable=args.json):
@@ -289,12 +302,17 @@ def token_encoder(encoder: Encoder, layout: PlantedLayout) -> Encode:
         crop_width_px=side_px,
     )
 
-    @torch.inference_mode()
-    def encode(frames: Frames) -> Tensor:
-        pixels = normalise(frames, image, encoder.device).to(encoder.dtype)
-        patches_TNC = torch.cat([encoder(part).patches for part in torch.split(pixels, 16)])
-        grid_TCHW = patches_TNC.transpose(1, 2).unflatten(2, (side_px // patch_px, -1))  # type: ignore[no-untyped-call]
+    def on_layout(values_TNC: Tensor) -> Tensor:
+        grid_TCHW = values_TNC.transpose(1, 2).unflatten(2, (side_px // patch_px, -1))  # type: ignore[no-untyped-call]
         pooled_TCHW = torch.nn.functional.avg_pool2d(grid_TCHW, layout.token_px // patch_px)
         return pooled_TCHW.flatten(2).transpose(1, 2).float().cpu().clone()
+
+    @torch.inference_mode()
+    def encode(frames: Frames) -> EncodedFrames:
+        pixels = normalise(frames, image, encoder.device).to(encoder.dtype)
+        outputs = [encoder(part, saliency=True) for part in torch.split(pixels, 16)]
+        patches_TNC = torch.cat([out.patches for out in outputs])
+        saliency_TN = torch.cat([out.saliency for out in outputs if out.saliency is not None])
+        return EncodedFrames(on_layout(patches_TNC), on_layout(saliency_TN[..., None])[..., 0])
 
     return encode
