@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--learning-rate", type=float, default=settings.learning_rate, help="after the warm-up; a cosine follows")
     add("--weight-decay", type=float, default=settings.weight_decay, help="of AdamW")
     add("--clip-norm", type=float, default=settings.clip_norm, help="most that the gradients' norm may be (0: any)")
-    precision_help = "of products; bfloat16 pays on GPUs"
+    precision_help = "of products; bfloat16 is mixed precision, meant for GPUs"
     add("--precision", choices=get_args(Precision), default=settings.precision, help=precision_help)
     add("--patience", type=int, default=settings.patience, help="epochs without improvement before stopping (0: never)")
     add("--seed", type=int, default=0, help="of the first weights, the order of clips and the dropout")

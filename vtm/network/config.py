@@ -84,11 +84,10 @@ class NetworkConfig:
                     f"each window is a multiple of the one before, got {self.windows_frames}: "
                     f"{longer} is no multiple of {shorter}"
                 )
-        if self.draw_sharpness < 0 or self.weight_sharpness < 0:
-            raise NetworkError(
-                "draw_sharpness and weight_sharpness are at least 0, got "
-                f"{self.draw_sharpness} and {self.weight_sharpness}"
-            )
+        for name in ("draw_sharpness", "weight_sharpness"):
+            # Written so that NaN, which compares as false, is refused as well.
+            if not 0 <= getattr(self, name) < math.inf:
+                raise NetworkError(f"{name} is 0 or more and finite, got {getattr(self, name)}")
         if not 0 <= self.merge_share <= 1 or not 0 <= self.dropout < 1:
             raise NetworkError(
                 f"merge_share is in [0, 1] and dropout in [0, 1), got {self.merge_share} and {self.dropout}"
