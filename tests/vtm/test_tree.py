@@ -148,7 +148,7 @@ def test_masked_rows_merge_as_dropped_ones_do(monkeypatch: pytest.MonkeyPatch) -
     sum_MC = F.normalize(scene()[0].double(), dim=1)
     count_M = torch.ones(TOKENS)
     dropped = agglomerate(sum_MC, count_M)
-    monkeypatch.setattr(agglomeration, "_left", lambda groups: groups)
+    monkeypatch.setattr(agglomeration, "_alive_alone", lambda groups: groups)
     nearest = agglomeration._nearest
     monkeypatch.setattr(agglomeration, "_nearest", lambda groups, _, gap: nearest(groups, groups.alive_K, gap))
     masked = agglomerate(sum_MC, count_M)
