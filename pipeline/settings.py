@@ -21,7 +21,7 @@ ComputeDtype = Literal["auto", "float32", "bfloat16", "float16"]
 ShardFormat = Literal["parquet", "webdataset"]
 EngineName = Literal["ray", "inline"]
 DeviceName = Literal["auto", "cuda", "cpu"]
-TokenWeights = Literal["uniform", "saliency", "motion"]
+TokenWeights = Literal["uniform", "saliency", "motion", "learnt"]
 STRATEGIES = ("none", "naive", "center", "boundary", "motion", "saliency", "coverage", "learnable", "tree")
 DEFAULT_KEEP = 0.1
 AMOUNTS = ("keep", "tokens_per_clip", "partition_factor", "fidelity")
@@ -63,7 +63,8 @@ class Recipe:
     fidelity: float | None = None
     """Mean cosine that every clip is to have with its tokens, instead of a share; for `tree`."""
     weights: TokenWeights = "uniform"
-    """What a patch counts for `tree`: `uniform`, or half of it by the encoder's `saliency` or by `motion`."""
+    """What a patch counts for `tree`: `uniform`; half of it by the encoder's `saliency` or by `motion`; or `learnt`, by
+    the scores of `vtm`."""
     max_gap_frames: int | None = None
     """`tree` merges only groups between which at most so many frames lie: 0 keeps moments together."""
     partition_factor: int | None = None
@@ -71,7 +72,7 @@ class Recipe:
     merge_share: float = 1.0
     """The paper's R as a share of the sources: only the most similar are merged."""
     vtm: str | None = None
-    """Folder of a trained scorer or network, for `learnable`."""
+    """Folder of a trained scorer or network, for `learnable` or the weights `learnt`."""
     fps: Fraction = Fraction(1)
     """Grid instants a second of video."""
     clip_frames: int = 60
@@ -152,8 +153,8 @@ class Recipe:
             "are the paper's, for --strategy naive and the others",
         )
         _require(
-            (self.strategy == "learnable") == (self.vtm is not None),
-            "--strategy learnable and --vtm DIR (a folder made by `vtm train`) go together",
+            (self.strategy == "learnable" or self.weights == "learnt") == (self.vtm is not None),
+            "--vtm DIR (a folder made by `vtm train`) goes together with --strategy learnable or with --weights learnt",
         )
 
         _require(

@@ -79,7 +79,7 @@ class ClipEncoder:
         self._scorer: SaliencyScorer | None = None
         try:
             self._features = _load_features(recipe, description, device)
-            if recipe.vtm is not None and stored_kind(recipe.vtm) == "network":
+            if recipe.vtm is not None and recipe.strategy == "learnable" and stored_kind(recipe.vtm) == "network":
                 self._network = load_network(recipe.vtm, device)
             elif recipe.vtm is not None:
                 self._scorer = load_scorer(recipe.vtm, device)
@@ -159,14 +159,25 @@ class ClipEncoder:
         return _Merged(plan.sum(features.sources()) / plan.sizes[..., None], plan)
 
     def _merge_by_tree(self, features: ClipFeatures, clip: DecodedClip, seed: int) -> _Merged:
-        scores = features.saliency_1K if self._recipe.weights == "saliency" else self._motion(features, clip)
-        weights_1K = None if self._recipe.weights == "uniform" or scores is None else weights_from(scores.cpu())
+        weights_1K = self._token_weights(features, clip)
         tree = clip_tree(features, self._recipe, seed, weights_1K)
         plan, sources_1ND = tree.base, features.sources()
         if weights_1K is None:
             return _Merged(plan.sum(sources_1ND) / plan.sizes[..., None], plan, tree)
         weights_1N = patch_weights(features, weights_1K)
         return _Merged(weighted_mean(sources_1ND, plan, weights_1N), plan, tree, weights_1N)
+
+    def _token_weights(self, features: ClipFeatures, clip: DecodedClip) -> Tensor | None:
+        """(1, K) on the CPU: the weight of each token that the encoder leaves; None where all weigh alike."""
+        if self._recipe.weights == "learnt":
+            assert self._scorer is not None, "the settings say that learnt weights come with --vtm"
+            return self._scorer.weights(self._read_by(self._scorer, features), features.merge_grid).cpu()
+        by_name = {"saliency": features.saliency_1K, "motion": self._motion(features, clip)}
+        scores = by_name.get(self._recipe.weights)
+        return None if scores is None else weights_from(scores.cpu())
+
+    def _read_by(self, scorer: SaliencyScorer, features: ClipFeatures) -> Tensor:
+        return features.keys_1Kd if scorer.reads == "keys" else features.patches_1KD
 
     def _motion(self, features: ClipFeatures, clip: DecodedClip) -> Tensor | None:
         return None if clip.motion is None else motion_on(features.grid, clip.motion, self._frames_per_row)
@@ -182,8 +193,7 @@ class ClipEncoder:
             keep, num_tokens = None, min(left, Budget(keep=keep).targets(total))
         saliency = features.saliency_1K
         if self._scorer is not None:
-            read = features.keys_1Kd if self._scorer.reads == "keys" else features.patches_1KD
-            saliency = self._scorer(read, features.merge_grid)
+            saliency = self._scorer(self._read_by(self._scorer, features), features.merge_grid)
         return merge_plan(
             features.keys_1Kd,
             strategy=cast(Strategy, recipe.strategy),
