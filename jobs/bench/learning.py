@@ -22,8 +22,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from jobs.bench.planted import (
-    Encode,
-    EncodedFrames,
     Frames,
     PlantedClips,
     PlantedLayout,
@@ -32,9 +30,9 @@ from jobs.bench.planted import (
     read_scenes,
     split_in_time,
 )
+from jobs.bench.planted_tokens import token_encoder
 from pipeline.errors import InputError
-from vtm import Encoder, load_encoder
-from vtm.encoders.image import normalise
+from vtm import load_encoder
 from vtm.network import Auxiliary, NetworkConfig, NetworkStrategy, VideoTokenMerging
 from vtm.network.network import SEED_STRIDE
 from vtm.network.targets import area_cue, choose_targets
@@ -289,30 +287,3 @@ def _shots(paths: Sequence[Path], layout: PlantedLayout) -> list[Frames]:
     """Pieces of at most SHOT_FRAMES of each video, at one frame a second."""
     videos = [read_frames(path, layout.side_px) for path in paths]
     return [video[start : start + SHOT_FRAMES] for video in videos for start in range(0, len(video), SHOT_FRAMES)]
-
-
-def token_encoder(encoder: Encoder, layout: PlantedLayout) -> Encode:
-    """Frames to the tokens of the layout: the encoder's patches at that size, averaged to the layout's grid."""
-    side_px, patch_px = layout.side_px, encoder.image.patch_px
-    image = replace(
-        encoder.image,
-        resize_height_px=side_px,
-        resize_width_px=side_px,
-        crop_height_px=side_px,
-        crop_width_px=side_px,
-    )
-
-    def on_layout(values_TNC: Tensor) -> Tensor:
-        grid_TCHW = values_TNC.transpose(1, 2).unflatten(2, (side_px // patch_px, -1))  # type: ignore[no-untyped-call]
-        pooled_TCHW = torch.nn.functional.avg_pool2d(grid_TCHW, layout.token_px // patch_px)
-        return pooled_TCHW.flatten(2).transpose(1, 2).float().cpu().clone()
-
-    @torch.inference_mode()
-    def encode(frames: Frames) -> EncodedFrames:
-        pixels = normalise(frames, image, encoder.device).to(encoder.dtype)
-        outputs = [encoder(part, saliency=True) for part in torch.split(pixels, 16)]
-        patches_TNC = torch.cat([out.patches for out in outputs])
-        saliency_TN = torch.cat([out.saliency for out in outputs if out.saliency is not None])
-        return EncodedFrames(on_layout(patches_TNC), on_layout(saliency_TN[..., None])[..., 0])
-
-    return encode
