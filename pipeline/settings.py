@@ -23,7 +23,7 @@ ComputeDtype = Literal["auto", "float32", "bfloat16", "float16"]
 ShardFormat = Literal["parquet", "webdataset"]
 EngineName = Literal["auto", "ray", "inline"]
 DeviceName = Literal["auto", "cuda", "cpu"]
-TokenWeights = Literal["uniform", "saliency", "motion"]
+TokenWeights = Literal["uniform", "saliency", "motion", "learnt"]
 EmbeddingChoice = Literal["auto", "always", "never"]
 StrategyName = Literal["none", "naive", "center", "boundary", "motion", "saliency", "coverage", "learnable", "tree"]
 STRATEGIES: tuple[StrategyName, ...] = get_args(StrategyName)
@@ -74,7 +74,8 @@ class Recipe:
     fidelity: float | None = None
     """Keep the fewest tokens with which every clip has this mean cosine similarity to its patches (`tree` only)."""
     weights: TokenWeights = "uniform"
-    """Weight of each patch in a `tree`: uniform, or half of it by the encoder's saliency or by motion."""
+    """Weight of each patch in a `tree`: uniform; half of it by the encoder's saliency or by motion; or learnt, by the
+    scores of `scorer`."""
     max_gap_frames: int | None = None
     """Largest gap in time, in frames, between groups that `tree` merges; 0 merges only groups adjacent in time. By
     default there is no limit."""
@@ -83,7 +84,8 @@ class Recipe:
     merge_share: float = 1.0
     """The paper's R, as a share of the source tokens: only the most similar ones are merged."""
     scorer: str | None = None
-    """Folder of a trained scorer or network, made by `vtm train`, for the strategy `learnable`."""
+    """Folder of a trained scorer or network, made by `vtm train`, for the strategy `learnable`
+    or the weights `learnt`."""
     fps: Fraction = Fraction(1)
     """Frames sampled per second of video, such as 1, 0.5 or 30000/1001."""
     clip_frames: int = 60
@@ -171,8 +173,8 @@ class Recipe:
             "--fidelity, or choose --strategy naive",
         )
         _require(
-            (self.strategy == "learnable") == (self.scorer is not None),
-            "--strategy learnable and --scorer DIR (made by `vtm train`) need each other: give both or neither",
+            (self.strategy == "learnable" or self.weights == "learnt") == (self.scorer is not None),
+            "--scorer DIR (made by `vtm train`) goes together with --strategy learnable or with --weights learnt",
         )
 
         _require(

@@ -180,7 +180,7 @@ class TrainedModel:
     dim: int
     """Channels of the tokens that come out."""
     decides_count: bool
-    """Whether it is a network, which merges as far as it was trained to; a scorer only places the targets."""
+    """Whether a network merges, as far as it was trained to; a scorer only places targets, or weights tokens."""
 
 
 def describe_trained(recipe: Recipe, known: _Found) -> TrainedModel:
@@ -192,8 +192,8 @@ def describe_trained(recipe: Recipe, known: _Found) -> TrainedModel:
     folder, encoder_dim = str(recipe.scorer), known.dim
     try:
         _check_origin(recipe, known)
-        is_network = stored_kind(folder) == "network"
-        if is_network:
+        decides_count = recipe.strategy == "learnable" and stored_kind(folder) == "network"
+        if decides_count:
             config = load_network(folder).config
             in_width, dim = config.in_width, config.widths[-1]
         else:
@@ -207,7 +207,7 @@ def describe_trained(recipe: Recipe, known: _Found) -> TrainedModel:
     digest = hashlib.sha256()
     for name in ("config.json", "model.safetensors"):
         digest.update((Path(folder) / name).read_bytes())
-    return TrainedModel(sha256=digest.hexdigest(), dim=dim, decides_count=is_network)
+    return TrainedModel(sha256=digest.hexdigest(), dim=dim, decides_count=decides_count)
 
 
 def _check_origin(recipe: Recipe, known: _Found) -> None:

@@ -39,6 +39,7 @@ def described(recipe: Recipe, **changes: Any) -> RunDescription:
         ({"fidelity": 1.0}, r"--fidelity 1\.0 must be above 0 and below 1"),
         ({"fidelity": 0.9, "strategy": "naive"}, r"needs --strategy tree"),
         ({"weights": "colour"}, r"--weights colour is unknown"),
+        ({"weights": "learnt"}, r"--scorer DIR .* goes together with --strategy learnable or with --weights learnt"),
         ({"weights": "motion", "strategy": "naive"}, r"--weights motion needs --strategy tree"),
         ({"weights": "motion", "encoder_keep": 0.5}, r"--weights motion needs the whole patch grid"),
         ({"max_gap_frames": -1}, r"--max-gap-frames -1 must be 0 or more"),
