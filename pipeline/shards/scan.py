@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from pipeline.shards.columns import NUMPY_DTYPES, clip_of
 from pipeline.store import Where, open_store
@@ -83,6 +84,29 @@ def read_facts(out: Where, name: str) -> Iterator[ClipFacts]:
     for row in rows:
         values = {name: row[name] for name in FACTS if name not in ("grid_thw", "tokens_shape")}
         yield ClipFacts(**values, grid_thw=tuple(row["grid_thw"]), num_tokens=row["tokens_shape"][0])
+
+
+def read_vectors(out: Where, name: str, column: str) -> NDArray[np.float32] | None:
+    """A column of vectors of a shard file, (rows, channels), without reading a token; None where a row has none.
+
+    Args:
+        out: Where the run lives.
+        name: Of the file in it.
+        column: `pooled` or `embedding`.
+
+    Raises:
+        OSError, ValueError, KeyError: the file is damaged.
+    """
+    with open_store(out).open(name) as stream:
+        if name.endswith(".parquet"):
+            table = pq.ParquetFile(stream, pre_buffer=True).read(columns=[column])
+            rows = table.column(column).combine_chunks()
+            if rows.null_count:
+                return None
+            values: NDArray[np.float32] = rows.flatten().to_numpy(zero_copy_only=False)
+            return values.reshape(table.num_rows, -1)
+        vectors = [json.loads(members["json"])[column] for members in _samples(stream, only="json")]
+    return None if any(vector is None for vector in vectors) else np.asarray(vectors, dtype=np.float32)
 
 
 def _samples(stream: BinaryIO, only: str = "") -> Iterator[dict[str, bytes]]:
