@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 TILE_WIDTH_PX, TILE_HEIGHT_PX = 320, 180
 CAPTION_PX = 44
@@ -45,8 +45,7 @@ def _place(sheet: Image.Image, tile: Tile, left: int, top: int) -> None:
         draw.rectangle((left, top, left + TILE_WIDTH_PX - 1, top + TILE_HEIGHT_PX - 1), fill=EMPTY)
         draw.text((left + 10, top + 10), "the video cannot be read", fill=FAINT, font=_font())
     else:
-        picture = Image.fromarray(tile.picture)
-        picture.thumbnail((TILE_WIDTH_PX, TILE_HEIGHT_PX))
+        picture = ImageOps.contain(Image.fromarray(tile.picture), (TILE_WIDTH_PX, TILE_HEIGHT_PX))
         sheet.paste(picture, (left + (TILE_WIDTH_PX - picture.width) // 2, top + TILE_HEIGHT_PX - picture.height))
     draw.text((left, top + TILE_HEIGHT_PX + 4), _fitted(tile.title), fill=INK, font=_font())
     draw.text((left, top + TILE_HEIGHT_PX + 4 + TEXT_PX + 3), _fitted(tile.detail), fill=FAINT, font=_font())

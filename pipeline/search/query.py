@@ -5,6 +5,7 @@ Letters: Q query tokens, M tokens of a clip, F frames, P patches of a frame, N =
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,8 @@ from vtm.growing import base_for
 PICTURE_KEEP = 0.1
 """Share of a picture's patches that its query tokens are merged to: pictures whose tokens are about as coarse as those
 of the clips are compared best (`vtm bench search`)."""
+LEAST_TOKENS = 32
+"""No picture and no clip is cut to fewer."""
 MOST_FRAMES = 8
 """Frames of a query that moments are looked up by, spread over it."""
 
@@ -115,8 +118,9 @@ def _merged_picture(directions_MD: Tensor, grid: tuple[int, int, int]) -> tuple[
     if len(directions_MD) != grid[0] * grid[1] * grid[2]:
         # The encoder, or a trained network, has merged it already.
         return directions_MD, torch.ones(len(directions_MD))
-    tree = merge_tree(directions_MD[None], grid=grid, base=base_for(PICTURE_KEEP))
-    plan = tree.plan(keep=PICTURE_KEEP)
+    left = min(len(directions_MD), max(math.ceil(PICTURE_KEEP * len(directions_MD)), LEAST_TOKENS))
+    tree = merge_tree(directions_MD[None], grid=grid, base=base_for(left / len(directions_MD)))
+    plan = tree.plan(num_tokens=left)
     return normalize(plan.mean(directions_MD[None])[0], dim=1), plan.sizes[0].float()
 
 

@@ -16,7 +16,7 @@ from pipeline.cache.cut import Cut, coarsened
 from pipeline.cache.token_cache import TokenCache
 from pipeline.errors import RunFolderError, SettingsError
 from pipeline.search.maxsim import frame_scores, maxsim_scores
-from pipeline.search.query import ClipSpan, Query, directions, query_of_spans
+from pipeline.search.query import LEAST_TOKENS, ClipSpan, Query, directions, query_of_spans
 from pipeline.values import TokenSet
 
 Rank = Literal["tokens", "pooled"]
@@ -81,7 +81,7 @@ class Searcher:
         if candidates < 0:
             raise SettingsError(f"--candidates {candidates} must be 0 (all clips) or more")
         self.cache = cache
-        self._cut = Cut(keep=keep)
+        self._keep = Cut(keep=keep)
         self._candidates = candidates or len(cache)
         pooled = cache.vectors("pooled")
         assert pooled is not None, "every clip has it"
@@ -182,7 +182,10 @@ class Searcher:
         return clip.frame_time_ns[:: self.cache.run["encoder"].get("frames_per_token_row", 1)]
 
     def _coarse(self, clip: TokenSet) -> TokenSet:
-        return clip if clip.parent is None else coarsened(clip, self._cut)
+        if clip.loss is None:
+            return clip
+        left = self._keep.count(clip.loss, clip.fidelity, len(clip.group))
+        return coarsened(clip, Cut(tokens=max(left, LEAST_TOKENS)))
 
     def _maxsim(self, query: Query, positions: Sequence[int]) -> Tensor:
         """(C,) scores."""
