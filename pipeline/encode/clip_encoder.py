@@ -78,7 +78,7 @@ class ClipEncoder:
         self._network: VideoTokenMerging | None = None
         self._scorer: SaliencyScorer | None = None
         try:
-            self._features = _load_features(recipe, description, device)
+            self._features = load_features(recipe, description, device)
             if recipe.vtm is not None and stored_kind(recipe.vtm) == "network":
                 self._network = load_network(recipe.vtm, device)
             elif recipe.vtm is not None:
@@ -200,7 +200,7 @@ class ClipEncoder:
         )
 
 
-def _load_features(
+def load_features(
     recipe: Recipe, description: EncoderDescription, device: str
 ) -> VitFeatures | ReusingFeatures | ForeignFeatures:
     """What turns frames into features."""
