@@ -23,8 +23,12 @@ class EncoderDescription:
     dim: int
     compute_dtype: str
     """The arithmetic's dtype after `auto` was resolved."""
+    batch_frames: int = 20
+    """Frames that the encoder takes at once."""
     device: Literal["cuda", "cpu"] = "cpu"
     """What the encoders run on."""
+    device_names: str = ""
+    """Names of the GPUs, their compute capabilities and the versions of their libraries: for the record alone."""
     vtm_sha256: str | None = None
     """Hash of the trained scorer or network, where one is used."""
     vtm_decides_count: bool = False
@@ -70,6 +74,7 @@ class RunDescription:
             "encoder_weights_sha256": self.encoder.weights_sha256,
             "vtm_sha256": self.encoder.vtm_sha256,
             "compute_dtype": self.encoder.compute_dtype,
+            "batch_frames": self.encoder.batch_frames,
             "device": self.encoder.device,
             "picture": self.picture,
         }

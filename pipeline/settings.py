@@ -94,8 +94,9 @@ class Recipe:
     """Of the tokens written."""
     compute_dtype: ComputeDtype = "auto"
     """Of the encoder's arithmetic; `auto` follows the device."""
-    batch_frames: int = 20
-    """Frames the encoder takes at once. Kernels round differently for other shapes, so it is part of the recipe."""
+    batch_frames: int | None = None
+    """Frames the encoder takes at once: 20 on a CPU, a clip of at most 60 on a GPU, where nothing is said. A GPU's
+    kernels round differently for other shapes, so it is part of the recipe."""
     compile: bool = False
     """Whether a GPU runs the encoder's blocks through torch's compiler. It rounds differently, so it is part of it."""
 
@@ -112,7 +113,9 @@ class Recipe:
         _choice("compute-dtype", self.compute_dtype, get_args(ComputeDtype))
         _require(self.fps > 0, f"--fps {self.fps} must be above 0, for example 1 or 30000/1001")
         _require(self.clip_frames > 0, f"--clip-frames {self.clip_frames} must be 1 or more")
-        _require(self.batch_frames > 0, f"--batch-frames {self.batch_frames} must be 1 or more")
+        _require(
+            self.batch_frames is None or self.batch_frames > 0, f"--batch-frames {self.batch_frames} must be 1 or more"
+        )
         _require(self.layer != 0, "--layer 0 names no block: count from 1, or from -1 backwards")
         for name in ("keep", "encoder_keep", "merge_share"):
             share = getattr(self, name)
@@ -240,7 +243,7 @@ class Execution:
     unit_timeout_s: float = 300.0
     """A decode worker that makes no progress for so long is stopped."""
     encode_timeout_s: float = 600.0
-    """An encode worker that is at one clip for so long is stopped."""
+    """An encode worker that makes no progress for so long is stopped."""
     decode_memory_mb: int = 4096
     """Most memory that a decode worker may allocate beyond what it starts with."""
     retry_failed: bool = False

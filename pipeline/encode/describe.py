@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from pipeline.encode.devices import Device, resolve_compute_dtype
+from pipeline.encode.devices import Device, DeviceKind, resolve_compute_dtype
 from pipeline.encode.foreign.describe import describe_foreign, is_foreign
 from pipeline.errors import SettingsError
 from pipeline.run_description import EncoderDescription
@@ -22,6 +22,7 @@ from vtm.network import NetworkError, Origin, load_network, load_scorer, stored_
 
 log = logging.getLogger(__name__)
 
+BATCH_FRAMES: dict[DeviceKind, int] = {"cpu": 20, "cuda": 60}
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -53,7 +54,9 @@ def describe_encoder(recipe: Recipe, device: Device) -> tuple[EncoderDescription
         weights_sha256=known.weights_sha256,
         dim=known.dim if trained is None else trained.dim,
         compute_dtype=resolve_compute_dtype(recipe.compute_dtype, device),
+        batch_frames=resolve_batch_frames(recipe, device),
         device=device.kind,
+        device_names=device.record,
         vtm_sha256=None if trained is None else trained.sha256,
         vtm_decides_count=trained is not None and trained.decides_count,
         architecture=known.architecture,
@@ -62,6 +65,16 @@ def describe_encoder(recipe: Recipe, device: Device) -> tuple[EncoderDescription
         embedding_dim=known.embedding_dim,
     )
     return description, chosen_pictures(picture_spec(known.image, recipe.resize), recipe)
+
+
+def resolve_batch_frames(recipe: Recipe, device: Device) -> int:
+    """How many frames the encoder takes at once: what was asked for, or what fills the device.
+
+    A batch of a GPU has one shape, so that one larger than a clip would hold nothing but padding.
+    """
+    if recipe.batch_frames is not None:
+        return recipe.batch_frames
+    return BATCH_FRAMES["cpu"] if device.kind == "cpu" else min(BATCH_FRAMES["cuda"], recipe.clip_frames)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,6 +29,8 @@ class ClipFeatures:
     patches_1KD: Tensor
     """float32."""
     keys_1Kd: Tensor
+    batch_frames: int
+    """Frames that the encoder took at once."""
     saliency_1K: Tensor | None = None
     inside: MergePlan | None = None
     """Which token stands for which patch, where the encoder merged inside."""
@@ -65,6 +67,7 @@ class VitFeatures:
             grid=(len(frames_THW3), *self._encoder.grid_hw),
             patches_1KD=torch.cat([out.patches[:count] for out, count in outputs]).flatten(0, 1)[None].float(),
             keys_1Kd=torch.cat([out.keys[:count] for out, count in outputs]).flatten(0, 1)[None],
+            batch_frames=self._batches.batch_frames,
             saliency_1K=torch.cat(scores).flatten()[None] if scores else None,
             inside=_side_by_side(plans) if plans else None,
             embedding_E=mean_direction(torch.cat(pooled)) if pooled else None,
