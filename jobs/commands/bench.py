@@ -16,6 +16,7 @@ BENCHES = {
     "learning": "learnable merging against fixed strategies on planted scenes",
     "pipeline": "a whole extraction, beside a plain script that decodes and then encodes",
     "plan": "planning and resuming a run of many videos, without a pixel",
+    "loader": "clips and bytes a second of TokenStream, beside pyarrow reading the same bytes",
     "engine": "the scheduler on a simulated cluster: how busy it keeps it, and what a decision costs",
 }
 

@@ -14,8 +14,18 @@ from pipeline.cache.cached_clip import Arrays, CachedClip
 from pipeline.cache.cut import decoded_tokens
 from pipeline.errors import SettingsError
 
-SCALARS = ("clip_id", "video_id", "uri", "clip_index", "start_ns", "end_ns", "fidelity", "motion_source")
-ALWAYS = (*SCALARS, "damaged_frames", "grid_thw")
+SCALARS = (
+    "clip_id",
+    "video_id",
+    "uri",
+    "clip_index",
+    "start_ns",
+    "end_ns",
+    "fidelity",
+    "motion_source",
+    "damaged_frames",
+)
+ALWAYS = (*SCALARS, "grid_thw")
 """Small, and always read."""
 BYTES = {
     "tokens": ("tokens_bytes", "tokens_shape", "tokens_dtype", "tokens_scale_bytes"),
@@ -73,19 +83,19 @@ def clip_of_arrays(scalars: dict[str, Any], arrays: dict[str, Any], kind: Arrays
         kind: what they become.
         per_row: frames of one step of the grid.
     """
-    scale = arrays.pop("tokens_scale", None)
-    values = {name: as_kind(arrays.get(name), kind) for name in FIELDS}
-    if values["tokens"] is not None:
-        values["tokens"] = numbers(arrays["tokens"], scalars["tokens_dtype"], scale, kind)
-    for name in ("group", "parent"):
-        if values[name] is not None:
-            values[name] = values[name].astype(np.int64) if kind == "numpy" else values[name].long()
-    return CachedClip(
-        **{name: scalars[name] for name in (*SCALARS, "damaged_frames")},
-        grid_thw=tuple(scalars["grid_thw"]),
-        frames_per_token_row=per_row,
-        **values,
-    )
+    values: dict[str, Any] = dict.fromkeys(FIELDS)
+    for name, array in arrays.items():
+        if array is None or name == "tokens_scale":
+            continue
+        if name == "tokens":
+            values[name] = numbers(array, scalars["tokens_dtype"], arrays.get("tokens_scale"), kind)
+        elif name in ("group", "parent"):
+            values[name] = array.astype(np.int64) if kind == "numpy" else as_kind(array, kind).long()
+        else:
+            values[name] = as_kind(array, kind)
+    for name in SCALARS:
+        values[name] = scalars[name]
+    return CachedClip(grid_thw=tuple(scalars["grid_thw"]), frames_per_token_row=per_row, **values)
 
 
 def as_kind(array: Any, kind: Arrays) -> Any:

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from pipeline.cache.cached_clip import Arrays, CachedClip, CachedVideo, cached_clip, cached_video
 from pipeline.cache.clip_fields import FIELDS, check_fields
 from pipeline.cache.cut import Cut, check_cut, coarsened
-from pipeline.cache.shard_rows import RowAddress, Wanted, read_rows
+from pipeline.cache.read_rows import RowAddress, read_rows
+from pipeline.cache.shard_rows import Wanted
 from pipeline.cache.video_tokens import coarsened_video
 from pipeline.errors import RunFolderError
 from pipeline.plan.units import Clip

@@ -85,7 +85,7 @@ class TokenStream(IterableDataset[Any]):
         self._rank, self._num_ranks, self._uneven = rank, num_ranks, uneven
         self._batch_size, self._join_videos = batch_size, join_videos
         self._begin = SharedPlace()
-        self._now = Place()
+        self._now, self._taken = Place(), 0
         if not self._starts[-1]:
             raise RunFolderError(f"{self.caches[0].path} holds no clips: `vtm status` says how far its run is")
         if uneven == "drop" and self._starts[-1] < num_ranks:
@@ -111,7 +111,7 @@ class TokenStream(IterableDataset[Any]):
             return
         place = self.begin_epoch(1)
         for sample in self.read(place, 0):
-            self._now = place = place.after(1)
+            self._taken += 1
             yield sample
         self.set_epoch(place.epoch + 1)
 
@@ -142,7 +142,7 @@ class TokenStream(IterableDataset[Any]):
 
     def set_epoch(self, epoch: int) -> None:
         """The next iteration is this epoch, from its start."""
-        self._now = Place(epoch)
+        self.reached(Place(epoch))
         self._begin.put(self._now)
 
     def state_dict(self, samples: int | None = None) -> dict[str, Any]:
@@ -156,6 +156,7 @@ class TokenStream(IterableDataset[Any]):
             SettingsError: it is needed and not given.
         """
         place, workers = self._now, self._begin.num_workers
+        place = place.after(self._taken) if self._taken else place
         if samples is not None:
             place = self._begin.get().under(self._split(max(workers, 1))).after(samples)
         elif workers:
@@ -179,7 +180,7 @@ class TokenStream(IterableDataset[Any]):
                 f"this state is of another stream ({', '.join(names)} differ): it can only go on over the same caches "
                 "in the same order; begin anew with set_epoch"
             )
-        self._now = place
+        self.reached(place)
         self._begin.put(place)
 
     def read(self, place: Place, worker: int) -> Iterator[Any]:
@@ -203,13 +204,13 @@ class TokenStream(IterableDataset[Any]):
 
     def reached(self, place: Place) -> None:
         """Reading has come to a place: what `state_dict` tells."""
-        self._now = place
+        self._now, self._taken = place, 0
 
     def begin_epoch(self, num_workers: int) -> Place:
         """Where this iteration begins; another one begins at the start of the same epoch, unless this one ends."""
         place = self._begin.get().under(self._split(num_workers))
         self.set_epoch(place.epoch)
-        self._now = place
+        self.reached(place)
         return place
 
     def _split(self, num_workers: int) -> Split:
@@ -221,8 +222,9 @@ class TokenStream(IterableDataset[Any]):
 
     def _samples(self, numbers: np.ndarray[Any, Any]) -> Iterator[Any]:
         """The samples of these numbers, in this order; each cache is read by a reader of its own."""
-        which = np.searchsorted(self._starts, numbers, side="right") - 1
-        spans = [self._sources[w].spans[n - self._starts[w]] for w, n in zip(which, numbers, strict=True)]
+        which = (np.searchsorted(self._starts, numbers, side="right") - 1).tolist()
+        first = self._starts.tolist()
+        spans = [self._sources[w].spans[number - first[w]] for w, number in zip(which, numbers.tolist(), strict=True)]
         clips = []
         for number, cache in enumerate(self.caches):
             own = [position for w, span in zip(which, spans, strict=True) if w == number for position in span]
