@@ -22,6 +22,7 @@ COMMANDS = {
     "replay": "decode and encode one clip of a run again, to look into a failure",
     "merge": "merge the clips of each video into tokens of the whole video",
     "budget": "find the one loss that spends the tokens of a run best",
+    "export": "write a cache in the layout of another reader",
     "report": "make a page that shows what was merged",
     "train": "train learnable merging on token caches",
     "eval": "evaluate a trained network",
