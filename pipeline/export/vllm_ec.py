@@ -3,8 +3,8 @@
 The reader is `ECExampleConnector.start_load_caches` of vllm-project/vllm 0.33
 (vllm/distributed/ec_transfer/ec_connector/example_connector.py): it loads `ec_cache` from the folder named by the
 item's mm_hash, which is the caller's uuid where there are no processor arguments. The scheduler asks for
-grid.prod() // merge² rows of an item, and no other number can be said: merged tokens do not fit, unless each is repeated
-for its patches. Read, not run: vLLM needs a GPU.
+grid.prod() // merge² rows of an item, and no other number can be said: merged tokens do not fit, unless each is
+repeated for its patches. Read, not run: vLLM needs a GPU.
 """
 
 from __future__ import annotations
