@@ -23,6 +23,7 @@ COMMANDS = {
     "merge": "merge the clips of each video into tokens of the whole video",
     "budget": "find the one loss that spends the tokens of a run best",
     "search": "find the clips and moments most like a picture, a clip, a span or a text",
+    "export": "write a cache in the layout of another reader",
     "report": "make a page that shows what was merged",
     "train": "train learnable merging on token caches",
     "eval": "evaluate a trained network",

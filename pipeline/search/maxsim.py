@@ -20,14 +20,14 @@ def maxsim_scores(tokens_QD: Tensor, weights_Q: Tensor, clips: Sequence[Tensor])
     Args:
         tokens_QD: float32, of unit norm.
         weights_Q: float32, sums to 1.
-        clips: (M, D) each, float32, of unit norm; M differs from clip to clip.
+        clips: (M, D) each, of unit norm, in any float dtype; M differs from clip to clip.
 
     Returns:
         (C,) float32 in [-1, 1].
     """
     if not clips:
         return tokens_QD.new_zeros(0)
-    similar_QM = tokens_QD @ torch.cat(list(clips)).T
+    similar_QM = tokens_QD @ torch.cat(list(clips)).float().T
     parts = torch.split(similar_QM, [len(clip) for clip in clips], dim=1)
     best_QC = torch.stack([part.amax(dim=1) for part in parts], dim=1)
     return weights_Q @ best_QC

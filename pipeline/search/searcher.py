@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,16 +19,18 @@ from pipeline.cache.token_cache import TokenCache
 from pipeline.errors import RunFolderError, SettingsError
 from pipeline.search.maxsim import frame_scores, maxsim_scores
 from pipeline.search.query import LEAST_TOKENS, ClipSpan, Query, directions, query_of_spans
+from pipeline.shards.run_folder import picture_of
 from pipeline.values import TokenSet
 
 Rank = Literal["tokens", "pooled"]
 CLIP_KEEP = 0.02
 """Share of a clip's patches that its tokens are cut to for ranking, where it stores a tree."""
 CANDIDATES = 200
-MOST_HELD_BYTES = 1 << 30
-"""Of candidates' tokens, kept from query to query."""
+MOST_HELD_BYTES = 4 << 30
+"""Of candidates' tokens in memory, kept from query to query in float16."""
 LIKELY_FRAMES = 8
 """Frames of a match that may be the moment."""
+BLOCK_CLIPS = 64
 NS_PER_S = 1_000_000_000
 
 
@@ -65,7 +69,7 @@ class Searcher:
     """The clips of a run, ready to be searched; exact among the candidates."""
 
     def __init__(self, cache: TokenCache, *, keep: float = CLIP_KEEP, candidates: int = CANDIDATES) -> None:
-        """Read the pooled vectors of all clips; tokens are read when they are candidates.
+        """Read the pooled vectors of all clips; tokens are read when they are candidates, or by `load`.
 
         Args:
             cache: Opened without a cut.
@@ -81,13 +85,27 @@ class Searcher:
         if candidates < 0:
             raise SettingsError(f"--candidates {candidates} must be 0 (all clips) or more")
         self.cache = cache
-        self._keep = Cut(keep=keep)
+        self._cut = _cut_of(cache, Cut(keep=keep))
+        self._compared = copy(cache)
+        self._compared.cut = self._cut
         self._candidates = candidates or len(cache)
         pooled = cache.vectors("pooled")
         assert pooled is not None, "every clip has it"
         self._pooled_CD = torch.from_numpy(pooled)
         self._held: OrderedDict[int, Tensor] = OrderedDict()
         self._held_bytes = 0
+
+    def load(self) -> None:
+        """Read the tokens of all clips, as far as MOST_HELD_BYTES go, so that no query waits for them.
+
+        Raises:
+            RunFolderError: a clip cannot be read.
+        """
+        positions = range(len(self.cache))
+        for start in range(0, len(positions), BLOCK_CLIPS):
+            self._tokens(positions[start : start + BLOCK_CLIPS])
+            if self._held_bytes >= MOST_HELD_BYTES:
+                break
 
     def search(self, query: Query, top: int = 10, rank: Rank = "tokens") -> list[Match]:
         """The clips most like a query, best first.
@@ -179,34 +197,30 @@ class Searcher:
 
     def _times(self, clip: TokenSet) -> np.ndarray[Any, np.dtype[np.int64]]:
         """(T,) nanoseconds: of the first frame of each step of the grid."""
-        return clip.frame_time_ns[:: self.cache.run["encoder"].get("frames_per_token_row", 1)]
+        return clip.frame_time_ns[:: self.cache.frames_per_token_row]
 
     def _coarse(self, clip: TokenSet) -> TokenSet:
-        if clip.loss is None:
-            return clip
-        left = self._keep.count(clip.loss, clip.fidelity, len(clip.group))
-        return coarsened(clip, Cut(tokens=max(left, LEAST_TOKENS)))
+        return clip if self._cut is None else coarsened(clip, self._cut)
 
     def _maxsim(self, query: Query, positions: Sequence[int]) -> Tensor:
         """(C,) scores."""
-        blocks = [positions[start : start + 64] for start in range(0, len(positions), 64)]
-        scores = [
-            maxsim_scores(query.tokens_QD, query.weights_Q, [self._tokens(position) for position in block])
-            for block in blocks
-        ]
+        blocks = [positions[start : start + BLOCK_CLIPS] for start in range(0, len(positions), BLOCK_CLIPS)]
+        scores = [maxsim_scores(query.tokens_QD, query.weights_Q, self._tokens(block)) for block in blocks]
         return torch.cat(scores)
 
-    def _tokens(self, position: int) -> Tensor:
-        """(M, D) float32 of unit norm: a candidate's tokens, as they are compared."""
-        if position in self._held:
+    def _tokens(self, positions: Sequence[int]) -> list[Tensor]:
+        """(M, D) float16 of unit norm each: candidates' tokens, as they are compared."""
+        missing = [position for position in positions if position not in self._held]
+        found = {position: self._held[position] for position in positions if position in self._held}
+        for position, clip in zip(missing, self._compared.read(missing, columns=("tokens",)), strict=True):
+            found[position] = normalize(torch.as_tensor(clip.tokens).float(), dim=1).half()
+            self._held_bytes += found[position].nbytes
+        for position in positions:
+            self._held[position] = found[position]
             self._held.move_to_end(position)
-            return self._held[position]
-        tokens_MD = directions(self._coarse(self.cache.token_set(position)))
-        self._held[position] = tokens_MD
-        self._held_bytes += tokens_MD.nbytes
         while self._held_bytes > MOST_HELD_BYTES and len(self._held) > 1:
             self._held_bytes -= self._held.popitem(last=False)[1].nbytes
-        return tokens_MD
+        return [found[position] for position in positions]
 
     def _match(self, position: int, score: float, query: Query | None) -> Match:
         clip = self.cache.token_set(position)
@@ -227,3 +241,14 @@ class Searcher:
             time_ns=likely_ns[0] if likely_ns else None,
             likely_ns=likely_ns,
         )
+
+
+def _cut_of(cache: TokenCache, share: Cut) -> Cut | None:
+    """How many tokens of each clip are compared: the share of a whole clip; None where there is no tree to cut."""
+    settings = cache.run["settings"]
+    if settings.get("strategy") != "tree":
+        return None
+    steps = -(-settings["clip_frames"] // cache.frames_per_token_row)
+    num_sources = steps * math.prod(picture_of(cache.run).grid_hw)
+    assert share.keep is not None, "it is a share"
+    return Cut(tokens=max(LEAST_TOKENS, math.ceil(share.keep * num_sources)))

@@ -18,6 +18,8 @@ from pipeline.store import Where, open_store
 from pipeline.values import TokenSet
 
 FACTS = ("clip_id", "video_id", "uri", "clip_index", "start_ns", "end_ns", "grid_thw", "tokens_shape", "fidelity")
+ARRAY_MEMBERS = ("tokens", "sizes", "centers", "group", "parent", "loss", "weights")
+"""Members of a sample that are an array each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,27 +139,32 @@ def clip_of_sample(members: dict[str, bytes]) -> TokenSet:
         KeyError, ValueError: it is none.
     """
     scalars = json.loads(members["json"])
-    if "tokens.npy" in members:
-        tokens, scale = _npy(members["tokens.npy"]), None
-    else:
-        tokens, scale = _safetensors(members["tokens.safetensors"], scalars["tokens_dtype"])
     same = ("clip_id", "video_id", "uri", "clip_index", "start_ns", "end_ns", "fidelity", "motion_source")
-    embedding = scalars["embedding"]
+    arrays = arrays_of_sample(members, scalars)
+    for name in ("tokens", "sizes", "centers", "group"):
+        arrays[name]  # A sample without one of them is none.
     return TokenSet(
         **{name: scalars[name] for name in (*same, "damaged_frames", "batch_frames", "tokens_dtype")},
-        frame_time_ns=np.asarray(scalars["frame_time_ns"], dtype=np.int64),
+        **{"tokens_scale": None} | arrays,
         grid_thw=tuple(scalars["grid_thw"]),
-        tokens=tokens,
-        tokens_scale=scale,
-        sizes=_npy(members["sizes.npy"]),
-        centers=_npy(members["centers.npy"]),
-        group=_npy(members["group.npy"]),
-        parent=_npy(members["parent.npy"]) if "parent.npy" in members else None,
-        loss=_npy(members["loss.npy"]) if "loss.npy" in members else None,
-        weights=_npy(members["weights.npy"]) if "weights.npy" in members else None,
-        pooled=np.asarray(scalars["pooled"], dtype=np.float32),
-        embedding=None if embedding is None else np.asarray(embedding, dtype=np.float32),
     )
+
+
+def arrays_of_sample(members: dict[str, bytes], scalars: dict[str, Any]) -> dict[str, Any]:
+    """The arrays of a sample by the names of `TokenSet`, of those members that are given; `scalars` is its json.
+
+    Raises:
+        ValueError: a member holds no array.
+    """
+    arrays: dict[str, Any] = {name: _npy(members[f"{name}.npy"]) for name in ARRAY_MEMBERS if f"{name}.npy" in members}
+    if "tokens.safetensors" in members:
+        arrays["tokens"], arrays["tokens_scale"] = _safetensors(members["tokens.safetensors"], scalars["tokens_dtype"])
+    embedding = scalars["embedding"]
+    return arrays | {
+        "frame_time_ns": np.asarray(scalars["frame_time_ns"], dtype=np.int64),
+        "pooled": np.asarray(scalars["pooled"], dtype=np.float32),
+        "embedding": None if embedding is None else np.asarray(embedding, dtype=np.float32),
+    }
 
 
 def _npy(data: bytes) -> np.ndarray[Any, Any]:

@@ -103,14 +103,16 @@ def test_a_clip_is_scored_by_maxsim_over_its_cut(out: Path, monkeypatch: pytest.
     cache = TokenCache(out)
     monkeypatch.setattr(searcher_module, "LEAST_TOKENS", 3)
     searcher = Searcher(cache, keep=0.3)
-    asked = coarsened(cache.token_set(2), Cut(keep=0.3))
+    searcher.load()
+    left = Cut(tokens=14)  # 0.3 of 3 frames of 3 x 5 patches, rounded up.
+    asked = coarsened(cache.token_set(2), left)
     matches = searcher.search(searcher.query_of_clips([asked.clip_id]), top=99)
     assert len(matches) == len(cache) - 1
     assert asked.clip_id not in {match.clip_id for match in matches}
     for match in matches:
-        clip = coarsened(cache.token_set(match.position), Cut(keep=0.3))
+        clip = coarsened(cache.token_set(match.position), left)
         best_M = (directions(asked) @ directions(clip).T).amax(dim=1).numpy()
-        assert match.score == pytest.approx(float((best_M * asked.sizes).sum() / asked.sizes.sum()), abs=1e-5)
+        assert match.score == pytest.approx(float((best_M * asked.sizes).sum() / asked.sizes.sum()), abs=5e-4)
         assert match.time_ns in clip.frame_time_ns
 
 
@@ -145,7 +147,7 @@ def test_several_examples_count_alike(out: Path, tmp_path: Path, capsys: pytest.
     both = {r["clip_id"]: r["score"] for r in found(capsys, out, "--image", *images, "--top", "50")}
     each = [{r["clip_id"]: r["score"] for r in found(capsys, out, "--image", i, "--top", "50")} for i in images]
     for clip_id, score in both.items():
-        assert score == pytest.approx((each[0][clip_id] + each[1][clip_id]) / 2, abs=1e-5)
+        assert score == pytest.approx((each[0][clip_id] + each[1][clip_id]) / 2, abs=5e-4)
 
 
 def test_on_an_object_store_and_in_the_other_format(
