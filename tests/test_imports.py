@@ -59,7 +59,18 @@ def test_product_never_imports_tests(package: str) -> None:
     [
         ("av", "pipeline/video/"),
         ("ray", ("pipeline/engine/ray_", "jobs/cluster/ray_jobs.py")),
-        ("pyarrow", ("pipeline/shards/", "pipeline/cache/", "pipeline/plan/table.py", "pipeline/plan/inputs.py")),
+        (
+            "pyarrow",
+            (
+                "pipeline/shards/",
+                "pipeline/cache/",
+                "pipeline/export/",
+                "pipeline/plan/table.py",
+                "pipeline/plan/inputs.py",
+            ),
+        ),
+        ("lancedb", "pipeline/export/lance.py"),
+        ("qdrant_client", "pipeline/export/qdrant.py"),
         ("transformers", "pipeline/encode/foreign/library.py"),
     ],
 )

@@ -73,7 +73,7 @@ class ClipEncoder:
         self._scorer: SaliencyScorer | None = None
         fix_arithmetic()
         try:
-            self._features = _load_features(recipe, description, device)
+            self._features = load_features(recipe, description, device)
             if recipe.scorer is not None and recipe.strategy == "learnable" and stored_kind(recipe.scorer) == "network":
                 self._network = load_network(recipe.scorer, device)
             elif recipe.scorer is not None:
@@ -234,7 +234,7 @@ class ClipEncoder:
         )
 
 
-def _load_features(
+def load_features(
     recipe: Recipe, description: EncoderDescription, device: str
 ) -> VitFeatures | ReusingFeatures | ForeignFeatures:
     """What turns frames into features."""
