@@ -22,6 +22,7 @@ def add_recipe_options(parser: argparse.ArgumentParser) -> None:
     add("--encoder", metavar="ID|DIR", help=f"Hugging Face id or local folder (default {Recipe().encoder})")
     add("--revision", help="branch, tag or commit of a Hugging Face id")
     add("--layer", type=int, help="output block: -1 last (default), -2 last but one, 9 the ninth")
+    add("--size-px", metavar="HxW", help="size of frames for a video-LLM's vision part (its own smart resize)")
     add("--encoder-keep", type=float, metavar="SHARE", help="share of a frame's patches left inside the encoder (1)")
     add("--reuse-levels", "--reuse", type=float, metavar="LEVELS", help=REUSE_HELP)
     add("--strategy", help=f"how merge targets are chosen (default {Recipe().strategy})")

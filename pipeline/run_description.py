@@ -14,6 +14,30 @@ SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VideoLlmDescription:
+    """What a cache says of the video-LLM whose language model can read it."""
+
+    family: str
+    """`model_type` of `transformers`."""
+    stage: str
+    """`projected`: after merger or projector, what the language model reads."""
+    merge_size: int
+    """Patches along a side of a token's square: a token represents merge_size * merge_size patches of a token row."""
+    size_px: tuple[int, int]
+    """Height and width of the frames that it saw."""
+    size_from: str
+    """`setting`, `tower` (it takes no other) or `smart resize` (of a frame of 720 x 1280, by the family's limits)."""
+    tokens_per_row: int
+    """Tokens of a step of the grid in time, before merging."""
+    source_tokens_per_s: float
+    """Tokens a second of video, before merging."""
+    deepstack: int
+    """D = dim / (1 + deepstack) channels of a token, then as many for each block whose features are added later on."""
+    projection_probe: str
+    """Hash of a part of the projection's weights: tells one model from another."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EncoderDescription:
     """What must be known of an encoder before it runs; goes into run.json and the fingerprint."""
 
@@ -35,6 +59,8 @@ class EncoderDescription:
     """A video model's own clip length, into which a clip's frames are cut."""
     frames_per_token_row: int = 1
     """Frames that one step of the grid in time stands for: a video model's tubelet. The last may hold fewer."""
+    video_llm: VideoLlmDescription | None = None
+    """Of a video-LLM's vision part."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +77,7 @@ class RunDescription:
     def deciding(self) -> dict[str, Any]:
         """Every setting that decides bytes. Paths and names do not: the hash of the weights stands for them."""
         recipe = recipe_json(self.recipe)
-        for name in ("encoder", "revision", "vtm", "compute_dtype", "keep", "reuse_levels", "compile"):
+        for name in ("encoder", "revision", "vtm", "compute_dtype", "keep", "reuse_levels", "compile", "size_px"):
             recipe.pop(name)
         if self.recipe.compile:
             recipe["compile"] = True
@@ -60,6 +86,8 @@ class RunDescription:
         if self.encoder.architecture is not None:
             foreign = ("architecture", "frames_per_pass", "frames_per_token_row")
             recipe |= {name: getattr(self.encoder, name) for name in foreign}
+        if self.encoder.video_llm is not None:
+            recipe |= {"stage": self.encoder.video_llm.stage, "merge_size": self.encoder.video_llm.merge_size}
         return recipe | {
             "keep": self.recipe.share_kept,
             "schema_version": SCHEMA_VERSION,

@@ -49,6 +49,8 @@ class Recipe:
     """Branch, tag or commit of a Hugging Face id."""
     layer: int = -1
     """Output block: -1 the last, -2 the last but one, 9 the ninth."""
+    size_px: str | None = None
+    """Size of the frames of a video-LLM's vision part, HEIGHTxWIDTH; its own choice where nothing is said."""
     encoder_keep: float = 1.0
     """Share of a frame's patches left by merging inside the encoder; 1 merges none."""
     reuse_levels: float | None = None

@@ -12,8 +12,10 @@ import torch
 
 from pipeline.encode.devices import Device, resolve_compute_dtype
 from pipeline.encode.foreign.describe import describe_foreign, is_foreign
+from pipeline.encode.video_llm.describe import describe_video_llm, is_video_llm
+from pipeline.encode.video_llm.passes import VideoLlmGeometry
 from pipeline.errors import SettingsError
-from pipeline.run_description import EncoderDescription
+from pipeline.run_description import EncoderDescription, VideoLlmDescription
 from pipeline.settings import Recipe
 from pipeline.values import PictureSpec, Resizer
 from vtm import encoders
@@ -59,6 +61,7 @@ def describe_encoder(recipe: Recipe, device: Device) -> tuple[EncoderDescription
         architecture=known.architecture,
         frames_per_pass=known.frames_per_pass,
         frames_per_token_row=known.frames_per_token_row,
+        video_llm=known.video_llm,
     )
     return description, chosen_pictures(picture_spec(known.image, recipe.resize), recipe)
 
@@ -73,10 +76,27 @@ class _Found:
     architecture: str | None = None
     frames_per_pass: int = 1
     frames_per_token_row: int = 1
+    video_llm: VideoLlmDescription | None = None
 
 
 def _find_encoder(recipe: Recipe) -> _Found:
     """Our own vision transformer wherever it knows the family, else a model of `transformers`."""
+    if is_video_llm(recipe.encoder, recipe.revision):
+        vision, weights_sha256 = describe_video_llm(recipe)
+        return _Found(
+            dim=vision.shape.channels,
+            image=vision.image,
+            weights_sha256=weights_sha256,
+            architecture=vision.architecture,
+            frames_per_pass=vision.input.frames_per_pass,
+            frames_per_token_row=vision.input.frames_per_token_row,
+            video_llm=_video_llm(vision, recipe),
+        )
+    if recipe.size_px is not None:
+        raise EncoderError(
+            f"--size-px {recipe.size_px} is for video-LLMs; {recipe.encoder} takes the size of its preprocessor: "
+            "leave it out"
+        )
     if is_foreign(recipe.encoder, recipe.revision):
         foreign = describe_foreign(recipe)
         geometry = foreign.geometry
@@ -90,6 +110,22 @@ def _find_encoder(recipe: Recipe) -> _Found:
         )
     own = encoders.describe_encoder(recipe.encoder, layer=recipe.layer, revision=recipe.revision)
     return _Found(dim=own.dim, image=own.image, weights_sha256=own.weights_sha256)
+
+
+def _video_llm(vision: VideoLlmGeometry, recipe: Recipe) -> VideoLlmDescription:
+    image, tokens_per_row = vision.image, vision.grid_hw[0] * vision.grid_hw[1]
+    unset = "smart resize" if vision.shape.side_px is None else "tower"
+    return VideoLlmDescription(
+        family=vision.family,
+        stage="projected",
+        merge_size=vision.shape.merge_size,
+        size_px=(image.crop_height_px, image.crop_width_px),
+        size_from=unset if recipe.size_px is None else "setting",
+        tokens_per_row=tokens_per_row,
+        source_tokens_per_s=float(tokens_per_row * recipe.fps / vision.shape.frames_per_token_row),
+        deepstack=vision.shape.deepstack,
+        projection_probe=vision.probe,
+    )
 
 
 def picture_spec(image: ImageSpec, resizer: Resizer = "torch") -> PictureSpec:

@@ -6,6 +6,8 @@ T' = ceil(T / frames of a tubelet) token rows of the clip, H x W patch grid, D c
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -13,15 +15,39 @@ from torch import Tensor, nn
 
 from pipeline.encode.batches import FrameBatches
 from pipeline.encode.features import ClipFeatures
-from pipeline.encode.foreign.model import Geometry
+from pipeline.encode.foreign.families import Input
+from vtm.encoders import ImageSpec
 from vtm.encoders.image import normalise
 from vtm.encoders.threads import map_on_threads
+
+
+class Passes(Protocol):
+    """How a model is called."""
+
+    @property
+    def architecture(self) -> str:
+        """Class of `transformers`."""
+
+    @property
+    def image(self) -> ImageSpec:
+        """Size and normalisation of its frames."""
+
+    @property
+    def input(self) -> Input:
+        """How it takes frames."""
+
+    @property
+    def grid_hw(self) -> tuple[int, int]:
+        """H, W."""
+
+    def patches(self, model: nn.Module, pixels_BF3hw: Tensor) -> Tensor:
+        """Run B passes of F frames: (B, R, H*W, D)."""
 
 
 class ForeignFeatures:
     """A model of `transformers` over the frames of a clip: pictures one by one, videos in the model's own length."""
 
-    def __init__(self, model: nn.Module, geometry: Geometry, batch_frames: int) -> None:
+    def __init__(self, model: nn.Module, geometry: Passes, batch_frames: int) -> None:
         self._model = model
         self._geometry = geometry
         weight = next(model.parameters())
@@ -48,7 +74,7 @@ class ForeignFeatures:
         rows = torch.cat([patches_BRND[:count] for patches_BRND, count in outputs]).flatten(0, 1)
         num_rows = -(-len(frames_THW3) // given.frames_per_token_row)
         patches_1ND = rows[:num_rows].flatten(0, 1)[None]
-        grid = (num_rows, *self._geometry.layout.grid_hw)
+        grid = (num_rows, *self._geometry.grid_hw)
         return ClipFeatures(grid=grid, patches_1KD=patches_1ND, keys_1Kd=patches_1ND)
 
     def _encode(self, tall_Bhw3: Tensor) -> Tensor:

@@ -28,6 +28,11 @@ class Geometry:
     """As `forward.output_of` takes it."""
     layout: TokenLayout
 
+    @property
+    def grid_hw(self) -> tuple[int, int]:
+        """H, W."""
+        return self.layout.grid_hw
+
     def patches(self, model: nn.Module, pixels_BF3hw: Tensor) -> Tensor:
         """Run B passes of F frames: (B, R, H*W, D), R token rows in time, H x W patch grid."""
         return self.layout.patches(output_of(model, pixels_BF3hw, self.input, self.layer))
