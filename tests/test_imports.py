@@ -60,7 +60,7 @@ def test_product_never_imports_tests(package: str) -> None:
         ("av", "pipeline/video/"),
         ("ray", "pipeline/engine/ray_"),
         ("pyarrow", ("pipeline/shards/", "pipeline/cache/", "pipeline/plan/table.py", "pipeline/plan/inputs.py")),
-        ("transformers", "pipeline/encode/foreign/library.py"),
+        ("transformers", ("pipeline/encode/foreign/library.py", "pipeline/consumers/outputs.py")),
     ],
 )
 def test_each_heavy_library_has_one_home(library: str, home: str | tuple[str, ...]) -> None:

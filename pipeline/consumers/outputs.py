@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.metadata
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,8 +45,8 @@ def require_version() -> None:
         SettingsError: it is older than `SINCE`, or missing.
     """
     try:
-        version: str = importlib.import_module("transformers").__version__
-    except ImportError as error:
+        version = importlib.metadata.version("transformers")
+    except importlib.metadata.PackageNotFoundError as error:
         raise SettingsError("transformers is not installed: pip install 'vtm-pipeline[transformers]'") from error
     if tuple(int(part) for part in version.split(".")[:2]) < SINCE:
         raise SettingsError(

@@ -16,7 +16,10 @@ from pipeline.replay import decode_again
 from pipeline.shards.run_folder import read_state
 from tests.pipeline.encode.video_llm_checkpoints import MAKERS
 
-MEAN_STD = {"llava_next_video": ((0.48, 0.46, 0.41), (0.27, 0.26, 0.28)), "internvl": ((0.48, 0.46, 0.41), (0.27, 0.26, 0.28))}
+MEAN_STD = {
+    "llava_next_video": ((0.48, 0.46, 0.41), (0.27, 0.26, 0.28)),
+    "internvl": ((0.48, 0.46, 0.41), (0.27, 0.26, 0.28)),
+}
 EVEN = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 PATCH, MERGE = 4, 2
 

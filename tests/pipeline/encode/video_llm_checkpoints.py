@@ -146,13 +146,13 @@ MAKERS: dict[str, Callable[[], tuple[Any, dict[str, Any]]]] = {
 
 
 def make_video_llm(family: str, folder: Path, *, shards: int = 1, seed: int = 7) -> Path:
-    """Write a checkpoint; its tensors are large enough that a wrong one shows in the logits."""
+    """Write a checkpoint whose weights are so large that what is wrong shows, and rounding does not."""
     torch.manual_seed(seed)
     model, preprocessor = MAKERS[family]()
     with torch.no_grad():
-        for tensor in model.parameters():
+        for name, tensor in model.named_parameters():
             if tensor.ndim > 1:
-                tensor.mul_(8)
+                tensor.mul_(8 if "language_model" in name or "text_model" in name else 4)
             else:
                 tensor.add_(0.1 * torch.randn_like(tensor))
     model.eval().save_pretrained(folder)
