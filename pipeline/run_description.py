@@ -24,13 +24,13 @@ class VideoLlmDescription:
     merge_size: int
     """Patches along a side of a token's square: a token represents merge_size * merge_size patches of a token row."""
     size_px: tuple[int, int]
-    """Height and width of the frames that it saw."""
+    """Height and width of the frames that it sees; with `smart resize` those of a video of 720 x 1280."""
     size_from: str
-    """`setting`, `tower` (it takes no other) or `smart resize` (of a frame of 720 x 1280, by the family's limits)."""
+    """`setting`, `tower` (it takes no other) or `smart resize`: of each video, by the limits in `picture`."""
     tokens_per_row: int
-    """Tokens of a step of the grid in time, before merging."""
+    """Tokens of a step of the grid in time at that size, before merging."""
     source_tokens_per_s: float
-    """Tokens a second of video, before merging."""
+    """Tokens a second of video at that size, before merging."""
     deepstack: int
     """D = dim / (1 + deepstack) channels of a token, then as many for each block whose features are added later on."""
     projection_probe: str

@@ -87,6 +87,7 @@ def estimate(inputs: list[str], recipe: Recipe) -> list[Estimate]:
     from pipeline.plan.videos import plan_video
     from pipeline.values import FailedRange
     from pipeline.video import scan_video
+    from pipeline.video.resize import fitted
     from vtm.network import load_network
     from vtm.network import tokens_left as network_tokens_left
 
@@ -113,11 +114,12 @@ def estimate(inputs: list[str], recipe: Recipe) -> list[Estimate]:
         clips = plan_clips(info, fps=recipe.fps, clip_frames=recipe.clip_frames)
         frames = [len(clip.frame_pts) for clip in clips]
         steps = [-(-count // encoder.frames_per_token_row) for count in frames]
-        sources = [count * picture.grid_hw[0] * picture.grid_hw[1] for count in steps]
+        grid_hw = fitted(picture, (info.height_px, info.width_px)).grid_hw
+        sources = [count * grid_hw[0] * grid_hw[1] for count in steps]
         if network is None:
             tokens = [tokens_left(recipe, count) for count in sources]
         else:
-            tokens = [network_tokens_left(network, (count, *picture.grid_hw)) for count in steps]
+            tokens = [network_tokens_left(network, (count, *grid_hw)) for count in steps]
         per_token = encoder.dim * _itemsize(recipe) + 4 + 12 + (2 + 4 if recipe.strategy == "tree" else 0)
         rows.append(
             Estimate(

@@ -16,41 +16,49 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from pipeline.consumers.joined import JoinedTokens
 from pipeline.consumers.readers import Reader
 
 Rounding = Literal["whole", "fraction"]
 """`whole`: the nearest place of the grid, as the models were trained. `fraction`: a merged token's very centre."""
 
 
-def visual_offsets(
+def prompt_positions(
     reader: Reader,
-    centers_M3: Tensor,
+    is_visual_L: Tensor,
+    joined: JoinedTokens,
     *,
-    rows_M: Tensor,
-    seconds_M: Tensor,
     tokens_per_second: float = 1.0,
     rounding: Rounding = "whole",
 ) -> Tensor:
-    """Time, row and column of each visual token, from where its group of visual tokens starts.
+    """Positions of a whole prompt.
 
     Args:
         reader: of the family.
-        centers_M3: (M, 3) t, y, x in units of the grid; t is not read.
-        rows_M: (M,) the row of the joined clips, fractional where tokens were merged over time.
-        seconds_M: (M,) time after the first row.
+        is_visual_L: (L,) bool, which tokens of the prompt are visual.
+        joined: these.
         tokens_per_second: of the model's vision configuration, where `reader.temporal` is `seconds`.
         rounding: of rows and columns, and of row numbers. Seconds times `tokens_per_second` are rounded down.
 
     Returns:
-        (3, M): int64, or float32 for `fraction`.
+        (1, L), counted, or for multimodal rotary positions (4, 1, L): the number of each token, which masks are made
+        of, then its time, row and column. int64, or float32 for `fraction`.
     """
-    y_M, x_M = centers_M3[:, 1].double(), centers_M3[:, 2].double()
+    if not reader.is_mrope:
+        return torch.arange(len(is_visual_L))[None]
+    offsets_3M = visual_offsets(reader, joined, tokens_per_second=tokens_per_second, rounding=rounding)
+    return mrope_positions(is_visual_L.tolist(), offsets_3M, joined.grid_hw)
+
+
+def visual_offsets(reader: Reader, joined: JoinedTokens, *, tokens_per_second: float, rounding: Rounding) -> Tensor:
+    """Time, row and column of each visual token, from where its group of visual tokens starts: (3, M)."""
+    y_M, x_M = joined.centers_M3[:, 1].double(), joined.centers_M3[:, 2].double()
     if reader.temporal == "seconds":
-        t_M = seconds_M.double() * tokens_per_second
+        t_M = joined.seconds_M * tokens_per_second
         # What a float leaves below a whole number is one.
         t_M = (t_M + 1e-6).floor() if rounding == "whole" else t_M
     else:
-        t_M = torch.zeros_like(y_M) if reader.temporal == "groups" else rows_M.double()
+        t_M = torch.zeros_like(y_M) if reader.temporal == "groups" else joined.rows_M
     offsets_3M = torch.stack([t_M, y_M, x_M])
     if rounding == "fraction":
         return offsets_3M.float()

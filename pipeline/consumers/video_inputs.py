@@ -15,7 +15,7 @@ from pipeline.cache.token_cache import CachedClip
 from pipeline.consumers.joined import JoinedTokens, Wanted, join_clips
 from pipeline.consumers.matching import check_model
 from pipeline.consumers.outputs import encoder_output
-from pipeline.consumers.positions import Rounding, mrope_positions, visual_offsets
+from pipeline.consumers.positions import Rounding, prompt_positions
 from pipeline.consumers.prompts import Tokenizer, prompt_ids, text_tokenizer
 from pipeline.consumers.readers import READERS, Reader
 from vtm.size_bias import size_bias_mask
@@ -72,7 +72,13 @@ def video_inputs(
     inputs = {
         "input_ids": ids_L[None],
         "attention_mask": size_bias_mask(_sizes_of(is_visual_L, sizes_M)[None], causal=True) if size_bias else mask,
-        "position_ids": _positions(joined, reader, config, is_visual_L, rounding),
+        "position_ids": prompt_positions(
+            reader,
+            is_visual_L,
+            joined,
+            tokens_per_second=float(getattr(config.vision_config, "tokens_per_second", 1)),
+            rounding=rounding,
+        ),
     }
     if answer is not None:
         inputs["labels"] = torch.where(torch.arange(len(ids_L)) < asked, IGNORED, ids_L)[None]
@@ -101,20 +107,6 @@ def _output(joined: JoinedTokens, run: Mapping[str, Any], model: Any, reader: Re
         tokens_MD = torch.cat([tokens_MD.to(newline_1D.dtype), newline_1D])
         sizes_M = torch.cat([sizes_M, sizes_M.new_ones(1)])
     return sizes_M, encoder_output(tokens_MD, deepstack_MD, reader)
-
-
-def _positions(joined: JoinedTokens, reader: Reader, config: Any, is_visual_L: Tensor, rounding: Rounding) -> Tensor:
-    if not reader.is_mrope:
-        return torch.arange(len(is_visual_L))[None]
-    offsets_3M = visual_offsets(
-        reader,
-        joined.centers_M3,
-        rows_M=joined.rows_M,
-        seconds_M=joined.seconds_M,
-        tokens_per_second=float(getattr(config.vision_config, "tokens_per_second", 1)),
-        rounding=rounding,
-    )
-    return mrope_positions(is_visual_L.tolist(), offsets_3M, joined.grid_hw)
 
 
 def _sizes_of(is_visual_L: Tensor, sizes_M: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from pipeline.encode.video_llm.passes import VideoLlmGeometry
 from pipeline.errors import SettingsError
 from pipeline.run_description import EncoderDescription, VideoLlmDescription
 from pipeline.settings import Recipe
-from pipeline.values import PictureSpec, Resizer
+from pipeline.values import PictureSpec, Resizer, SmartSize
 from vtm import encoders
 from vtm.encoders import EncoderError, ImageSpec
 from vtm.network import NetworkError, Origin, load_network, load_scorer, stored_kind, stored_origin
@@ -63,7 +64,8 @@ def describe_encoder(recipe: Recipe, device: Device) -> tuple[EncoderDescription
         frames_per_token_row=known.frames_per_token_row,
         video_llm=known.video_llm,
     )
-    return description, chosen_pictures(picture_spec(known.image, recipe.resize), recipe)
+    picture = replace(picture_spec(known.image, recipe.resize), smart=known.smart)
+    return description, chosen_pictures(picture, recipe)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +79,7 @@ class _Found:
     frames_per_pass: int = 1
     frames_per_token_row: int = 1
     video_llm: VideoLlmDescription | None = None
+    smart: SmartSize | None = None
 
 
 def _find_encoder(recipe: Recipe) -> _Found:
@@ -91,6 +94,7 @@ def _find_encoder(recipe: Recipe) -> _Found:
             frames_per_pass=vision.input.frames_per_pass,
             frames_per_token_row=vision.input.frames_per_token_row,
             video_llm=_video_llm(vision, recipe),
+            smart=vision.smart,
         )
     if recipe.size_px is not None:
         raise EncoderError(
@@ -113,13 +117,15 @@ def _find_encoder(recipe: Recipe) -> _Found:
 
 
 def _video_llm(vision: VideoLlmGeometry, recipe: Recipe) -> VideoLlmDescription:
-    image, tokens_per_row = vision.image, vision.grid_hw[0] * vision.grid_hw[1]
-    unset = "smart resize" if vision.shape.side_px is None else "tower"
+    image = vision.image
+    size_px = image.crop_height_px, image.crop_width_px
+    tokens_per_row = math.prod(vision.grid_hw(size_px))
+    unset = "tower" if vision.smart is None else "smart resize"
     return VideoLlmDescription(
         family=vision.family,
         stage="projected",
         merge_size=vision.shape.merge_size,
-        size_px=(image.crop_height_px, image.crop_width_px),
+        size_px=size_px,
         size_from=unset if recipe.size_px is None else "setting",
         tokens_per_row=tokens_per_row,
         source_tokens_per_s=float(tokens_per_row * recipe.fps / vision.shape.frames_per_token_row),
@@ -147,7 +153,10 @@ def chosen_pictures(picture: PictureSpec, recipe: Recipe) -> PictureSpec:
 
 def picture_json(picture: PictureSpec) -> dict[str, Any]:
     """A picture spec as JSON data."""
-    return asdict(picture)
+    data = asdict(picture)
+    if picture.smart is None:
+        del data["smart"]
+    return data
 
 
 def check_weights(recipe: Recipe, description: EncoderDescription) -> None:

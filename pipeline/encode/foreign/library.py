@@ -109,7 +109,13 @@ def load_vision(
         part.pad_token_id = None
     with in_one_line(f"{name}: the weights cannot be loaded"), _quiet():
         model, report = model_class(slim).from_pretrained(
-            None, config=slim, state_dict=dict(tensors), dtype=dtype, output_loading_info=True, **_LOCAL
+            None,
+            config=slim,
+            state_dict=dict(tensors),
+            dtype=dtype,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **_LOCAL,
         )
     missing = sorted(key for key in report["missing_keys"] if key.split(".")[0] in parts)
     if missing:

@@ -11,7 +11,7 @@ from pipeline.encode.foreign.features import ForeignFeatures
 from pipeline.encode.foreign.pictures import read_processor
 from pipeline.encode.video_llm.families import VIDEO_LLMS
 from pipeline.encode.video_llm.passes import VideoLlmGeometry
-from pipeline.encode.video_llm.pictures import frame_spec
+from pipeline.encode.video_llm.pictures import frame_spec, smart_size
 from pipeline.encode.video_llm.weights import open_vision, probe_of, read_vision, vision_sha256
 from pipeline.settings import Recipe
 from vtm.encoders import EncoderError
@@ -72,10 +72,13 @@ def _find_geometry(checkpoint: Checkpoint, recipe: Recipe) -> VideoLlmGeometry:
     _, fields = read_processor(checkpoint, is_video=True)
     with library.in_one_line(f"{checkpoint.name}: the vision part's configuration cannot be used"):
         shape = family.shape(config, fields)
+        chooses = shape.side_px is None and recipe.size_px is None
+        smart = smart_size(config.model_type, shape, fields, recipe.clip_frames) if chooses else None
     return VideoLlmGeometry(
         family=config.model_type,
         architecture=library.model_class(config).__name__,
-        image=frame_spec(config.model_type, shape, fields, recipe.size_px, recipe.clip_frames),
+        image=frame_spec(config.model_type, shape, fields, recipe.size_px, smart),
+        smart=smart,
         shape=shape,
         probe=probe_of(checkpoint, family),
     )

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pipeline.encode.foreign.families import Input
 from pipeline.encode.video_llm.families import VisionShape
+from pipeline.values import SmartSize
 from vtm.encoders import EncoderError, ImageSpec
 
 
@@ -26,6 +27,9 @@ class VideoLlmGeometry:
     architecture: str
     """Class of `transformers`."""
     image: ImageSpec
+    """Where `smart` is there, of a video of 720 x 1280."""
+    smart: SmartSize | None
+    """Limits of the size that each video has for itself; None where all have the same."""
     shape: VisionShape
     probe: str
     """`weights.probe_hash` of the projection."""
@@ -36,10 +40,16 @@ class VideoLlmGeometry:
         frames = self.shape.frames_per_token_row
         return Input(is_video=frames > 1, frames_per_pass=frames, frames_per_token_row=frames)
 
-    @property
-    def grid_hw(self) -> tuple[int, int]:
-        """H, W."""
-        return self.shape.grid_hw(self.image.crop_height_px, self.image.crop_width_px)
+    def grid_hw(self, frame_hw: tuple[int, int]) -> tuple[int, int]:
+        """H, W of frames of this size.
+
+        Raises:
+            EncoderError: frames of another size are expected.
+        """
+        expected_hw = self.image.crop_height_px, self.image.crop_width_px
+        if self.smart is None and frame_hw != expected_hw:
+            raise EncoderError(f"frames are {frame_hw} px, expected {expected_hw}")
+        return self.shape.grid_hw(*frame_hw)
 
     def patches(self, model: nn.Module, pixels_BF3hw: Tensor) -> Tensor:
         """(B, F, 3, h, w) normalised pixels -> (B, 1, H*W, D).

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from pipeline.encode.foreign.layout import patch_px_of
 from pipeline.encode.video_llm.families import Fields, VisionShape
+from pipeline.smart_resize import smart_resize
+from pipeline.values import SmartSize
 from vtm.encoders import EncoderError, ImageSpec
 from vtm.encoders.image import RESAMPLE
 
 NOMINAL_HW = (720, 1280)
-"""Frames of a run have one size: smart resize starts from this one, wide as most videos are."""
+"""The video that stands in the description for all those whose sizes smart resize finds one by one."""
 
 _CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 _HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -19,8 +20,8 @@ _MEAN_STD = {"qwen2_vl": _CLIP, "qwen2_5_vl": _CLIP, "llava_onevision": _CLIP, "
     "internvl": _CLIP
 }
 """What processors do where their file is silent; the others' is one half."""
-_TOKENS = {"qwen3_vl": (128, 768), "qwen2_vl": (128, 768), "qwen2_5_vl": (128, 768), "video_llama_3": (128, 768)}
-"""Fewest and most squares of patches that smart resize leaves, where the file is silent."""
+FEWEST_TOKENS, MOST_TOKENS = 128, 768
+"""Of a frame after smart resize, where the file is silent."""
 
 
 def size_of(text: str) -> tuple[int, int]:
@@ -35,7 +36,9 @@ def size_of(text: str) -> tuple[int, int]:
     return int(parts[0]), int(parts[1])
 
 
-def frame_spec(family: str, shape: VisionShape, fields: Fields, size_px: str | None, clip_frames: int) -> ImageSpec:
+def frame_spec(
+    family: str, shape: VisionShape, fields: Fields, size_px: str | None, smart: SmartSize | None
+) -> ImageSpec:
     """What happens to a frame before the vision part.
 
     Args:
@@ -43,7 +46,7 @@ def frame_spec(family: str, shape: VisionShape, fields: Fields, size_px: str | N
         shape: of its vision part.
         fields: the preprocessor's file.
         size_px: the user's choice, `HEIGHTxWIDTH`.
-        clip_frames: frames of a clip, over which Qwen3-VL's processor counts its pixels.
+        smart: the family's own sizes, where nothing was chosen and any size will do.
 
     Raises:
         EncoderError: the size does not fit the vision part, or the file has odd values.
@@ -52,7 +55,8 @@ def frame_spec(family: str, shape: VisionShape, fields: Fields, size_px: str | N
     if shape.side_px is not None:
         return _fixed(family, shape, fields, chosen)
     if chosen is None:
-        chosen = _smart(family, shape, fields, clip_frames)
+        assert smart is not None
+        chosen = smart_resize(NOMINAL_HW, smart)
     factor = shape.factor_px
     if chosen[0] % factor or chosen[1] % factor:
         near = tuple(max(factor, round(side / factor) * factor) for side in chosen)
@@ -108,32 +112,21 @@ def _three(fields: Fields, name: str, default: tuple[float, float, float]) -> tu
     return float(value[0]), float(value[1]), float(value[2])
 
 
-def _smart(family: str, shape: VisionShape, fields: Fields, clip_frames: int) -> tuple[int, int]:
-    """The family's own smart resize of a nominal frame, by the limits of its preprocessor."""
+def smart_size(family: str, shape: VisionShape, fields: Fields, clip_frames: int) -> SmartSize:
+    """The limits of the family's own smart resize, from its preprocessor's file.
+
+    Args:
+        family: `model_type`.
+        shape: of its vision part.
+        fields: the preprocessor's file.
+        clip_frames: frames of a clip: Qwen3-VL's limits are those of all frames of a video together.
+    """
     size: Any = fields.get("size")
     size = size if isinstance(size, dict) else {}
     square = shape.factor_px**2
-    fewest, most = (count * square for count in _TOKENS[family])
-    least = int(fields.get("min_pixels") or size.get("shortest_edge") or fewest)
-    greatest = int(fields.get("max_pixels") or size.get("longest_edge") or most)
+    least = int(fields.get("min_pixels") or size.get("shortest_edge") or FEWEST_TOKENS * square)
+    greatest = int(fields.get("max_pixels") or size.get("longest_edge") or MOST_TOKENS * square)
     if family == "qwen3_vl":
-        # Its limits are those of all frames together, counted in whole token rows.
         rows = -(-clip_frames // shape.frames_per_token_row) * shape.frames_per_token_row
-        least, greatest = least // rows, max(greatest // rows, square)
-    return smart_resize(*NOMINAL_HW, shape.factor_px, least, greatest)
-
-
-def smart_resize(height: int, width: int, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
-    """Sides that are multiples of `factor`, near the picture's shape, with an area between the limits.
-
-    As `transformers.models.qwen2_vl.image_processing_qwen2_vl.smart_resize`.
-    """
-    rows, columns = round(height / factor) * factor, round(width / factor) * factor
-    if rows * columns > max_pixels:
-        beta = math.sqrt(height * width / max_pixels)
-        rows = max(factor, math.floor(height / beta / factor) * factor)
-        columns = max(factor, math.floor(width / beta / factor) * factor)
-    elif rows * columns < min_pixels:
-        beta = math.sqrt(min_pixels / (height * width))
-        rows, columns = math.ceil(height * beta / factor) * factor, math.ceil(width * beta / factor) * factor
-    return rows, columns
+        least, greatest = least // rows, greatest // rows
+    return SmartSize(factor_px=shape.factor_px, min_pixels=least, max_pixels=max(greatest, square))

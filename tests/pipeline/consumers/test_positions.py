@@ -2,76 +2,80 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
-from pipeline.consumers.positions import mrope_positions, visual_offsets
+from pipeline.consumers.joined import JoinedTokens
+from pipeline.consumers.positions import prompt_positions
 from pipeline.consumers.readers import READERS
+from tests.pipeline.encode.video_llm_checkpoints import MAKERS
 
-# Two token rows of 1 x 2 tokens, then a token merged of the right column of both rows.
-CENTERS = torch.tensor([[0.0, 0, 0], [0, 0, 1], [1, 0, 0], [1, 0, 1]])
-ROWS = torch.tensor([0.0, 0, 1, 1])
-SECONDS = ROWS * 0.75
-
-
-def offsets(family: str, **choices: object) -> list[list[float]]:
-    return visual_offsets(
-        READERS[family], CENTERS, rows_M=ROWS, seconds_M=SECONDS, tokens_per_second=4, **choices
-    ).tolist()  # type: ignore[arg-type]
-
-
-def test_qwen2_counts_rows() -> None:
-    assert offsets("qwen2_vl") == [[0, 0, 1, 1], [0, 0, 0, 0], [0, 1, 0, 1]]
-
-
-def test_qwen2_5_counts_seconds_times_tokens_per_second() -> None:
-    # 0.75 s x 4 = 3.
-    assert offsets("qwen2_5_vl") == [[0, 0, 3, 3], [0, 0, 0, 0], [0, 1, 0, 1]]
-
-
-def test_qwen3_leaves_time_to_the_words_between_rows() -> None:
-    assert offsets("qwen3_vl") == [[0, 0, 0, 0], [0, 0, 0, 0], [0, 1, 0, 1]]
-
-
-def test_text_goes_on_after_the_longer_side_of_the_grid() -> None:
-    """By hand: two words, four tokens from position 2 on, and the next word at 2 + max(1, 2) = 4, whatever time says."""
-    visual = [False, False, True, True, True, True, False, False]
-    expected = [
-        [0, 1, 2, 3, 4, 5, 6, 7],
-        [0, 1, 2, 2, 5, 5, 4, 5],
-        [0, 1, 2, 2, 2, 2, 4, 5],
-        [0, 1, 2, 3, 2, 3, 4, 5],
-    ]
-    found = mrope_positions(visual, torch.tensor(offsets("qwen2_5_vl")), (1, 2))
-    assert found.shape == (4, 1, 8)
-    assert found[:, 0].tolist() == expected
+COUNTED = [list(range(8))]
+# Two words, two token rows of 1 x 2 tokens that are 0.75 s apart, two words; four positions a second.
+ONE_GROUP = [False, False, True, True, True, True, False, False]
+ROWS_APART = [False, True, True, False, True, True, False, False]
+BY_HAND: dict[str, tuple[list[bool], list[list[int]]]] = {
+    # Tokens start at 2; times are row numbers; the words after them start at 2 + max(1, 2) = 4.
+    "qwen2_vl": (
+        ONE_GROUP,
+        [*COUNTED, [0, 1, 2, 2, 3, 3, 4, 5], [0, 1, 2, 2, 2, 2, 4, 5], [0, 1, 2, 3, 2, 3, 4, 5]],
+    ),
+    # Times are 0.75 s x 4 = 3 after the start; the words after them start at 4 all the same.
+    "qwen2_5_vl": (
+        ONE_GROUP,
+        [*COUNTED, [0, 1, 2, 2, 5, 5, 4, 5], [0, 1, 2, 2, 2, 2, 4, 5], [0, 1, 2, 3, 2, 3, 4, 5]],
+    ),
+    # Each row starts where the word before it ends, and takes max(1, 2) positions.
+    "qwen3_vl": (
+        ROWS_APART,
+        [*COUNTED, [0, 1, 1, 3, 4, 4, 6, 7], [0, 1, 1, 3, 4, 4, 6, 7], [0, 1, 2, 3, 4, 5, 6, 7]],
+    ),
+    "internvl": (ROWS_APART, COUNTED),
+    "llava_next_video": (ONE_GROUP, COUNTED),
+    "llava_onevision": (ONE_GROUP, COUNTED),
+    "smolvlm": (ROWS_APART, COUNTED),
+    "video_llama_3": (ROWS_APART, COUNTED),
+}
 
 
-def test_each_group_of_qwen3_starts_where_its_text_ends() -> None:
-    """By hand: word, row, word, row, word; a row takes two positions, so that the last word is at 1 + 2 + 1 + 2."""
-    visual = [False, True, True, False, True, True, False]
-    found = mrope_positions(visual, torch.tensor(offsets("qwen3_vl")), (1, 2))[:, 0].tolist()
-    assert found[1:] == [[0, 1, 1, 3, 4, 4, 6], [0, 1, 1, 3, 4, 4, 6], [0, 1, 2, 3, 4, 5, 6]]
+def joined(centers: list[list[float]], seconds_per_row: float, grid_hw: tuple[int, int] = (1, 2)) -> JoinedTokens:
+    centers_M3 = torch.tensor(centers)
+    rows_M, count = centers_M3[:, 0].double(), len(centers)
+    return JoinedTokens(
+        tokens_MD=torch.zeros(count, 1),
+        sizes_M=torch.ones(count, dtype=torch.int64),
+        centers_M3=centers_M3,
+        rows_M=rows_M,
+        seconds_M=rows_M * seconds_per_row,
+        row_of_M=rows_M.long(),
+        rows=(),
+        grid_hw=grid_hw,
+    )
 
 
-def test_merged_tokens_have_the_positions_of_their_centres() -> None:
-    """A token of the patches (0, 0, 0), (0, 0, 1) and (1, 2, 1) has its centre at 1/3, 2/3, 2/3."""
-    centers, rows = torch.tensor([[1 / 3, 2 / 3, 2 / 3]]), torch.tensor([1 / 3])
-    for family, time in (("qwen2_vl", 0), ("qwen2_5_vl", 2), ("qwen3_vl", 0)):
-        found = visual_offsets(READERS[family], centers, rows_M=rows, seconds_M=rows * 2, tokens_per_second=3)
-        assert found.dtype == torch.int64
-        assert found[:, 0].tolist() == [time, 1, 1]
-    exact = visual_offsets(READERS["qwen2_vl"], centers, rows_M=rows, seconds_M=rows, rounding="fraction")
-    torch.testing.assert_close(exact[:, 0], torch.tensor([1 / 3, 2 / 3, 2 / 3]))
+@pytest.mark.parametrize("family", MAKERS)
+def test_a_prompt_by_hand(family: str) -> None:
+    visual, expected = BY_HAND[family]
+    tokens = joined([[0, 0, 0], [0, 0, 1], [1, 0, 0], [1, 0, 1]], 0.75)
+    found = prompt_positions(READERS[family], torch.tensor(visual), tokens, tokens_per_second=4)
+    assert found.dtype == torch.int64
+    assert found.shape == ((4, 1, 8) if family.startswith("qwen") else (1, 8))
+    assert found.reshape(-1, 8).tolist() == expected
+
+
+@pytest.mark.parametrize(("family", "time"), [("qwen2_vl", 0), ("qwen2_5_vl", 2), ("qwen3_vl", 0)])
+def test_a_merged_token_has_the_position_of_its_centre(family: str, time: int) -> None:
+    """Of the patches (0, 0, 0), (0, 0, 1) and (1, 2, 1): 1/3, 2/3, 2/3, and 2/3 s x 3 = 2 where seconds count."""
+    token = joined([[1 / 3, 2 / 3, 2 / 3]], 2.0)
+    visual = torch.tensor([True])
+    found = prompt_positions(READERS[family], visual, token, tokens_per_second=3)
+    assert found[1:, 0, 0].tolist() == [time, 1, 1]
+    exact = prompt_positions(READERS[family], visual, token, tokens_per_second=3, rounding="fraction")
+    times = {"qwen2_vl": 1 / 3, "qwen2_5_vl": 2.0, "qwen3_vl": 0.0}
+    torch.testing.assert_close(exact[1:, 0, 0], torch.tensor([times[family], 2 / 3, 2 / 3]))
 
 
 def test_seconds_that_a_float_leaves_below_a_whole_number_are_that_number() -> None:
-    seconds = torch.tensor([0.1 * 3 * 10 / 10 - 1e-12], dtype=torch.float64)
-    found = visual_offsets(
-        READERS["qwen2_5_vl"], torch.zeros(1, 3), rows_M=seconds, seconds_M=seconds, tokens_per_second=10
-    )
-    assert found[0, 0] == 3
-
-
-def test_the_other_families_count_their_tokens() -> None:
-    counted = {family for family, reader in READERS.items() if not reader.is_mrope}
-    assert counted == {"internvl", "llava_next_video", "llava_onevision", "smolvlm", "video_llama_3"}
+    # 0.1 x 3 x 10 is 3.0000000000000004 and 0.3 x 10 is 3, but 0.7 x 10 x 10 / 10 may be either side of 7.
+    token = joined([[1.0, 0, 0]], 0.7 - 1e-9)
+    assert prompt_positions(READERS["qwen2_5_vl"], torch.tensor([True]), token, tokens_per_second=10)[1, 0, 0] == 7
