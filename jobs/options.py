@@ -23,6 +23,7 @@ def add_recipe_options(parser: argparse.ArgumentParser) -> None:
     add("--revision", help="branch, tag or commit of a Hugging Face id")
     add("--layer", type=int, help="output block: -1 last (default), -2 last but one, 9 the ninth")
     add("--size-px", metavar="HxW", help="size of frames for a video-LLM's vision part (its own smart resize)")
+    add("--stage", help="of a video-LLM: projected (default), what its language model reads, or tower")
     add("--encoder-keep", type=float, metavar="SHARE", help="share of a frame's patches left inside the encoder (1)")
     add("--reuse-levels", "--reuse", type=float, metavar="LEVELS", help=REUSE_HELP)
     add("--strategy", help=f"how merge targets are chosen (default {Recipe().strategy})")

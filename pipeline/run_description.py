@@ -20,7 +20,7 @@ class VideoLlmDescription:
     family: str
     """`model_type` of `transformers`."""
     stage: str
-    """`projected`: after merger or projector, what the language model reads."""
+    """`projected`: after merger or projector, what the language model reads. `tower`: before it."""
     merge_size: int
     """Patches along a side of a token's square: a token represents merge_size * merge_size patches of a token row."""
     size_px: tuple[int, int]
@@ -77,7 +77,17 @@ class RunDescription:
     def deciding(self) -> dict[str, Any]:
         """Every setting that decides bytes. Paths and names do not: the hash of the weights stands for them."""
         recipe = recipe_json(self.recipe)
-        for name in ("encoder", "revision", "vtm", "compute_dtype", "keep", "reuse_levels", "compile", "size_px"):
+        for name in (
+            "encoder",
+            "revision",
+            "vtm",
+            "compute_dtype",
+            "keep",
+            "reuse_levels",
+            "compile",
+            "size_px",
+            "stage",
+        ):
             recipe.pop(name)
         if self.recipe.compile:
             recipe["compile"] = True

@@ -22,6 +22,7 @@ ShardFormat = Literal["parquet", "webdataset"]
 EngineName = Literal["ray", "inline"]
 DeviceName = Literal["auto", "cuda", "cpu"]
 TokenWeights = Literal["uniform", "saliency", "motion"]
+VisionStage = Literal["projected", "tower"]
 STRATEGIES = ("none", "naive", "center", "boundary", "motion", "saliency", "coverage", "learnable", "tree")
 DEFAULT_KEEP = 0.1
 AMOUNTS = ("keep", "tokens_per_clip", "partition_factor", "fidelity")
@@ -51,6 +52,8 @@ class Recipe:
     """Output block: -1 the last, -2 the last but one, 9 the ninth."""
     size_px: str | None = None
     """Size of the frames of a video-LLM's vision part, HEIGHTxWIDTH; its own choice where nothing is said."""
+    stage: VisionStage = "projected"
+    """Of a video-LLM's vision part: `projected`, what its language model reads, or `tower`, what is projected."""
     encoder_keep: float = 1.0
     """Share of a frame's patches left by merging inside the encoder; 1 merges none."""
     reuse_levels: float | None = None
@@ -99,6 +102,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         _choice("strategy", self.strategy, STRATEGIES)
+        _choice("stage", self.stage, get_args(VisionStage))
         _choice("resize", self.resize, get_args(Resizer))
         _choice("frames", self.frames, get_args(FrameChoice))
         colour = self.alpha_background

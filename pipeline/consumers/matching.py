@@ -25,6 +25,11 @@ def check_model(run: Mapping[str, Any], model: Any) -> None:
             f"the cache holds tokens of {encoder['name']}, which is no video-LLM: extract with --encoder set to the "
             "model's own checkpoint"
         )
+    if about["stage"] != "projected":
+        raise SettingsError(
+            f"the cache holds the {about['stage']}'s tokens of {encoder['name']}, which its language model does not "
+            "read: extract with --stage projected"
+        )
     if about["family"] != family:
         raise SettingsError(f"the cache is of {encoder['name']} ({about['family']}), the model is a {family}")
     dim, width = encoder["dim"] // (1 + about["deepstack"]), model.config.get_text_config().hidden_size

@@ -96,11 +96,9 @@ def _find_encoder(recipe: Recipe) -> _Found:
             video_llm=_video_llm(vision, recipe),
             smart=vision.smart,
         )
-    if recipe.size_px is not None:
-        raise EncoderError(
-            f"--size-px {recipe.size_px} is for video-LLMs; {recipe.encoder} takes the size of its preprocessor: "
-            "leave it out"
-        )
+    if recipe.size_px is not None or recipe.stage != "projected":
+        option = f"--stage {recipe.stage}" if recipe.size_px is None else f"--size-px {recipe.size_px}"
+        raise EncoderError(f"{option} is for video-LLMs; {recipe.encoder} is a vision encoder alone: leave it out")
     if is_foreign(recipe.encoder, recipe.revision):
         foreign = describe_foreign(recipe)
         geometry = foreign.geometry
@@ -123,13 +121,13 @@ def _video_llm(vision: VideoLlmGeometry, recipe: Recipe) -> VideoLlmDescription:
     unset = "tower" if vision.smart is None else "smart resize"
     return VideoLlmDescription(
         family=vision.family,
-        stage="projected",
-        merge_size=vision.shape.merge_size,
+        stage=vision.shape.stage,
+        merge_size=vision.shape.token_side,
         size_px=size_px,
         size_from=unset if recipe.size_px is None else "setting",
         tokens_per_row=tokens_per_row,
         source_tokens_per_s=float(tokens_per_row * recipe.fps / vision.shape.frames_per_token_row),
-        deepstack=vision.shape.deepstack,
+        deepstack=vision.shape.deepstack if vision.shape.stage == "projected" else 0,
         projection_probe=vision.probe,
     )
 

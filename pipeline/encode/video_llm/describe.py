@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -10,7 +11,7 @@ from pipeline.encode.foreign import library
 from pipeline.encode.foreign.features import ForeignFeatures
 from pipeline.encode.foreign.pictures import read_processor
 from pipeline.encode.video_llm.families import VIDEO_LLMS
-from pipeline.encode.video_llm.passes import VideoLlmGeometry
+from pipeline.encode.video_llm.passes import VideoLlmGeometry, keep_tower
 from pipeline.encode.video_llm.pictures import frame_spec, smart_size
 from pipeline.encode.video_llm.weights import open_vision, probe_of, read_vision, vision_sha256
 from pipeline.settings import Recipe
@@ -58,6 +59,8 @@ def video_llm_features(recipe: Recipe, dtype: torch.dtype, device: str) -> Forei
     family = VIDEO_LLMS[geometry.family]
     tensors = read_vision(checkpoint, family)
     model = library.load_vision(library.read_config(checkpoint), tensors, family.parts, checkpoint.name, dtype)
+    if geometry.shape.stage == "tower":
+        keep_tower(model, geometry.shape)
     return ForeignFeatures(model.to(device), geometry, recipe.batch_frames)
 
 
@@ -71,7 +74,7 @@ def _find_geometry(checkpoint: Checkpoint, recipe: Recipe) -> VideoLlmGeometry:
     family = VIDEO_LLMS[config.model_type]
     _, fields = read_processor(checkpoint, is_video=True)
     with library.in_one_line(f"{checkpoint.name}: the vision part's configuration cannot be used"):
-        shape = family.shape(config, fields)
+        shape = replace(family.shape(config, fields), stage=recipe.stage)
         chooses = shape.side_px is None and recipe.size_px is None
         smart = smart_size(config.model_type, shape, fields, recipe.clip_frames) if chooses else None
     return VideoLlmGeometry(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.encode.foreign.library import Config
+from pipeline.settings import VisionStage
 from vtm.encoders import EncoderError
 
 Fields = Mapping[str, Any]
@@ -23,9 +24,14 @@ class VisionShape:
 
     dim: int
     """D: channels that the language model reads, of the tokens alone."""
+    tower_dim: int
+    """Channels before the merger or projector."""
     patch_px: int
     merge_size: int
-    """Patches along a side of a token's square."""
+    """Patches along a side of the square of a token that the language model reads."""
+    stage: VisionStage = "projected"
+    merges_in_tower: bool = False
+    """Whether the tower's own output is of these squares, not of patches."""
     frames_per_token_row: int = 1
     deepstack: int = 0
     """Further D channels a token: features of earlier blocks that are added inside the language model."""
@@ -36,20 +42,25 @@ class VisionShape:
 
     @property
     def factor_px(self) -> int:
-        """Side of the square of pixels under a token."""
+        """Side of the square of pixels under a token that the language model reads."""
         return self.patch_px * self.merge_size
 
     @property
     def channels(self) -> int:
-        """D and the deepstack features, side by side."""
-        return self.dim * (1 + self.deepstack)
+        """Of what comes out at the stage: the tower's, or D and the deepstack features side by side."""
+        return self.tower_dim if self.stage == "tower" else self.dim * (1 + self.deepstack)
+
+    @property
+    def token_side(self) -> int:
+        """Patches along a side of the square of a token that comes out at the stage."""
+        return 1 if self.stage == "tower" and not self.merges_in_tower else self.merge_size
 
     def grid_hw(self, height_px: int, width_px: int) -> tuple[int, int]:
-        """Rows and columns of tokens in a frame."""
-        patches = height_px // self.patch_px, width_px // self.patch_px
+        """Rows and columns of tokens in a frame, at the stage."""
+        patches, side = (height_px // self.patch_px, width_px // self.patch_px), self.token_side
         if self.rounds_up:
-            return math.ceil(patches[0] / self.merge_size), math.ceil(patches[1] / self.merge_size)
-        return patches[0] // self.merge_size, patches[1] // self.merge_size
+            return math.ceil(patches[0] / side), math.ceil(patches[1] / side)
+        return patches[0] // side, patches[1] // side
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +79,8 @@ def _qwen_shape(config: Config, fields: Fields) -> VisionShape:
     vision = config.vision_config
     return VisionShape(
         dim=config.get_text_config().hidden_size,
+        # Qwen2-VL calls the language model's width the hidden size.
+        tower_dim=vision.embed_dim if hasattr(vision, "embed_dim") else vision.hidden_size,
         patch_px=vision.patch_size,
         merge_size=vision.spatial_merge_size,
         frames_per_token_row=vision.temporal_patch_size,
@@ -79,8 +92,10 @@ def _video_llama_3_shape(config: Config, fields: Fields) -> VisionShape:
     # The merge size comes with the pixels: 2 for videos, where the processor says nothing else.
     return VisionShape(
         dim=config.get_text_config().hidden_size,
+        tower_dim=config.vision_config.hidden_size,
         patch_px=config.vision_config.patch_size,
         merge_size=int(fields.get("merge_size") or 2),
+        merges_in_tower=True,
     )
 
 
@@ -102,8 +117,10 @@ def _smolvlm_shape(config: Config, fields: Fields) -> VisionShape:
 
 
 def _square_shape(config: Config, merge_size: int, rounds_up: bool = False) -> VisionShape:
+    layers = getattr(config, "vision_feature_layer", -1)
     return VisionShape(
         dim=config.get_text_config().hidden_size,
+        tower_dim=config.vision_config.hidden_size * (1 if isinstance(layers, int) else len(layers)),
         patch_px=_side(config.vision_config.patch_size),
         merge_size=merge_size,
         side_px=_side(config.vision_config.image_size),

@@ -57,7 +57,8 @@ class VideoLlmGeometry:
         Raises:
             EncoderError: another number of tokens or channels comes out than the configuration says.
         """
-        tokens_BPD = _PASSES[self.family](model, pixels_BF3hw, self.shape)
+        passes = _TOWER_PASSES if self.shape.stage == "tower" else _PASSES
+        tokens_BPD = passes[self.family](model, pixels_BF3hw, self.shape)
         rows, columns = self.shape.grid_hw(*pixels_BF3hw.shape[-2:])
         expected = (len(pixels_BF3hw), rows * columns, self.shape.channels)
         if tuple(tokens_BPD.shape) != expected:
@@ -125,4 +126,71 @@ _PASSES = {
     "qwen3_vl": _qwen,
     "smolvlm": _smolvlm,
     "video_llama_3": _video_llama_3,
+}
+
+
+class KeptPatches(nn.Module):
+    """In the place of Qwen's merger: the patches of a square side by side, as the merger would read them."""
+
+    def __init__(self, patches: int) -> None:
+        super().__init__()
+        self._patches = patches
+
+    def forward(self, x_NC: Tensor) -> Tensor:
+        """(N * patches, C) -> (N, patches * C)."""
+        return x_NC.reshape(-1, self._patches * x_NC.shape[-1])
+
+
+def keep_tower(model: Any, shape: VisionShape) -> None:
+    """Take Qwen's mergers out of a model, so that it gives what goes into them, in order."""
+    if not hasattr(model, "visual"):
+        return
+    kept = KeptPatches(shape.merge_size**2)
+    model.visual.merger = kept
+    if shape.deepstack:
+        model.visual.deepstack_merger_list = nn.ModuleList([kept] * shape.deepstack)
+
+
+def _qwen_tower(model: Any, pixels_BF3hw: Tensor, shape: VisionShape) -> Tensor:
+    rows = pixel_rows(pixels_BF3hw, shape.patch_px, shape.merge_size)
+    output = model.get_video_features(rows, _grids(pixels_BF3hw, shape.patch_px), return_dict=True)
+    side, (height, width) = shape.merge_size, shape.grid_hw(*pixels_BF3hw.shape[-2:])
+    squares = torch.stack(tuple(output.pooler_output))
+    patches = squares.reshape(len(squares), height // side, width // side, side, side, shape.tower_dim)
+    return patches.transpose(2, 3).reshape(len(squares), height * width, shape.tower_dim)
+
+
+def _video_llama_3_tower(model: Any, pixels_BF3hw: Tensor, shape: VisionShape) -> Tensor:
+    grids = _grids(pixels_BF3hw, shape.patch_px)
+    rows = pixel_rows(pixels_BF3hw, shape.patch_px, shape.merge_size)
+    tokens_ND: Tensor = model.vision_model(
+        rows, grids, torch.full_like(grids[:, 0], shape.merge_size)
+    ).last_hidden_state
+    return tokens_ND.reshape(len(pixels_BF3hw), -1, shape.tower_dim)
+
+
+def _llava_tower(model: Any, pixels_BF3hw: Tensor, shape: VisionShape) -> Tensor:
+    layers = model.config.vision_feature_layer
+    states = model.vision_tower(pixels_BF3hw[:, 0], output_hidden_states=True).hidden_states
+    chosen = torch.cat([states[layer] for layer in ([layers] if isinstance(layers, int) else layers)], dim=-1)
+    return chosen[:, 1:] if model.config.vision_feature_select_strategy == "default" else chosen
+
+
+def _smolvlm_tower(model: Any, pixels_BF3hw: Tensor, shape: VisionShape) -> Tensor:
+    pixels_B3hw = pixels_BF3hw[:, 0]
+    height, width = pixels_B3hw.shape[-2] // shape.patch_px, pixels_B3hw.shape[-1] // shape.patch_px
+    whole = torch.ones(len(pixels_B3hw), height, width, dtype=torch.bool, device=pixels_B3hw.device)
+    output: Tensor = model.vision_model(pixel_values=pixels_B3hw, patch_attention_mask=whole).last_hidden_state
+    return output
+
+
+_TOWER_PASSES = {
+    "internvl": _llava_tower,
+    "llava_next_video": _llava_tower,
+    "llava_onevision": _llava_tower,
+    "qwen2_5_vl": _qwen_tower,
+    "qwen2_vl": _qwen_tower,
+    "qwen3_vl": _qwen_tower,
+    "smolvlm": _smolvlm_tower,
+    "video_llama_3": _video_llama_3_tower,
 }

@@ -181,6 +181,13 @@ def test_another_model_is_refused(
         video_inputs(list(cache), run=cache.run, model=here.model, prompt=QUESTION, tokenizer=tokenizer)
 
 
+def test_a_cache_of_the_tower_is_refused(made: Callable[..., Made], tokenizer: Any) -> None:
+    here = made("smolvlm", stage="tower")
+    assert here.cache[0].tokens.shape[1] == 24
+    with pytest.raises(SettingsError, match=r"holds the tower's tokens of .*: extract with --stage projected"):
+        inputs_of(here, tokenizer)
+
+
 def test_a_wider_language_model_is_refused(made: Callable[..., Made], tokenizer: Any) -> None:
     here = made("qwen2_5_vl")
     narrow = {**here.cache.run, "encoder": here.cache.run["encoder"] | {"dim": 24}}

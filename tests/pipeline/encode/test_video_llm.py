@@ -288,8 +288,56 @@ def test_what_does_not_fit_is_one_line_and_exit_code_2(
     assert all(part in lines[0] for part in expected.split(".*"))
 
 
+TOWER_ENDS = {
+    "llava_next_video": "vision_resampler",
+    "llava_onevision": "multi_modal_projector",
+    "smolvlm": "connector",
+    "video_llama_3": "projector",
+}
+"""The modules that read the tower's output as it is."""
+
+
+@pytest.mark.parametrize("family", MAKERS)
+def test_the_towers_tokens_are_what_goes_into_merger_or_projector(family: str, checkpoints: dict[str, Path]) -> None:
+    recipe = recipe_of(checkpoints[family], family)
+    geometry, _ = describe_video_llm(recipe)
+    frames = frames_of(geometry.image, 2)
+    encoder = video_llm_features(recipe, torch.float32, "cpu")
+    model: Any = encoder._model
+    end = "visual.merger" if family.startswith("qwen") else TOWER_ENDS.get(family, "vision_tower")
+    seen: list[torch.Tensor] = []
+    if end == "vision_tower":
+        model.get_submodule(end).register_forward_hook(
+            lambda _, __, output: seen.append(output.last_hidden_state[:, 1:])
+        )
+    else:
+        model.get_submodule(end).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    encoder(frames)
+    expected = torch.cat([part.reshape(-1, part.shape[-1]) for part in seen])
+    if family.startswith("qwen"):
+        # 16 x 24 px: 4 x 6 patches, of which the merger reads squares of 2 x 2 one after another.
+        squares = torch.arange(24).reshape(2, 2, 3, 2).transpose(1, 2).flatten()
+        if family == "qwen2_5_vl":
+            # Windows of 2 x 2 squares: the left four of the 2 x 3, then the right two.
+            squares = squares.reshape(6, 4)[[0, 1, 3, 4, 2, 5]].flatten()
+        expected = torch.empty_like(expected).index_copy_(0, squares, expected)
+    found = tokens_at(checkpoints[family], family, frames, stage="tower")
+    rows, columns = (2, 3) if family == "video_llama_3" else (4, 6) if family in ANY_SIZE else found[0][1:]
+    assert found[0][1:] == (rows, columns)
+    torch.testing.assert_close(found[1], expected, rtol=1e-5, atol=1e-5)
+
+
+def tokens_at(
+    folder: Path, family: str, frames: NDArray[np.uint8], **settings: Any
+) -> tuple[tuple[int, int, int], torch.Tensor]:
+    features = video_llm_features(recipe_of(folder, family, **settings), torch.float32, "cpu")(frames)
+    return features.grid, features.patches_1KD[0]
+
+
 def test_a_size_is_for_video_llms(tiny_encoder: Path, videos: list[Path], tmp_path: Path, capsys: Any) -> None:
     arguments = ["extract", str(videos[1]), "--encoder", str(tiny_encoder), "--size-px", "16x16"]
     assert main([*arguments, "--out", str(tmp_path / "out"), "--engine", "inline"]) == 2
     assert "--size-px 16x16 is for video-LLMs" in capsys.readouterr().err
+    assert main([*arguments[:-2], "--stage", "tower", "--out", str(tmp_path / "out"), "--engine", "inline"]) == 2
+    assert "--stage tower is for video-LLMs" in capsys.readouterr().err
     assert not is_video_llm(tiny_encoder)
