@@ -14,6 +14,7 @@ BENCHES = {
     "tree": "what merge trees promise: fidelity told, guaranteed, and over whole videos",
     "network": "the paper's network with and without merging",
     "learning": "learnable merging against fixed strategies on planted scenes",
+    "size_bias": "what merged tokens change in a frozen model's output, with and without the log-size bias",
     "pipeline": "a whole extraction, beside a plain script that decodes and then encodes",
     "plan": "planning and resuming a run of many videos, without a pixel",
     "engine": "the scheduler on a simulated cluster: how busy it keeps it, and what a decision costs",
