@@ -24,12 +24,12 @@ from torch.nn import functional as F
 
 from jobs.bench.row_process import machine_name
 from pipeline import CachedClip, TokenCache
-from pipeline.consumers.answer import clips_of
+from pipeline.consumers.answers import clips_of
+from pipeline.consumers.inputs import video_inputs
 from pipeline.consumers.joined import Wanted, join_clips
 from pipeline.consumers.outputs import encoder_output
 from pipeline.consumers.positions import prompt_positions
 from pipeline.consumers.readers import READERS
-from pipeline.consumers.video_inputs import video_inputs
 from pipeline.errors import SettingsError
 from vtm import merge_tree
 from vtm.growing import base_for

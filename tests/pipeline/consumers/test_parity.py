@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.consumers.answer import answer, answer_loss
-from pipeline.consumers.video_inputs import video_inputs
+from pipeline.consumers import answer, answer_loss, video_inputs
 from tests.pipeline.consumers.conftest import Made
 from tests.pipeline.consumers.pixel_path import EVEN, frames_of, pixel_inputs
 from tests.pipeline.encode.video_llm_checkpoints import MAKERS
@@ -98,7 +97,7 @@ def test_a_step_of_training_has_the_same_gradients(family: str, made: Callable[.
     scale = max(float(gradient.abs().max()) for gradient in gradients[1].values())
     for name, gradient in gradients[1].items():
         assert float((gradients[0][name] - gradient).abs().max()) < CLOSE * scale, name
-    same = answer_loss(clips, QUESTION, "Yes.", cache=here.cache, model=here.model, tokenizer=tokenizer)
+    same = answer_loss(here.cache, QUESTION, "Yes.", model=here.model, tokenizer=tokenizer, clips=clips)
     torch.testing.assert_close(same, loss, rtol=CLOSE, atol=0)
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from pipeline.cache.token_cache import CachedClip, TokenCache
+from pipeline.consumers.inputs import video_inputs
 from pipeline.consumers.prompts import Tokenizer, text_tokenizer
-from pipeline.consumers.video_inputs import video_inputs
 from pipeline.errors import SettingsError
 
 
@@ -38,10 +38,11 @@ def answer(
     model: Any,
     tokenizer: Tokenizer,
     video_id: str | None = None,
+    clips: Sequence[CachedClip] | None = None,
     max_new_tokens: int = 128,
     **generation: Any,
 ) -> str:
-    """What a video-LLM says to a question on a whole video, from its cached tokens.
+    """What a video-LLM says to a question on a video, from its cached tokens.
 
     Args:
         cache: of that model, at any budget.
@@ -49,13 +50,15 @@ def answer(
         model: of `transformers`, with its language head.
         tokenizer: of the model; a processor will do.
         video_id: which video; not needed where the cache holds one.
+        clips: some of its clips, in order; all of them where none are given.
         max_new_tokens: of the answer.
         generation: further arguments of `generate`, such as `num_beams` or `do_sample`.
 
     Raises:
         SettingsError: as `clips_of` and `video_inputs`.
     """
-    inputs = video_inputs(clips_of(cache, video_id), run=cache.run, model=model, prompt=question, tokenizer=tokenizer)
+    chosen = clips_of(cache, video_id) if clips is None else clips
+    inputs = video_inputs(chosen, run=cache.run, model=model, prompt=question, tokenizer=tokenizer)
     written = model.generate(**inputs, max_new_tokens=max_new_tokens, **generation)
     told = written[0, inputs["input_ids"].shape[1] :]
     text: str = text_tokenizer(tokenizer).decode(told, skip_special_tokens=True)
@@ -63,31 +66,34 @@ def answer(
 
 
 def answer_loss(
-    clips: Sequence[CachedClip],
+    cache: TokenCache,
     prompt: str | Sequence[int],
     target: str | Sequence[int],
     *,
-    cache: TokenCache,
     model: Any,
     tokenizer: Tokenizer | None = None,
+    video_id: str | None = None,
+    clips: Sequence[CachedClip] | None = None,
     **choices: Any,
 ) -> Tensor:
-    """The loss of a target answer, a scalar with gradients into the language model.
+    """The loss of a target answer: a scalar with gradients into the language model.
 
     Args:
-        clips: of one video.
+        cache: of that model, at any budget.
         prompt: as `video_inputs` takes it.
         target: the answer to learn.
-        cache: that the clips are from.
         model: in training mode.
         tokenizer: of the model; not needed for ids.
+        video_id: which video; not needed where the cache holds one.
+        clips: some of its clips, in order; all of them where none are given.
         choices: `wanted`, `rounding` and `size_bias` of `video_inputs`.
 
     Raises:
-        SettingsError: as `video_inputs`.
+        SettingsError: as `clips_of` and `video_inputs`.
     """
+    chosen = clips_of(cache, video_id) if clips is None else clips
     inputs = video_inputs(
-        clips, run=cache.run, model=model, prompt=prompt, tokenizer=tokenizer, answer=target, **choices
+        chosen, run=cache.run, model=model, prompt=prompt, tokenizer=tokenizer, answer=target, **choices
     )
     loss: Tensor = model(**inputs).loss
     return loss

@@ -14,9 +14,9 @@ import transformers
 
 from pipeline import CachedClip, TokenCache
 from pipeline.consumers import outputs
-from pipeline.consumers.answer import answer, clips_of
+from pipeline.consumers.answers import answer, clips_of
+from pipeline.consumers.inputs import video_inputs
 from pipeline.consumers.joined import join_clips
-from pipeline.consumers.video_inputs import video_inputs
 from pipeline.errors import SettingsError
 from tests.pipeline.consumers.conftest import Made
 from tests.pipeline.encode.video_llm_checkpoints import MAKERS, make_video_llm
