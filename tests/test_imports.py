@@ -101,6 +101,7 @@ def test_decode_imports_nothing_of_vtm() -> None:
         ("import pipeline.video", ("ray", "pyarrow", "vtm")),
         ("import pipeline.engine.inline_executor", ("ray", "transformers")),
         ("import jobs.cli", ("torch", "ray", "av")),
+        ("import pipeline.consumers", ("transformers", "ray", "av")),
     ],
 )
 def test_nothing_heavy_is_loaded_unasked(statement: str, unwanted: tuple[str, ...]) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from pipeline.cache.token_cache import CachedClip, TokenCache
 from pipeline.consumers.inputs import video_inputs
 from pipeline.consumers.prompts import Tokenizer, text_tokenizer
+from pipeline.consumers.sized_writing import write_sized
 from pipeline.errors import SettingsError
 
 
@@ -40,6 +41,7 @@ def answer(
     video_id: str | None = None,
     clips: Sequence[CachedClip] | None = None,
     max_new_tokens: int = 128,
+    size_bias: bool = False,
     **generation: Any,
 ) -> str:
     """What a video-LLM says to a question on a video, from its cached tokens.
@@ -52,15 +54,20 @@ def answer(
         video_id: which video; not needed where the cache holds one.
         clips: some of its clips, in order; all of them where none are given.
         max_new_tokens: of the answer.
+        size_bias: whether attention knows the tokens' sizes. The answer is then written greedily.
         generation: further arguments of `generate`, such as `num_beams` or `do_sample`.
 
     Raises:
-        SettingsError: as `clips_of` and `video_inputs`.
+        SettingsError: as `clips_of` and `video_inputs`; or `size_bias` and arguments of `generate`.
     """
+    if size_bias and generation:
+        raise SettingsError(f"size_bias writes greedily: leave out {', '.join(sorted(generation))}")
     chosen = clips_of(cache, video_id) if clips is None else clips
-    inputs = video_inputs(chosen, run=cache.run, model=model, prompt=question, tokenizer=tokenizer)
-    written = model.generate(**inputs, max_new_tokens=max_new_tokens, **generation)
-    told = written[0, inputs["input_ids"].shape[1] :]
+    inputs = video_inputs(chosen, run=cache.run, model=model, prompt=question, tokenizer=tokenizer, size_bias=size_bias)
+    if size_bias:
+        told = write_sized(model, inputs, max_new_tokens)
+    else:
+        told = model.generate(**inputs, max_new_tokens=max_new_tokens, **generation)[0, inputs["input_ids"].shape[1] :]
     text: str = text_tokenizer(tokenizer).decode(told, skip_special_tokens=True)
     return text
 

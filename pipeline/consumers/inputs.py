@@ -48,7 +48,7 @@ def video_inputs(
         wanted: `cached` tokens; `unmerged` ones, an error where they are merged; or tokens `spread` over the grid.
         rounding: of the positions of merged tokens.
         size_bias: whether a token counts as often in attention as it has sizes. The mask is then one of four axes,
-            which `forward` takes and `generate` does not.
+            which `forward` takes and `generate` does not; `write_sized` writes with it.
 
     Returns:
         `input_ids` (1, L), `attention_mask` (1, L), or (1, 1, L, L) with `size_bias`, `position_ids` (1, L) or

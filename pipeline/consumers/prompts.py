@@ -35,9 +35,10 @@ def prompt_ids(
     expected = len(joined.tokens_MD) + reader.newline
     if not isinstance(prompt, str):
         return _expanded_ids(list(prompt), expected, reader, placeholder_id)
-    tokenizer = text_tokenizer(tokenizer)
+    chat, tokenizer = tokenizer, text_tokenizer(tokenizer)
+    chat = chat if getattr(chat, "chat_template", None) else tokenizer
     placeholder = tokenizer.convert_ids_to_tokens(placeholder_id)
-    text = expanded_text(chat_text(prompt, reader, tokenizer), joined, reader, str(placeholder))
+    text = expanded_text(chat_text(prompt, reader, chat), joined, reader, str(placeholder))
     ids: Tensor = torch.tensor(tokenizer(text)["input_ids"], dtype=torch.int64)
     found = int((ids == placeholder_id).sum())
     if found != expected:

@@ -17,6 +17,7 @@ from pipeline.consumers import outputs
 from pipeline.consumers.answers import answer, clips_of
 from pipeline.consumers.inputs import video_inputs
 from pipeline.consumers.joined import join_clips
+from pipeline.consumers.sized_writing import write_sized
 from pipeline.errors import SettingsError
 from tests.pipeline.consumers.conftest import Made
 from tests.pipeline.encode.video_llm_checkpoints import MAKERS, make_video_llm
@@ -60,6 +61,30 @@ def test_a_size_of_one_changes_nothing(family: str, made: Callable[..., Made], t
         plain = here.model(**inputs_of(here, tokenizer)).logits
         biased = here.model(**inputs_of(here, tokenizer, size_bias=True)).logits
     torch.testing.assert_close(biased, plain, rtol=1e-4, atol=1e-4 * float(plain.abs().max()))
+
+
+@pytest.mark.parametrize("family", ["qwen3_vl", "llava_onevision", "smolvlm"])
+def test_writing_with_sizes_is_a_pass_over_all_that_was_written(
+    family: str, made: Callable[..., Made], tokenizer: Any
+) -> None:
+    here = merged(made, family)
+    told = write_sized(here.model, inputs_of(here, tokenizer, size_bias=True), 4).tolist()
+    for count in range(len(told)):
+        inputs = inputs_of(here, tokenizer, size_bias=True, answer=told[:count])
+        inputs.pop("labels")
+        with torch.no_grad():
+            assert int(here.model(**inputs).logits[0, -1].argmax()) == told[count]
+    said = answer(here.cache, QUESTION, model=here.model, tokenizer=tokenizer, size_bias=True, max_new_tokens=4)
+    assert said == tokenizer.decode(told, skip_special_tokens=True)
+    with pytest.raises(SettingsError, match="size_bias writes greedily: leave out num_beams"):
+        answer(here.cache, QUESTION, model=here.model, tokenizer=tokenizer, size_bias=True, num_beams=2)
+
+
+def test_writing_with_sizes_of_one_is_generate(made: Callable[..., Made], tokenizer: Any) -> None:
+    here = made("qwen2_5_vl")
+    inputs = inputs_of(here, tokenizer)
+    expected = here.model.generate(**inputs, max_new_tokens=5, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+    assert torch.equal(write_sized(here.model, inputs_of(here, tokenizer, size_bias=True), 5), expected)
 
 
 def test_positions_are_those_of_the_centres_and_times(made: Callable[..., Made], tokenizer: Any) -> None:
