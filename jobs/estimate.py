@@ -44,18 +44,21 @@ class TokenCount:
     """What the estimate needs to know of the encoder and the merging."""
 
     recipe: Recipe
-    grid_hw: tuple[int, int]
+    picture: PictureSpec
     dim: int
     frames_per_token_row: int
     by_network: Callable[[tuple[int, int, int]], int] | None = None
     """(T, H, W) to tokens, where a trained network decides."""
 
-    def of_clip(self, frames: int) -> tuple[int, int]:
-        """Source patches and tokens left of a clip with so many frames."""
+    def of_clip(self, frames: int, shown_hw: tuple[int, int]) -> tuple[int, int]:
+        """Source patches and tokens left of a clip with so many frames, of a video shown at a height and width."""
+        from pipeline.video.resize import fitted
+
+        grid_hw = fitted(self.picture, shown_hw).grid_hw
         steps = -(-frames // self.frames_per_token_row)
-        sources = steps * self.grid_hw[0] * self.grid_hw[1]
+        sources = steps * grid_hw[0] * grid_hw[1]
         if self.by_network is not None:
-            return sources, self.by_network((steps, *self.grid_hw))
+            return sources, self.by_network((steps, *grid_hw))
         return sources, tokens_left(self.recipe, sources)
 
     @property
@@ -75,7 +78,7 @@ def token_count(recipe: Recipe, encoder: EncoderDescription, picture: PictureSpe
         by_network = partial(network_tokens_left, load_network(recipe.scorer).config)
     return TokenCount(
         recipe=recipe,
-        grid_hw=picture.grid_hw,
+        picture=picture,
         dim=encoder.dim,
         frames_per_token_row=encoder.frames_per_token_row,
         by_network=by_network,
@@ -141,7 +144,7 @@ def estimate_video(count: TokenCount, uri: str) -> Estimate:
     video = plan_video(info, fps=recipe.fps, clip_frames=recipe.clip_frames)
     clips = plan_clips(info, fps=recipe.fps, clip_frames=recipe.clip_frames, frames=recipe.frames)
     frames = [len(clip.frame_pts) for clip in clips]
-    counts = [count.of_clip(number) for number in frames]
+    counts = [count.of_clip(number, (info.height_px, info.width_px)) for number in frames]
     sources, tokens = (sum(column) for column in zip(*counts, strict=True))
     return Estimate(
         uri=uri,

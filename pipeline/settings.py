@@ -25,6 +25,7 @@ EngineName = Literal["auto", "ray", "inline"]
 DeviceName = Literal["auto", "cuda", "cpu"]
 TokenWeights = Literal["uniform", "saliency", "motion", "learnt"]
 EmbeddingChoice = Literal["auto", "always", "never"]
+VisionStage = Literal["projected", "tower"]
 StrategyName = Literal["none", "naive", "center", "boundary", "motion", "saliency", "coverage", "learnable", "tree"]
 STRATEGIES: tuple[StrategyName, ...] = get_args(StrategyName)
 DEFAULT_KEEP = 0.1
@@ -60,6 +61,10 @@ class Recipe:
     """Branch, tag or commit of a Hugging Face id."""
     layer: int = -1
     """Block whose output is taken: -1 is the last, -2 the last but one, 9 the ninth."""
+    size_px: str | None = None
+    """Size of the frames for a video-LLM's vision part. By default its processor's own smart resize is used."""
+    stage: VisionStage = "projected"
+    """Output of a video-LLM's vision part: `projected` is what its language model reads, `tower` what is projected."""
     encoder_keep: float = 1.0
     """Share of a frame's patches left by merging inside the encoder (ToMe); 1 merges none."""
     reuse_levels: float | None = None
@@ -115,6 +120,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         _choice("strategy", self.strategy, STRATEGIES)
+        _choice("stage", self.stage, get_args(VisionStage))
         _choice("resize", self.resize, get_args(Resizer))
         _choice("frames", self.frames, get_args(FrameChoice))
         colour = self.alpha_background

@@ -75,6 +75,18 @@ class VideoSource:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SmartSize:
+    """Limits of a size that follows each video's shape: the smart resize of Qwen-VL."""
+
+    factor_px: int
+    """Both sides are multiples of it."""
+    min_pixels: int
+    """Least area of a frame."""
+    max_pixels: int
+    """Greatest area of a frame."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PictureSpec:
     """What the encoder's own preprocessor does to a picture before normalising it."""
 
@@ -93,6 +105,8 @@ class PictureSpec:
     """Whether one field of an interlaced picture is shown; else both stay woven."""
     alpha_background: tuple[int, int, int] | None = None
     """The colour (red, green, blue) under transparent pictures; None leaves transparency out."""
+    smart: SmartSize | None = None
+    """Where a size of its own is found for each video; the sizes above are then those of a frame of 720 x 1280."""
     patch_px: int = 16
     """Side of an encoder patch: the grid of a frame is (crop_height_px // patch_px, crop_width_px // patch_px)."""
 
@@ -202,6 +216,8 @@ class VideoTiming:
     key_pts: NDArray[np.int64]
     picture: PicturePolicy
     skip_nonreference: bool
+    shown_hw: tuple[int, int] | None = None
+    """Height and width as shown; a smart size follows from it."""
     key_waits: tuple[tuple[int, int], ...] = ()
     missing_pts: tuple[int, ...] = ()
     missing_step: int = 0

@@ -71,7 +71,7 @@ def test_product_never_imports_tests(package: str) -> None:
         ),
         ("lancedb", "pipeline/export/lance.py"),
         ("qdrant_client", "pipeline/export/qdrant.py"),
-        ("transformers", "pipeline/encode/foreign/library.py"),
+        ("transformers", ("pipeline/encode/foreign/library.py", "pipeline/consumers/outputs.py")),
     ],
 )
 def test_each_heavy_library_has_one_home(library: str, home: str | tuple[str, ...]) -> None:
@@ -112,6 +112,7 @@ def test_decode_imports_nothing_of_vtm() -> None:
         ("import pipeline.video", ("ray", "pyarrow", "vtm")),
         ("import pipeline.engine.inline_executor", ("ray", "transformers")),
         ("import jobs.cli", ("torch", "ray", "av")),
+        ("import pipeline.consumers", ("transformers", "ray", "av")),
     ],
 )
 def test_nothing_heavy_is_loaded_unasked(statement: str, unwanted: tuple[str, ...]) -> None:

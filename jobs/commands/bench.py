@@ -16,6 +16,7 @@ BENCHES = {
     "tree": "what merge trees promise: fidelity told, guaranteed, and over whole videos",
     "network": "the paper's network with and without merging",
     "learning": "learnable merging against fixed strategies on planted scenes",
+    "size_bias": "what merged tokens change in a frozen model's output, with and without the log-size bias",
     "pipeline": "a whole extraction, beside a plain script that decodes and then encodes",
     "plan": "planning and resuming a run of many videos, without a pixel",
     "search": "whether search finds frames and equal scenes, and how long it takes among many clips",

@@ -24,6 +24,7 @@ from pipeline.encode.foreign.describe import foreign_features
 from pipeline.encode.foreign.features import ForeignFeatures
 from pipeline.encode.reuse import ReusingFeatures
 from pipeline.encode.trees import clip_tree, patch_weights
+from pipeline.encode.video_llm.describe import video_llm_features
 from pipeline.errors import EncodeError, SettingsError
 from pipeline.plan.clips import at_grid_times
 from pipeline.run_description import EncoderDescription
@@ -239,6 +240,8 @@ def load_features(
 ) -> VitFeatures | ReusingFeatures | ForeignFeatures:
     """What turns frames into features."""
     dtype = TORCH_DTYPES[description.compute_dtype]
+    if description.video_llm is not None:
+        return video_llm_features(recipe, description.batch_frames, dtype, device)
     if description.architecture is not None:
         return foreign_features(recipe, description.batch_frames, dtype, device)
     encoder = load_encoder(
