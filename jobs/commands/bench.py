@@ -17,6 +17,7 @@ BENCHES = {
     "pipeline": "a whole extraction, beside a plain script that decodes and then encodes",
     "plan": "planning and resuming a run of many videos, without a pixel",
     "loader": "clips and bytes a second of TokenStream, beside pyarrow reading the same bytes",
+    "gpu": "everything that is to be known of a GPU, in one command; see also `make gpu`",
     "engine": "the scheduler on a simulated cluster: how busy it keeps it, and what a decision costs",
 }
 

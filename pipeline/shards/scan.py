@@ -120,7 +120,7 @@ def clip_of_sample(members: dict[str, bytes]) -> TokenSet:
     for name in ("tokens", "sizes", "centers", "group"):
         arrays[name]  # A sample without one of them is none.
     return TokenSet(
-        **{name: scalars[name] for name in (*same, "damaged_frames", "tokens_dtype")},
+        **{name: scalars[name] for name in (*same, "damaged_frames", "batch_frames", "tokens_dtype")},
         **{"tokens_scale": None} | arrays,
         grid_thw=tuple(scalars["grid_thw"]),
     )
