@@ -127,7 +127,7 @@ def estimate(inputs: list[str], recipe: Recipe) -> list[Estimate]:
                 clips=video.num_clips,
                 frames=sum(frames),
                 tokens=sum(tokens),
-                size_bytes=sum(tokens) * per_token + sum(sources) * 2,
+                size_bytes=round(sum(tokens) * per_token) + sum(sources) * 2,
             )
         )
     return sorted(rows, key=lambda row: -row.duration_s)
@@ -137,8 +137,9 @@ def _failed(uri: str, problem: str) -> Estimate:
     return Estimate(uri=uri, codec="", duration_s=0, clips=0, frames=0, tokens=0, size_bytes=0, problem=problem)
 
 
-def _itemsize(recipe: Recipe) -> int:
-    return {"int8": 1, "float32": 4}.get(recipe.dtype, 2)
+def _itemsize(recipe: Recipe) -> float:
+    # Of int4 half a byte, and four bytes for 32 channels.
+    return {"int4": 0.625, "int8": 1, "float32": 4}.get(recipe.dtype, 2)
 
 
 def tokens_left(recipe: Recipe, num_sources: int) -> int:
