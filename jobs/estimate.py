@@ -64,8 +64,9 @@ class TokenCount:
     @property
     def token_bytes(self) -> int:
         """Bytes of a token on disk: channels, size and centre, and in a tree its parent and loss."""
-        item = {"int8": 1, "float32": 4}.get(self.recipe.dtype, 2)
-        return self.dim * item + 4 + 12 + (2 + 4 if self.recipe.strategy == "tree" else 0)
+        # Of int4 half a byte, and four bytes for 32 channels.
+        item = {"int4": 0.625, "int8": 1, "float32": 4}.get(self.recipe.dtype, 2)
+        return math.ceil(self.dim * item) + 4 + 12 + (2 + 4 if self.recipe.strategy == "tree" else 0)
 
 
 def token_count(recipe: Recipe, encoder: EncoderDescription, picture: PictureSpec) -> TokenCount:

@@ -18,7 +18,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-TokenDtype = Literal["float16", "bfloat16", "float32", "int8"]
+TokenDtype = Literal["float16", "bfloat16", "float32", "int8", "int4"]
 ComputeDtype = Literal["auto", "float32", "bfloat16", "float16"]
 ShardFormat = Literal["parquet", "webdataset"]
 EngineName = Literal["auto", "ray", "inline"]

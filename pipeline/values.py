@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -254,10 +254,10 @@ class TokenSet:
     frame_time_ns: NDArray[np.int64]
     grid_thw: tuple[int, int, int]
     tokens: NDArray[np.generic]
-    """(M, D) in tokens_dtype, ordered by centre time, then y, then x; bfloat16 as its uint16 bits."""
-    tokens_dtype: Literal["float16", "bfloat16", "float32", "int8"]
-    tokens_scale: NDArray[np.float32] | None
-    """(M,) for int8: token = int8 * scale."""
+    """(M, D) in tokens_dtype, ordered by centre time, then y, then x; bfloat16 as uint16 bits, int4 a number a byte."""
+    tokens_dtype: Literal["float16", "bfloat16", "float32", "int8", "int4"]
+    tokens_scale: NDArray[np.floating[Any]] | None
+    """(M,) float32 for int8: token = int8 * scale; (M, G, 2) float16 for int4, see `pipeline.shards.four_bits`."""
     sizes: NDArray[np.int32]
     """(M,) source patches per token; sums to N."""
     centers: NDArray[np.float32]

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.cache.cached_clip import CachedClip, TokenCache
+from pipeline.cache.cached_clip import CachedClip
+from pipeline.cache.token_cache import TokenCache
 from pipeline.consumers.inputs import video_inputs
 from pipeline.consumers.prompts import Tokenizer, text_tokenizer
 from pipeline.consumers.sized_writing import write_sized

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.shards.columns import NUMPY_DTYPES, clip_of
+from pipeline.shards.four_bits import unpacked_tokens
 from pipeline.store import Where, open_store
 from pipeline.values import TokenSet
 
@@ -162,7 +163,7 @@ def arrays_of_sample(members: dict[str, bytes], scalars: dict[str, Any]) -> dict
     """
     arrays: dict[str, Any] = {name: _npy(members[f"{name}.npy"]) for name in ARRAY_MEMBERS if f"{name}.npy" in members}
     if "tokens.safetensors" in members:
-        arrays["tokens"], arrays["tokens_scale"] = _safetensors(members["tokens.safetensors"], scalars["tokens_dtype"])
+        arrays["tokens"], arrays["tokens_scale"] = _safetensors(members["tokens.safetensors"], scalars)
     embedding = scalars["embedding"]
     return arrays | {
         "frame_time_ns": np.asarray(scalars["frame_time_ns"], dtype=np.int64),
@@ -176,12 +177,14 @@ def _npy(data: bytes) -> np.ndarray[Any, Any]:
     return array
 
 
-def _safetensors(data: bytes, dtype: str) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]:
+def _safetensors(data: bytes, scalars: dict[str, Any]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]:
     import safetensors.torch
     import torch
 
-    tensors = safetensors.torch.load(data)
+    dtype, tensors = scalars["tokens_dtype"], safetensors.torch.load(data)
     tokens = tensors["tokens"]
+    if dtype == "int4":
+        return unpacked_tokens(tokens.numpy(), tensors["scale"].numpy(), scalars["tokens_shape"])
     bits = tokens.view(torch.uint16) if dtype == "bfloat16" else tokens
     scale = tensors["scale"].numpy() if "scale" in tensors else None
     return bits.numpy().astype(NUMPY_DTYPES[dtype], copy=False), scale
