@@ -225,7 +225,7 @@ class Desk:
 
     def _announce(self, video: PlannedVideo, clips: int) -> None:
         if video.num_clips:
-            self._listener.planned(video.end_ns * clips // video.num_clips)
+            self._listener.planned((video.end_ns - video.start_ns) * clips // video.num_clips)
 
 
 def _units(event: m.Pending | m.Retry) -> list[Unit]:

@@ -72,9 +72,9 @@ def status(out: Where) -> RunStatus:
         clips=clips,
         clips_done=done,
         clips_failed=failed,
-        planned_s=sum(video.end_ns for video in state.plan.videos.values()) / 1e9,
+        planned_s=sum(video.end_ns - video.start_ns for video in state.plan.videos.values()) / 1e9,
         done_s=sum(
-            video.end_ns / 1e9 * len(settled.done.get(video_id, ())) / video.num_clips
+            (video.end_ns - video.start_ns) / 1e9 * len(settled.done.get(video_id, ())) / video.num_clips
             for video_id, video in state.plan.videos.items()
             if video.num_clips
         ),

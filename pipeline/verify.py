@@ -208,7 +208,7 @@ def _coverage_problems(
             if not lost[video_id]:
                 yield f"{video.source.uri}: neither extracted nor recorded as failed"
             continue
-        at_ns = 0
+        at_ns = video.start_ns
         for start_ns, end_ns in sorted(ranges):
             if start_ns > at_ns:
                 yield f"{video.source.uri}: nothing from {at_ns / 1e9:.3f} to {start_ns / 1e9:.3f} s"

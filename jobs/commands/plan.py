@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from jobs.options import add_execution_options, add_recipe_options, settings_of
 from jobs.table import print_table
@@ -84,6 +84,7 @@ def estimate(inputs: list[str], recipe: Recipe) -> list[Estimate]:
     from pipeline.errors import DecodeError
     from pipeline.inputs.sources import find_inputs, identify
     from pipeline.plan.clips import plan_clips
+    from pipeline.plan.spans import id_of_part, split_address
     from pipeline.plan.videos import plan_video
     from pipeline.values import FailedRange
     from pipeline.video import scan_video
@@ -101,15 +102,17 @@ def estimate(inputs: list[str], recipe: Recipe) -> list[Estimate]:
             continue
         try:
             identified = identify(source.uri)
-            if identified.video_id in seen:
+            part_id = id_of_part(identified.video_id, split_address(source.uri)[1])
+            if part_id in seen:
                 continue
-            seen.add(identified.video_id)
+            seen.add(part_id)
             info = scan_video(identified)
+            info = replace(info, source=replace(info.source, video_id=part_id))
+            video = plan_video(info, fps=recipe.fps, clip_frames=recipe.clip_frames)
         except (DecodeError, OSError) as error:
             failure = f"[{error.failure}] " if isinstance(error, DecodeError) else ""
             rows.append(_failed(source.uri, f"{failure}{error}"))
             continue
-        video = plan_video(info, fps=recipe.fps, clip_frames=recipe.clip_frames)
         clips = plan_clips(info, fps=recipe.fps, clip_frames=recipe.clip_frames)
         frames = [len(clip.frame_pts) for clip in clips]
         steps = [-(-count // encoder.frames_per_token_row) for count in frames]
@@ -123,7 +126,7 @@ def estimate(inputs: list[str], recipe: Recipe) -> list[Estimate]:
             Estimate(
                 uri=source.uri,
                 codec=video.codec,
-                duration_s=video.duration_found_s,
+                duration_s=(video.end_ns - video.start_ns) / 1e9 if video.first_instant else video.duration_found_s,
                 clips=video.num_clips,
                 frames=sum(frames),
                 tokens=sum(tokens),

@@ -22,7 +22,8 @@ class Grid:
 
     def span_ns(self, video: PlannedVideo, index: int) -> tuple[int, int]:
         """Start and end of a clip."""
-        return clip_span_ns(index, video.num_instants, self.fps, self.clip_frames)
+        instants = range(video.first_instant, video.first_instant + video.num_instants)
+        return clip_span_ns(index, instants, self.fps, self.clip_frames)
 
     def clips_in(self, video: PlannedVideo, failed: FailedRange) -> range:
         """The clips that begin within a range that was lost."""
@@ -33,7 +34,7 @@ class Grid:
 def _first_at(time_ns: int, grid: Grid, video: PlannedVideo) -> int:
     """The first clip that begins at a time or after it."""
     clip_ns = Fraction(grid.clip_frames * 1_000_000_000) / grid.fps
-    guess = max(0, int(time_ns / clip_ns) - 1)
+    guess = max(0, int((time_ns - video.start_ns) / clip_ns) - 1)
     while guess < video.num_clips and grid.span_ns(video, guess)[0] < time_ns:
         guess += 1
     return min(guess, video.num_clips)

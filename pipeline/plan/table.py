@@ -22,6 +22,8 @@ VIDEOS = pa.schema(
         ("stamp", pa.string()),
         ("num_clips", pa.int32()),
         ("num_instants", pa.int64()),
+        ("first_instant", pa.int64()),
+        ("start_ns", pa.int64()),
         ("end_ns", pa.int64()),
         ("is_sequential", pa.bool_()),
         ("units", pa.list_(pa.struct([("shard_id", pa.string()), ("first", pa.int32()), ("count", pa.int32())]))),
@@ -32,7 +34,10 @@ VIDEOS = pa.schema(
 )
 
 FOLDER = "plan/videos"
-_STORED = (*(name for name, _ in FACTS[3:]), "num_clips", "num_instants", "end_ns", "is_sequential")
+_STORED = (
+    *(name for name, _ in FACTS[3:]),
+    *("num_clips", "num_instants", "first_instant", "start_ns", "end_ns", "is_sequential"),
+)
 """Fields of `PlannedVideo` that are columns of the same name."""
 
 

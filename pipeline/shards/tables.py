@@ -53,6 +53,8 @@ FACTS = [
 VIDEOS = pa.schema(
     [
         *FACTS,
+        ("start_ns", pa.int64()),
+        ("end_ns", pa.int64()),
         ("clips", pa.int32()),
         ("clips_done", pa.int32()),
         ("damaged_frames", pa.int64()),
@@ -126,20 +128,3 @@ def read_tables(store: Store, folder: str, broken: list[str] | None = None) -> I
             broken.append(entry.name)
             continue
         yield from rows
-
-
-def read_rows(data: bytes) -> list[dict[str, Any]]:
-    """The rows of somebody's Parquet file, as far as they are no raw bytes.
-
-    Raises:
-        ValueError: it is no Parquet file.
-    """
-    file = pq.ParquetFile(io.BytesIO(data))
-    fields = file.schema_arrow
-    plain = [
-        name
-        for name in fields.names
-        if not pa.types.is_large_binary(t := fields.field(name).type) and not pa.types.is_binary(t)
-    ]
-    rows: list[dict[str, Any]] = file.read(columns=plain).to_pylist()
-    return rows
