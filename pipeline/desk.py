@@ -184,8 +184,11 @@ class Desk:
             raise (SettingsError if self.outcome.is_usage else EngineError)(self.outcome.error)
 
     def _take_owed(self, is_due: Callable[[Owed], bool]) -> list[m.Event]:
-        due = [owed for owed in self._owed if is_due(owed)]
-        self._owed = [owed for owed in self._owed if owed not in due]
+        due: list[Owed] = []
+        later: list[Owed] = []
+        for owed in self._owed:
+            (due if is_due(owed) else later).append(owed)
+        self._owed = later
         events: list[m.Event] = []
         for owed in due:
             for event in at(owed, self._located):

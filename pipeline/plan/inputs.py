@@ -45,7 +45,7 @@ def store_inputs(store: Store, named: Sequence[Named]) -> None:
 def read_inputs(store: Store, *, broken: list[str] | None = None) -> tuple[Named, ...]:
     """Everything that was ever named for a run; of an address that was named again, as it was listed last."""
     found: dict[tuple[str, str, str], Named] = {}
-    for row in read_tables(store, FOLDER, broken):
+    for row in read_tables(store, FOLDER, INPUTS, broken):
         named = _of(row)
         found[named.named, named.input.uri, named.labels] = named
     return tuple(found.values())

@@ -5,13 +5,13 @@ from __future__ import annotations
 import secrets
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
-from pipeline.plan.units import ShardUnit, Unit
+from pipeline.plan.units import Clip, ShardUnit, Unit
 from pipeline.shards.tables import FACTS, FAILURES, failure_of, failure_row, read_tables, write_table
 from pipeline.store import Store
 from pipeline.values import PlannedVideo, VideoSource
@@ -62,14 +62,10 @@ class Plan:
     addresses: dict[tuple[str, str], str] = field(default_factory=dict)
     """Every address with its stamp that was read, with the id of what it held."""
 
-    def attempts_of(self, video_id: str) -> Counter[int]:
-        """How many shards each clip of a video was planned for."""
-        attempts: Counter[int] = Counter()
-        for units in self.shards.values():
-            for unit in units:
-                if unit.video_id == video_id:
-                    attempts.update(range(unit.first, unit.first + unit.count))
-        return attempts
+    def attempts_of(self, video_ids: Collection[str]) -> Counter[Clip]:
+        """How many shards each clip of these videos was planned for."""
+        units = (unit for units in self.shards.values() for unit in units if unit.video_id in video_ids)
+        return Counter(clip for unit in units for clip in unit.clips)
 
 
 def append_rows(store: Store, rows: Sequence[PlanRow]) -> None:
@@ -83,7 +79,7 @@ def read_plan(store: Store, *, broken: list[str] | None = None) -> Plan:
 
     A later row of a video replaces what is known of it, and adds to its units.
     """
-    return merge_rows(_of(row) for row in read_tables(store, FOLDER, broken))
+    return merge_rows(_of(row) for row in read_tables(store, FOLDER, VIDEOS, broken))
 
 
 def merge_rows(rows: Iterable[PlanRow]) -> Plan:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from pipeline.errors import RunFolderError
+from pipeline.errors import RunFolderError, StoreError
 from pipeline.plan.clips import plan_clips
 from pipeline.plan.inputs import read_inputs
 from pipeline.plan.settled import Grid, Settled, covers, settle
@@ -29,6 +29,7 @@ def open_run(out: Where, run: dict[str, Any]) -> None:
 
     Raises:
         RunFolderError: it holds another fingerprint, or something that is no run.
+        StoreError: it cannot be written.
     """
     store = open_store(out)
     try:
@@ -37,6 +38,7 @@ def open_run(out: Where, run: dict[str, Any]) -> None:
                 raise RunFolderError(
                     f"--out {store.address} holds something that is no run (no {RUN_FILE}): name a new or empty folder"
                 )
+            store.make()
             store.put(RUN_FILE, json.dumps(run, indent=1, sort_keys=True).encode(), only_if_absent=True)
             return
         store.sweep()
@@ -44,7 +46,7 @@ def open_run(out: Where, run: dict[str, Any]) -> None:
         # Another driver came first; what it opened is looked at below.
         pass
     except OSError as error:
-        raise RunFolderError(f"--out {store.address} cannot be written: {error}") from error
+        raise StoreError(f"--out {store.address} cannot be written: {error}") from error
     held = read_run(store)
     if held["fingerprint"] != run["fingerprint"]:
         raise RunFolderError(_difference(store.address, held["deciding"], run["deciding"]))

@@ -93,25 +93,36 @@ def write_rows(store: Store, name: str, rows: Sequence[dict[str, Any]]) -> None:
     store.put(name, buffer.getvalue())
 
 
-def read_table(store: Store, name: str) -> list[dict[str, Any]]:
+def read_table(store: Store, name: str, schema: pa.Schema | None = None) -> list[dict[str, Any]]:
     """All rows of a small table.
 
+    Args:
+        store: Where it is.
+        name: In it.
+        schema: What it must hold; None: anything.
+
     Raises:
-        RunFolderError: it cannot be read.
+        RunFolderError: it cannot be read, or is another table.
     """
     try:
-        rows: list[dict[str, Any]] = pq.ParquetFile(io.BytesIO(store.get(name))).read().to_pylist()
+        table = pq.ParquetFile(io.BytesIO(store.get(name))).read()
+        if schema is not None and table.schema.remove_metadata() != schema:
+            raise ValueError("its columns are others")
+        rows: list[dict[str, Any]] = table.to_pylist()
     except ValueError as error:
         raise RunFolderError(f"{store.address}/{name} is no table ({error}): `vtm repair` removes it") from error
     return rows
 
 
-def read_tables(store: Store, folder: str, broken: list[str] | None = None) -> Iterator[dict[str, Any]]:
+def read_tables(
+    store: Store, folder: str, schema: pa.Schema, broken: list[str] | None = None
+) -> Iterator[dict[str, Any]]:
     """All rows of all tables of a folder, in the order of their names.
 
     Args:
         store: Where they are.
         folder: In it.
+        schema: What they hold.
         broken: Takes the names of those that cannot be read; without it they are an error.
 
     Raises:
@@ -121,7 +132,7 @@ def read_tables(store: Store, folder: str, broken: list[str] | None = None) -> I
         if not entry.name.endswith(".parquet"):
             continue
         try:
-            rows = read_table(store, entry.name)
+            rows = read_table(store, entry.name, schema)
         except RunFolderError:
             if broken is None:
                 raise

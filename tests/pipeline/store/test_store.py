@@ -147,7 +147,9 @@ def s3() -> Iterator[tuple[Proxy, Any]]:
 @pytest.fixture(params=["disk", "memory", "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     if request.param == "disk":
-        yield open_store(tmp_path / "run")
+        folder = open_store(tmp_path / "run")
+        folder.make()
+        yield folder
     elif request.param == "memory":
         yield open_store(f"memory://{tmp_path.name}/run")
         fsspec.filesystem("memory").store.clear()
