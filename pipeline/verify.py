@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 
 from pipeline.errors import RunFolderError
+from pipeline.plan.inputs import read_inputs
 from pipeline.plan.table import Plan
 from pipeline.shards.manifest import PLACES
 from pipeline.shards.run_folder import RunState, read_state
@@ -72,6 +73,7 @@ def verify(out: Where) -> Verdict:
     """
     broken: list[str] = []
     state = read_state(out, broken=broken)
+    inputs = read_inputs(state.store, broken=broken)
     findings = [Finding(f"{name}: cannot be read", "delete", name) for name in broken]
     spans: dict[str, list[tuple[int, int]]] = defaultdict(list)
     holders: dict[str, str] = {}
@@ -89,8 +91,8 @@ def verify(out: Where) -> Verdict:
             spans[clip.video_id].append((clip.start_ns, clip.end_ns))
     failures = state.settled.failures
     findings += [Finding(text, "extract") for text in _coverage_problems(state.plan, spans, failures)]
-    findings += [Finding(text, "extract") for text in _input_problems(state.plan, state.inputs)]
-    if not state.inputs:
+    findings += [Finding(text, "extract") for text in _input_problems(state.plan, inputs)]
+    if not inputs:
         findings.append(Finding("no input was ever recorded: run the same `vtm extract` again"))
     findings += _stray_findings(state.store, state.manifests)
     return Verdict(

@@ -30,10 +30,21 @@ def render(facts: dict[str, Any], clips: Sequence[ClipFacts], previews: Sequence
         settings=_settings(facts["run"]),
         videos=_videos(facts["videos"]),
         failures=_failures(facts["failures"]),
+        fidelity_of=fidelity_of(facts["run"]["settings"]),
         fidelity=_histogram([clip.fidelity for clip in clips]),
         # "</" would end the script element early.
         previews=json.dumps([_preview(p) for p in previews]).replace("</", "<\\/"),
     )
+
+
+def fidelity_of(settings: dict[str, Any]) -> str:
+    """What the fidelity of a run's clips is measured between."""
+    if (settings.get("encoder_keep") or 1) < 1 or settings.get("reuse_levels") is not None:
+        return (
+            "Mean cosine between each token that the encoder left and the merged token that represents it. "
+            "What the encoder merged or reused inside is not part of it."
+        )
+    return "Mean cosine between each source patch's token and the merged token that represents it."
 
 
 def _totals(facts: dict[str, Any], clips: Sequence[ClipFacts]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -19,7 +19,7 @@ from pipeline.shards.commits import gather, read_manifests
 from pipeline.shards.manifest import has_a_whole_file, is_whole
 from pipeline.shards.tables import FAILURE_RECORDS, VIDEOS, failure_row, write_table
 from pipeline.store import Store, TakenError, Where, open_store
-from pipeline.values import ClipSpec, FailedRange, Named, PictureSpec, PlannedVideo, ShardManifest, VideoInfo
+from pipeline.values import ClipSpec, FailedRange, PictureSpec, PlannedVideo, ShardManifest, VideoInfo
 
 RUN_FILE = "run.json"
 
@@ -108,8 +108,6 @@ class RunState:
     plan: Plan
     manifests: dict[str, ShardManifest]
     settled: Settled
-    inputs: tuple[Named, ...] = ()
-    """What the user named, as it was listed."""
 
 
 def read_state(out: Where, *, broken: list[str] | None = None) -> RunState:
@@ -127,8 +125,7 @@ def read_state(out: Where, *, broken: list[str] | None = None) -> RunState:
     # What is committed is read before the plan: it is planned first, and so found there.
     manifests = read_manifests(store, broken=broken)
     plan = read_plan(store, broken=broken)
-    inputs = read_inputs(store, broken=broken)
-    return RunState(store, run, plan, manifests, settle(plan, manifests, grid_of(run)), inputs)
+    return RunState(store, run, plan, manifests, settle(plan, manifests, grid_of(run)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +178,7 @@ def replay_command(failed: FailedRange, state: RunState) -> str:
     return f"vtm replay {out} {Clip(failed.video_id, clip).clip_id}"
 
 
-def video_rows(state: RunState) -> list[dict[str, Any]]:
+def video_rows(state: RunState) -> Iterator[dict[str, Any]]:
     """The rows of videos.parquet, in plan order."""
     damaged: Counter[str] = Counter()
     for manifest in state.manifests.values():
@@ -189,17 +186,16 @@ def video_rows(state: RunState) -> list[dict[str, Any]]:
     failed = {failed.video_id for failed in state.settled.failures}
     done = {video_id: len(clips) for video_id, clips in state.settled.done.items()}
     labels = labels_of(state)
-    return [
-        _video_row(video, done.get(video_id, 0), damaged[video_id], video_id in failed)
-        | {"labels": labels.get(video_id)}
-        for video_id, video in state.plan.videos.items()
-    ]
+    for video_id, video in state.plan.videos.items():
+        row = _video_row(video, done.get(video_id, 0), damaged[video_id], video_id in failed)
+        yield row | {"labels": labels.get(video_id)}
 
 
 def labels_of(state: RunState) -> dict[str, str]:
     """What the user's lists say of each video: a JSON list with an object a row."""
     said: dict[str, list[Any]] = {}
-    for named in state.inputs:
+    # A table that cannot be read is for `vtm verify` to say; it does not end a run.
+    for named in read_inputs(state.store, broken=[]):
         video_id = state.plan.addresses.get((named.input.uri, named.input.stamp))
         if named.labels and video_id is not None:
             row = json.loads(named.labels)

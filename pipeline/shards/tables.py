@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -13,6 +14,8 @@ import pyarrow.parquet as pq
 from pipeline.errors import RunFolderError
 from pipeline.store import Store
 from pipeline.values import FailedRange
+
+BATCH_ROWS = 5000
 
 FAILURES = pa.schema(
     [
@@ -80,10 +83,17 @@ def failure_of(row: dict[str, Any]) -> FailedRange:
 
 
 def write_table(store: Store, name: str, rows: Iterable[dict[str, Any]], schema: pa.Schema) -> None:
-    """Write a small table whole."""
-    buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), buffer, compression="zstd")
-    store.put(name, buffer.getvalue())
+    """Write a table whole; of its rows, memory holds a few thousand at a time."""
+    store.put(name, packed_table(rows, schema))
+
+
+def packed_table(rows: Iterable[dict[str, Any]], schema: pa.Schema) -> bytes:
+    """The file of a table."""
+    buffer, rows = io.BytesIO(), iter(rows)
+    with pq.ParquetWriter(buffer, schema, compression="zstd") as writer:
+        while batch := list(islice(rows, BATCH_ROWS)):
+            writer.write_table(pa.Table.from_pylist(batch, schema=schema))
+    return buffer.getvalue()
 
 
 def write_rows(store: Store, name: str, rows: Sequence[dict[str, Any]]) -> None:
@@ -93,31 +103,28 @@ def write_rows(store: Store, name: str, rows: Sequence[dict[str, Any]]) -> None:
     store.put(name, buffer.getvalue())
 
 
-def read_table(store: Store, name: str, schema: pa.Schema | None = None) -> list[dict[str, Any]]:
+def read_table(store: Store, name: str) -> list[dict[str, Any]]:
     """All rows of a small table.
 
-    Args:
-        store: Where it is.
-        name: In it.
-        schema: What it must hold; None: anything.
-
     Raises:
-        RunFolderError: it cannot be read, or is another table.
+        RunFolderError: it cannot be read.
     """
+    rows: list[dict[str, Any]] = _table(store, name, None).to_pylist()
+    return rows
+
+
+def _table(store: Store, name: str, schema: pa.Schema | None) -> pa.Table:
     try:
         table = pq.ParquetFile(io.BytesIO(store.get(name))).read()
         if schema is not None and table.schema.remove_metadata() != schema:
             raise ValueError("its columns are others")
-        rows: list[dict[str, Any]] = table.to_pylist()
     except ValueError as error:
         raise RunFolderError(f"{store.address}/{name} is no table ({error}): `vtm repair` removes it") from error
-    return rows
+    return table
 
 
-def read_tables(
-    store: Store, folder: str, schema: pa.Schema, broken: list[str] | None = None
-) -> Iterator[dict[str, Any]]:
-    """All rows of all tables of a folder, in the order of their names.
+def read_tables(store: Store, folder: str, schema: pa.Schema, broken: list[str] | None = None) -> Iterator[pa.Table]:
+    """All tables of a folder, in the order of their names, a few thousand rows at a time.
 
     Args:
         store: Where they are.
@@ -132,10 +139,11 @@ def read_tables(
         if not entry.name.endswith(".parquet"):
             continue
         try:
-            rows = read_table(store, entry.name, schema)
+            table = _table(store, entry.name, schema)
         except RunFolderError:
             if broken is None:
                 raise
             broken.append(entry.name)
             continue
-        yield from rows
+        for first in range(0, len(table), BATCH_ROWS):
+            yield table.slice(first, BATCH_ROWS)

@@ -17,7 +17,7 @@ from pipeline.settings import Execution
 from pipeline.shards import commits
 from pipeline.shards.commits import gather, read_manifests
 from pipeline.shards.manifest import write_shard
-from pipeline.shards.run_folder import read_state
+from pipeline.status import status
 from pipeline.store import open_store
 from pipeline.values import TokenSet
 from pipeline.verify import verify
@@ -57,7 +57,7 @@ def test_a_damaged_table_is_one_line_and_is_made_again(out: Path, reference: Pat
     else:
         table.write_bytes({"garbage": b"PAR1x", "half": table.read_bytes()[:-9], "empty": b""}[damage])
     with pytest.raises(RunFolderError, match=f"{table.name} is no"):
-        read_state(out)
+        status(out)
     assert any(f"{table.name}: cannot be read" in problem for problem in verify(out).problems)
     done = repair(out, INLINE, RecordingListener())
     left = [problem for problem in done.after.problems if "no input was ever recorded" not in problem]
