@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from pipeline.adopt import adopt
-from pipeline.desk import Listener
+from pipeline.driver import Listener
 from pipeline.encode.describe import check_weights
 from pipeline.run import extract_named
 from pipeline.run_description import EncoderDescription
