@@ -66,19 +66,23 @@ def _rows(stream: BinaryIO, suffix: str) -> Iterator[Any]:
         return
     text = stream.read().decode("utf-8-sig")
     if suffix == ".csv":
-        lines = (line for line in io.StringIO(text) if line.strip() and not line.startswith("#"))
-        table = csv.DictReader(lines, strict=True, restkey="")
-        _uri_column(list(table.fieldnames or []))
-        for cells in table:
-            if None in cells.values() or "" in cells:
-                raise IndexError(
-                    f"a row has another number of cells than the header: {','.join(map(str, cells.values()))}"
-                )
-            yield cells
+        yield from _csv_rows(text)
         return
-    for line in (line.strip() for line in text.splitlines()):
+    # Not by splitlines: captions may hold other line ends than that of a list.
+    for line in (line.strip() for line in text.split("\n")):
         if line and not line.startswith("#"):
             yield line if suffix == ".txt" else json.loads(line)
+
+
+def _csv_rows(text: str) -> Iterator[dict[str, str]]:
+    rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+    told = (row for row in rows if row and not row[0].startswith("#") and (len(row) > 1 or row[0].strip()))
+    names = next(told, [])
+    _uri_column(names)
+    for row in told:
+        if len(row) != len(names):
+            raise IndexError(f"a row has another number of cells than the header: {','.join(row)}")
+        yield dict(zip(names, row, strict=True))
 
 
 def _list_row(number: int, row: Any) -> ListRow:

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.inputs.sources import ID_SPAN_BYTES, expand, find_inputs, identify, stamped
-from pipeline.values import FailedRange, Input
+from pipeline.inputs.sources import ID_SPAN_BYTES, expand, find_inputs, find_named, identify, stamped
+from pipeline.values import FailedRange, Input, Named
 
 
 @pytest.fixture
@@ -215,3 +215,13 @@ def test_objects_that_a_list_names_are_known_by_their_stamps(tmp_path: Path, mon
     again = next(iter(find_inputs([uris[0]])))
     assert isinstance(again, Input)
     assert again.stamp != found[0].stamp
+
+
+def test_captions_of_several_lines_stay_whole(folder: Path) -> None:
+    caption = "one\n\n# two\u2028three\x85four"
+    (folder / "list.csv").write_text(f'# a list\n\npath,caption\r\nb.mp4,"{caption}"\r\n')
+    (folder / "list.jsonl").write_text(json.dumps({"path": "b.mp4", "caption": caption}, ensure_ascii=False) + "\r\n")
+    for name in ("list.csv", "list.jsonl"):
+        (item,) = find_named([str(folder / name)])
+        assert isinstance(item, Named)
+        assert json.loads(item.labels) == {"caption": caption}

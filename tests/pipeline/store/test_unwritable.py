@@ -6,14 +6,19 @@ import errno
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from jobs.cli import main
+from pipeline.encode.devices import Device
 from pipeline.engine import workers, writing
 from pipeline.engine.job import ClipDone, Record
-from pipeline.errors import EngineError, StoreError
+from pipeline.errors import EngineError, SettingsError, StoreError
+from pipeline.run import prepare
+from pipeline.settings import Execution
+from pipeline.store import open_store
 from pipeline.store.disk import DiskStore
 from pipeline.verify import verify
 from tests.pipeline.runs import RecordingListener, run, some_videos, tiny_recipe
@@ -98,3 +103,15 @@ def test_a_quota_that_is_used_up(
     summary = run(videos[1:], out, recipe)
     assert (summary.exit_code, summary.clips) == (0, 4)
     assert verify(out).is_sound
+
+
+def test_a_node_that_does_not_share_the_folder_refuses(tiny_encoder: Path, tmp_path: Path) -> None:
+    """Else it would write where nobody looks, and the run would end with no clip and no error."""
+    execution = Execution(engine="inline", gpus=0)
+    job = prepare(open_store(tmp_path / "out"), tiny_recipe(tiny_encoder), execution, Device(kind="cpu"))
+    (tmp_path / "other").mkdir()
+    elsewhere = replace(job, out=open_store(tmp_path / "other"))
+    for worker in (workers.DecodeWorker, workers.WriteWorker):
+        worker(job).start()
+        with pytest.raises(SettingsError, match="is not shared with this node"):
+            worker(elsewhere).start()
