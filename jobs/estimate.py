@@ -132,26 +132,30 @@ def estimate_video(count: TokenCount, uri: str) -> Estimate:
     """Scan one video, and count its clips, frames and tokens."""
     from pipeline.inputs.sources import identify
     from pipeline.plan.clips import plan_clips
+    from pipeline.plan.spans import id_of_part, split_address
     from pipeline.plan.videos import plan_video
     from pipeline.video import scan_video
 
     recipe = count.recipe
     try:
         source = identify(uri)
-        info = scan_video(replace(source, uri=_by_ranges(uri)))
+        address, part = split_address(uri)
+        info = scan_video(replace(source, uri=_by_ranges(address)))
+        part_id = id_of_part(source.video_id, part)
+        info = replace(info, source=replace(info.source, uri=uri, video_id=part_id))
+        video = plan_video(info, fps=recipe.fps, clip_frames=recipe.clip_frames)
     except (DecodeError, OSError) as error:
         failure = f"[{error.failure}] " if isinstance(error, DecodeError) else ""
-        return _failed(uri, f"{failure}{error}".replace(_by_ranges(uri), uri))
-    video = plan_video(info, fps=recipe.fps, clip_frames=recipe.clip_frames)
+        return _failed(uri, f"{failure}{error}".replace(_by_ranges(split_address(uri)[0]), uri))
     clips = plan_clips(info, fps=recipe.fps, clip_frames=recipe.clip_frames, frames=recipe.frames)
     frames = [len(clip.frame_pts) for clip in clips]
     counts = [count.of_clip(number, (info.height_px, info.width_px)) for number in frames]
     sources, tokens = (sum(column) for column in zip(*counts, strict=True))
     return Estimate(
         uri=uri,
-        video_id=source.video_id,
+        video_id=part_id,
         codec=video.codec,
-        duration_s=video.duration_found_s,
+        duration_s=(video.end_ns - video.start_ns) / 1e9 if video.first_instant else video.duration_found_s,
         clips=video.num_clips,
         frames=sum(frames),
         tokens=tokens,

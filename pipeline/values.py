@@ -66,9 +66,10 @@ class VideoSource:
     """One input file or object."""
 
     video_id: str
-    """32 hex digits derived from the content (size, first and last MiB), never from the path."""
+    """32 hex digits derived from the content (size, first and last MiB), never from the path; of a part of a video
+    followed by start and end, see `pipeline.plan.spans`."""
     uri: str
-    """A local path, or an address that fsspec opens."""
+    """A local path, or an address that fsspec opens; of a part of a video with start and end."""
     size_bytes: int
     stamp: str = ""
     """Of the input when it was read; see `Input`."""
@@ -324,8 +325,12 @@ class PlannedVideo:
     """From the first frame to the last one's timestamp."""
     num_clips: int = 0
     num_instants: int = 0
+    start_ns: int = 0
+    """Start of the first clip: above 0 where a part of a video is meant."""
     end_ns: int = 0
     """End of the grid: the last clip's end."""
+    first_instant: int = 0
+    """Of the sampling times of the video, the first that lies in the part that is meant."""
     is_sequential: bool = False
     """Whether most clips can only be reached by decoding what comes before them: one worker then decodes them all."""
     failures: tuple[FailedRange, ...] = ()

@@ -99,7 +99,7 @@ def inspect(out: Where) -> dict[str, Any]:
     from pipeline.shards.run_folder import read_state, video_rows
 
     state = read_state(out)
-    videos, manifests, failures = video_rows(state), state.manifests, state.settled.failures
+    videos, manifests, failures = list(video_rows(state)), state.manifests, state.settled.failures
     return {
         "run": state.run,
         "totals": {

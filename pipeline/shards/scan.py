@@ -18,6 +18,8 @@ from pipeline.shards.four_bits import unpacked_tokens
 from pipeline.store import Where, open_store
 from pipeline.values import TokenSet
 
+METADATA_KEY = b"vtm"
+"""Of a Parquet file's metadata: run.json's content."""
 FACTS = (
     *("clip_id", "video_id", "uri", "clip_index", "start_ns", "end_ns", "grid_thw", "tokens_shape", "fidelity"),
     "damaged_frames",
@@ -75,6 +77,18 @@ def read_clips(stream: BinaryIO, name: str) -> Iterator[TokenSet]:
     else:
         for members in _samples(stream):
             yield clip_of_sample(members)
+
+
+def fingerprint_of(stream: BinaryIO, name: str) -> str:
+    """The fingerprint of the run that wrote a shard file; `name` tells its format.
+
+    Raises:
+        OSError, ValueError, KeyError: the file is damaged, or no shard.
+    """
+    if name.endswith(".parquet"):
+        metadata = pq.read_schema(stream).metadata or {}
+        return str(json.loads(metadata[METADATA_KEY])["fingerprint"])
+    return str(json.loads(next(_samples(stream, only="json"), {"json": b"{}"})["json"])["fingerprint"])
 
 
 def read_facts(out: Where, name: str) -> Iterator[ClipFacts]:

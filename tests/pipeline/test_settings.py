@@ -89,8 +89,9 @@ def test_the_fingerprint_covers_what_decides_bytes_and_nothing_else() -> None:
         described(Recipe(compile=True)),
         described(Recipe(), weights_sha256="b"),
         described(Recipe(), compute_dtype="bfloat16"),
+        described(Recipe(), device="cuda"),
     ]
-    assert len({run.fingerprint() for run in [plain, *different]}) == 7
+    assert len({run.fingerprint() for run in [plain, *different]}) == 8
 
 
 def test_compiling_is_for_gpus(tiny_encoder: Path) -> None:
