@@ -30,6 +30,9 @@ LONGEST_HOLE = 8
 """Frames that may be missing in a row: more are a pause that was meant."""
 NUMBERED_CODECS = frozenset({"h264", "hevc", "av1"})
 """Those whose own numbers tell which pictures others lack."""
+ALL_KEY_CODECS = frozenset({"h264", "hevc", "av1", "vp8", "vp9", "mpeg4", "ffv1", "png", "cfhd", "dirac", "exr"})
+"""Of the codecs that also have predicted pictures, those that are believed where every picture is a key frame: their
+headers say so, or they are recorded so."""
 TAIL_TOLERANCE_S = Fraction(1)
 TAIL_TOLERANCE_SHARE = Fraction(1, 50)
 NS_PER_S = 1_000_000_000
@@ -80,10 +83,7 @@ def read_timeline(
     """
     assert stream.time_base is not None
     time_base = stream.time_base
-    unfinished = track.unfinished_keys()
-    keys = np.asarray([key for key in track.key_pts if key not in unfinished], dtype=np.int64)
-    if not len(keys):
-        keys = np.frombuffer(track.flagged_key_pts, dtype=np.int64)[:1]
+    keys = _trusted_keys(track, stream, first)
     keys_increase = bool(np.all(np.diff(keys) > 0))
     waits = tuple(track.key_waits)
     if first.pts is not None and keys_increase and _packets_tell(track, stream):
@@ -102,6 +102,19 @@ def read_timeline(
     numbers = np.arange(len(decoded), dtype=np.int64)
     warning = f"timestamps are unusable: frames are counted, at {float(rate):g} a second"
     return Timeline("ordinal", 1 / rate, numbers, numbers[:1], warnings=(warning,))
+
+
+def _trusted_keys(track: Track, stream: VideoStream, first: VideoFrame) -> NDArray[np.int64]:
+    """Ticks of the key frames at which decoding may start; none where only the start of the file will do."""
+    codec = stream.codec_context.codec
+    all_flagged = len(track.key_pts) == track.packets > 1
+    # AVI calls every packet of some codecs a key frame.
+    mistaken = all_flagged and not (codec.intra_only or codec.canonical_name in ALL_KEY_CODECS)
+    # The palette comes with the first packet, or with those at which it changes.
+    if mistaken or first.format.name == "pal8":
+        return np.empty(0, dtype=np.int64)
+    unfinished = track.unfinished_keys()
+    return np.asarray([key for key in track.key_pts if key not in unfinished], dtype=np.int64)
 
 
 def _is_plausible(frame_pts: NDArray[np.int64], time_base: Fraction, promised_s: Fraction | None) -> bool:

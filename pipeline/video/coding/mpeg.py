@@ -1,7 +1,8 @@
-"""MPEG-1, -2 and -4 part 2 packets, and Microsoft's variants: their picture types, of which no other refers to B."""
+"""MPEG-1, -2 and -4 part 2, H.263 and Microsoft's variants: picture types, of which no other picture refers to B."""
 
 from __future__ import annotations
 
+from pipeline.video.coding.bits import Bits, OutOfBitsError
 from pipeline.video.coding.facts import DROPPABLE, KEY, NOTHING, PLAIN, Coded, Data
 
 PICTURE_START = b"\x00\x00\x01\x00"
@@ -10,6 +11,11 @@ B_PICTURE, B_VOP = 3, 2
 UNCODED_BYTES = 32
 """A coded picture of MPEG-4 part 2 has more bytes than this; a "not coded" one, which shows nothing, has fewer."""
 UNCODED = Coded(picture=None)
+H263_PICTURE_START = 0x20
+EXTENDED_FORMAT = 7
+"""A source format that says: a PLUSPTYPE follows (5.1.4)."""
+FULL_EXTENSION = 1
+"""Of a PLUSPTYPE: its optional part is there."""
 
 
 class MpegVideoHeaders:
@@ -62,3 +68,29 @@ class TwoBitTypeHeaders:
 
     def restart(self) -> None:
         """Nothing is kept."""
+
+
+class H263Headers:
+    """H.263 (ITU-T H.263, 5.1)."""
+
+    def read(self, data: Data, flagged_key: bool) -> Coded:
+        """What the next packet is. AVI calls every packet a key frame."""
+        if not len(data):
+            return NOTHING
+        try:
+            return KEY if self._is_intra(Bits(bytes(data[:12]))) else PLAIN
+        except OutOfBitsError:
+            return PLAIN
+
+    def restart(self) -> None:
+        """Nothing is kept."""
+
+    def _is_intra(self, bits: Bits) -> bool:
+        if bits.u(22) != H263_PICTURE_START:
+            return False
+        bits.u(13)
+        if bits.u(3) != EXTENDED_FORMAT:
+            return not bits.u(1)
+        if bits.u(3) == FULL_EXTENSION:
+            bits.u(18)
+        return bits.u(3) == 0
