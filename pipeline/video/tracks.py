@@ -11,6 +11,7 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from pipeline.errors import DecodeError
+from pipeline.video.backend import MOST_PICTURE_PX
 from pipeline.video.coding import HeaderReader, header_reader
 from pipeline.video.packets import Demuxed
 
@@ -119,6 +120,13 @@ def choose_stream(container: InputContainer, tracks: dict[int, Track], uri: str)
         return not cover, score + 5_000_000 * bool(stream.disposition & Disposition.default)
 
     chosen = max(decodable, key=rank)
+    context = chosen.codec_context
+    if context.width * context.height > MOST_PICTURE_PX:
+        raise DecodeError(
+            "unsupported",
+            f"{uri}: pictures of {context.width}x{context.height} pixels: at most {MOST_PICTURE_PX} are decoded,"
+            " scale it down first",
+        )
     if len(streams) == 1:
         return chosen, ()
     size = f"{chosen.codec_context.width}x{chosen.codec_context.height}"

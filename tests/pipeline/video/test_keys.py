@@ -59,7 +59,7 @@ def test_a_palette_comes_with_the_first_packet_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize("bframes", [0, 2])
 @pytest.mark.parametrize("suffix", [".mkv", ".ts"])
 def test_a_refresh_bit_by_bit_that_cannot_be_started_at(tmp_path: Path, suffix: str, bframes: int) -> None:
-    """At a recovery point with frame_num 0, or after B-frames, libavcodec lacks a reference and shows a grey picture."""
+    """At a recovery point with frame_num 0, or after B-frames, libavcodec lacks a reference and shows grey."""
     options = {"preset": "veryfast", "intra-refresh": "1", "x264-params": "slices=2"}
     path = make_video(tmp_path / f"video{suffix}", frames=150, gop=24, bframes=bframes, options=options, size=(96, 160))
     for fps in (Fraction(2), Fraction(25)):
