@@ -87,7 +87,8 @@ def _unlisted_formats_named(uri: str) -> Iterator[None]:
     try:
         yield
     except av.error.ArgumentError as error:
-        _, name, text = error.log or (0, "", "")
+        log: tuple[int, str, str] = error.log or (0, "", "")  # type: ignore[assignment]
+        _, name, text = log
         if not text.startswith("Format not on whitelist"):
             raise
         raise DecodeError("unsupported", f"{uri}: {name} is not read here: convert it to MP4 or Matroska") from error

@@ -1,7 +1,7 @@
 """The sample tables of an mp4 file to a track, without its packets (ISO/IEC 14496-12): for files that are far away.
 
-Only what is plain is believed: one edit that hides nothing, sync samples named, no fragments, no fields. All else, and whatever a
-look at some packets contradicts, is read packet by packet.
+Only what is plain is believed: one edit that hides nothing, sync samples named, no fragments, no fields. All else, and
+whatever a look at some packets contradicts, is read packet by packet.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def track_from_table(container: InputContainer, stream: VideoStream, file: Range
     """The track that the tables describe; None where they are not plain, or some packets contradict them."""
     codec = stream.codec_context.codec.canonical_name
     table = read_table(moov, stream.id) if codec in TABLE_CODECS else None
-    if table is None or table.end_bytes > file.seek(0, 2) or not _agrees(container, stream, table):
+    if table is None or table.end_bytes > file.size_bytes or not _agrees(container, stream, table):
         return None
     return Track(
         pts=array("q", table.pts.tolist()),
