@@ -25,7 +25,8 @@ UNPROMISED_STILL_S = 60
 FEWEST_REGULAR = 40
 """Frames that make a rate: of fewer, nothing can be said to be missing."""
 CUT_FRAMES = 16
-"""Holes among so many frames at the end are meant: a file cut between packets lacks pictures before its last one."""
+"""Holes among so many frames at the end are meant: a file cut between packets lacks pictures before its last one. Of
+codecs whose numbers do not tell what is lost, and which reorder less, it is before the very last one."""
 LONGEST_HOLE = 8
 """Frames that may be missing in a row: more are a pause that was meant."""
 NUMBERED_CODECS = frozenset({"h264", "hevc", "av1"})
@@ -90,7 +91,7 @@ def read_timeline(
         frame_pts = np.unique(np.frombuffer(track.pts, dtype=np.int64))
         frame_pts = frame_pts[frame_pts >= first.pts]
         if _is_plausible(frame_pts, time_base, promised_s):
-            return _with_missing(Timeline("stream", time_base, frame_pts, keys, waits), stream, container)
+            return _with_missing(Timeline("stream", time_base, frame_pts, keys, waits), stream, container, track)
     decoded = [frame.pts for frame in decode_all(uri, stream.index)]
     if None not in decoded:
         ticks = np.asarray(decoded, dtype=np.int64)
@@ -136,16 +137,20 @@ def _packets_tell(track: Track, stream: VideoStream) -> bool:
     return not (stream.codec_context.reorder_depth and np.all(np.diff(pts) > 0))
 
 
-def _with_missing(found: Timeline, stream: VideoStream, container: InputContainer) -> Timeline:
+def _with_missing(found: Timeline, stream: VideoStream, container: InputContainer, track: Track) -> Timeline:
     """Add the ticks of the few pictures that a strictly regular stream lacks: their packets were lost.
 
     AVI repeats a picture by leaving out the next, so a hole there is meant.
     """
-    missing = missing_ticks(found.frame_pts) if container.format.name != "avi" else ()
+    numbered = stream.codec_context.codec.canonical_name in NUMBERED_CODECS
+    # A cut leaves no gap in the decoding times; a lost packet does.
+    decode_steps = np.diff(track.last_dts)
+    lost = len(decode_steps) > 0 and decode_steps.max() > 1.5 * np.median(decode_steps)
+    cut_frames = CUT_FRAMES if numbered and not lost else 1
+    missing = missing_ticks(found.frame_pts, cut_frames) if container.format.name != "avi" else ()
     if not missing:
         return found
     step = round(float(np.median(np.diff(found.frame_pts))))
-    numbered = stream.codec_context.codec.canonical_name in NUMBERED_CODECS
     return replace(
         found,
         frame_pts=np.union1d(found.frame_pts, np.asarray(missing, dtype=np.int64)),
@@ -155,13 +160,18 @@ def _with_missing(found: Timeline, stream: VideoStream, container: InputContaine
     )
 
 
-def missing_ticks(frame_pts: NDArray[np.int64]) -> tuple[int, ...]:
-    """Where pictures are missing in a stream of constant rate; nothing where its rate is not constant."""
+def missing_ticks(frame_pts: NDArray[np.int64], cut_frames: int) -> tuple[int, ...]:
+    """Where pictures are missing in a stream of constant rate; nothing where its rate is not constant.
+
+    Args:
+        frame_pts: increasing.
+        cut_frames: so many steps at the end may have holes.
+    """
     steps = np.diff(frame_pts)
     if len(steps) < FEWEST_REGULAR:
         return ()
     step = float(np.median(steps))
-    steps = steps[:-CUT_FRAMES]
+    steps = steps[:-cut_frames]
     holes = np.flatnonzero(steps > 1.5 * step)
     if len(holes) > 2 + len(steps) // 1000:
         return ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections import deque
 from dataclasses import dataclass, field
 
 from av.container import InputContainer
@@ -14,6 +15,8 @@ from pipeline.errors import DecodeError
 from pipeline.video.backend import MOST_PICTURE_PX
 from pipeline.video.coding import HeaderReader, header_reader
 from pipeline.video.packets import Demuxed
+
+LAST_PACKETS = 40
 
 
 @dataclass(slots=True)
@@ -28,6 +31,8 @@ class Track:
     """Ticks of what is one by its own headers."""
     key_waits: list[tuple[int, int]] = field(default_factory=list)
     """Of the keys whose pictures are whole only later: their tick, and that from which."""
+    last_dts: deque[int] = field(default_factory=lambda: deque(maxlen=LAST_PACKETS))
+    """Decoding times of the last packets."""
     packets: int = 0
     without_tick: int = 0
     """Pictures whose packets have no tick."""
@@ -45,6 +50,8 @@ class Track:
         self.packets += 1
         if self.packets == 1:
             self.encrypted = packet.has_sidedata("encryption_info")
+        if packet.dts is not None:
+            self.last_dts.append(packet.dts)
         coded = headers.read(memoryview(packet), packet.is_keyframe)
         self.droppable += coded.droppable
         if packet.is_keyframe and packet.pts is not None:

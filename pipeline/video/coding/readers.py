@@ -32,7 +32,7 @@ def header_reader(codec: str, extradata: bytes | None) -> HeaderReader:
     if codec in ("mpeg1video", "mpeg2video"):
         return MpegVideoHeaders()
     if codec == "mpeg4":
-        return Mpeg4Headers()
+        return Mpeg4Headers(extradata)
     if codec == "h263":
         return H263Headers()
     if codec in TWO_BIT_TYPE_CODECS:
