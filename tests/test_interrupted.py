@@ -67,7 +67,7 @@ def test_killed_stopped_and_run_to_its_end(
     assert f"stopped by {signal.Signals(number).name}: run the same command again" in shown
     assert "Traceback" not in errors
     kept = rows_of(out)
-    assert 0 < len(kept) < len(unbroken), "it was to be stopped in its middle"
+    assert len(kept) >= 4 * after_kill, "what was complete is committed"
     assert kept.items() <= unbroken.items()
 
     process = _started(command)

@@ -228,8 +228,10 @@ class Watch:
         check(not (beside and call.clip in self._suspects), f"{call.clip} has to be alone in its encoder")
         check(not any(clip in self._suspects for clip in beside), f"{call.clip} is beside one that has to be alone")
         given = {clip for known in encoders.values() for clip in known.calls}
-        most = 1 if any(clip in self._frames and clip not in given for clip in self._suspects) else CALLS_AHEAD
-        room = {n: w for n, w in encoders.items() if w.is_ready and len(w.calls) < most and n != failed_on}
+        waits = any(clip in self._frames and clip not in given for clip in self._suspects - {call.clip})
+        most = 1 if waits or call.clip in self._suspects else CALLS_AHEAD
+        free = {n: w for n, w in encoders.items() if w.is_ready and not self._suspects.intersection(w.calls)}
+        room = {n: w for n, w in free.items() if len(w.calls) < most and n != failed_on}
         near = {n: w for n, w in room.items() if w.node == self._frames[call.clip][0]}
         least = min((len(w.calls) for w in (near or room).values()), default=0)
         if not room:
