@@ -28,8 +28,8 @@ def folder(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     rows = ["path,part,label"]
     for number, (label, colour) in enumerate([*COLOURS.items()] * 5):
         pixels = np.clip(np.asarray(colour) + random.integers(-25, 25, (40, 60, 3)), 0, 255)
-        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.png")
-        rows.append(f"{number}.png,{'gallery' if number < 9 else 'query'},{label}")
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.jpg", quality=95)
+        rows.append(f"{number}.jpg,{'gallery' if number < 9 else 'query'},{label}")
     (folder / "scenes.csv").write_text("\n".join(rows))
     run([folder / "scenes.csv"], folder / "out" / "scenes", tiny_recipe(tiny_encoder, strategy="tree", clip_frames=1))
     firsts = np.unique(random.integers(4, 230, 29))
@@ -52,6 +52,16 @@ def test_two_models_train(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     assert float(accuracy) > 0.8, scenes
     found, _, chance = map(float, re.findall(r"\d\.\d+", shots))
     assert found > chance + 0.2, shots
+
+
+def test_the_search_page_runs(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    (folder / "photo.jpg").write_bytes((folder / "4.jpg").read_bytes())
+    (code,) = blocks("search.md")
+    exec(compile(code, "search.md", "exec"), {})
+    assert len(capsys.readouterr().out.splitlines()) == 3
 
 
 def test_pages_name_no_commands_that_are_not_there() -> None:
