@@ -24,6 +24,7 @@ ShardFormat = Literal["parquet", "webdataset"]
 EngineName = Literal["auto", "ray", "inline"]
 DeviceName = Literal["auto", "cuda", "cpu"]
 TokenWeights = Literal["uniform", "saliency", "motion"]
+EmbeddingChoice = Literal["auto", "always", "never"]
 StrategyName = Literal["none", "naive", "center", "boundary", "motion", "saliency", "coverage", "learnable", "tree"]
 STRATEGIES: tuple[StrategyName, ...] = get_args(StrategyName)
 DEFAULT_KEEP = 0.1
@@ -97,12 +98,16 @@ class Recipe:
     """Background colour (RRGGBB) for transparent pictures. By default transparency is ignored."""
     resize: Resizer = "torch"
     """Antialiased resize: `torch` is fast and within one level of Pillow; `pillow` equals it bit for bit."""
+    embedding: EmbeddingChoice = "auto"
+    """When to fill the column `embedding`, the image embedding: `auto` if the output block is the last, `always` also
+    after an earlier block, by running the remaining ones, or `never`."""
     dtype: TokenDtype = "float16"
     """Data type of the stored tokens."""
     compute_dtype: ComputeDtype = "auto"
     """Data type of the encoder's arithmetic; `auto` depends on the device."""
-    batch_frames: int = 20
-    """Frames per encoder batch. It changes rounding, and so is part of the recipe."""
+    batch_frames: int | None = None
+    """Frames per encoder batch. It changes rounding on GPUs, and so is part of the recipe. The default is 20 on a CPU,
+    and a clip of at most 60 on a GPU."""
     compile: bool = False
     """Run the encoder's blocks through torch.compile on a GPU. It changes rounding, and so is part of the recipe."""
 
@@ -119,7 +124,9 @@ class Recipe:
         _choice("compute-dtype", self.compute_dtype, get_args(ComputeDtype))
         _require(self.fps > 0, f"--fps {self.fps} must be above 0, for example 1 or 30000/1001")
         _require(self.clip_frames > 0, f"--clip-frames {self.clip_frames} must be 1 or more")
-        _require(self.batch_frames > 0, f"--batch-frames {self.batch_frames} must be 1 or more")
+        _require(
+            self.batch_frames is None or self.batch_frames > 0, f"--batch-frames {self.batch_frames} must be 1 or more"
+        )
         _require(self.layer != 0, "--layer 0 is not a block: the first is 1, the last is -1")
         for name in ("keep", "encoder_keep", "merge_share"):
             share = getattr(self, name)
@@ -141,6 +148,7 @@ class Recipe:
             self.fidelity is None or (self.strategy == "tree" and 0 < self.fidelity < 1),
             f"--fidelity {self.fidelity} must be above 0 and below 1, and needs --strategy tree",
         )
+        _choice("embedding", self.embedding, get_args(EmbeddingChoice))
         _choice("weights", self.weights, get_args(TokenWeights))
         _require(
             self.weights == "uniform" or self.strategy == "tree",
@@ -183,6 +191,11 @@ class Recipe:
             "patches inside the encoder: leave one of them out",
         )
 
+        _require(
+            levels is None or self.embedding != "always",
+            f"--reuse-levels {levels} encodes single patches, of which no image embedding can be made: leave out "
+            "--embedding always",
+        )
         _require(
             not self.compile or (levels is None and self.encoder_keep == 1),
             "--compile does not work with --encoder-keep or --reuse-levels: leave one out",
@@ -242,7 +255,7 @@ class Execution:
     unit_timeout_s: float = 300.0
     """Stop a decode worker that makes no progress for this long."""
     encode_timeout_s: float = 600.0
-    """Stop an encode worker that spends this long on one clip."""
+    """Stop an encode worker that makes no progress for this long."""
     decode_memory_mb: int = 4096
     """Maximum memory that a decode worker may allocate after it has started."""
     retry_failed: bool = False

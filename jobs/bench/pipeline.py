@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import platform
@@ -16,7 +17,7 @@ from typing import Any
 from jobs.options import add_recipe_options, settings_of
 from jobs.progress import Silence
 from jobs.rates import Rates
-from pipeline.settings import Execution, Recipe
+from pipeline.settings import EngineName, Execution, Recipe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,9 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Measure one after the other."""
     (video,), _, recipe, execution = settings_of(options)
-    rows = [_plain_script(video, recipe, execution)]
-    for engine in ("inline", "ray"):
-        rows.append(_extraction(video, recipe, replace(execution, engine=engine)))
+    rows = measure(video, recipe, execution)
     rates = Rates(
         device=rows[0]["device"],
         encode_frames_per_s=rows[0]["frames"] / rows[0]["encode_s"],
@@ -52,6 +51,13 @@ def run(options: argparse.Namespace) -> int:
                 )
             )
     return 0
+
+
+def measure(video: str, recipe: Recipe, execution: Execution) -> list[dict[str, Any]]:
+    """The rows; without Ray where it is not installed."""
+    rows = [_plain_script(video, recipe, execution)]
+    engines: tuple[EngineName, ...] = ("inline", "ray") if importlib.util.find_spec("ray") else ("inline",)
+    return rows + [_extraction(video, recipe, replace(execution, engine=engine)) for engine in engines]
 
 
 def _plain_script(video: str, recipe: Recipe, execution: Execution) -> dict[str, Any]:
