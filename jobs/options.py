@@ -86,7 +86,7 @@ def settings_in(cls: type) -> tuple[Setting, ...]:
             kind=_kind(hints[field.name]),
             choices=_choices(hints[field.name]),
             default=None if field.default is MISSING else field.default,
-            text=texts[field.name],
+            text=texts.get(field.name, ""),
         )
         for field in fields(cls)
     )

@@ -96,8 +96,12 @@ class RunDriver:
 
     @property
     def is_limited(self) -> bool:
-        """Whether the run ends because its limit is reached."""
-        return self._limit_clips is not None and self.tally.shards >= self._limit_clips
+        """Whether the run was ended because its limit was reached."""
+        return self.stopped is not None and self.stopped == self._limit_reason
+
+    @property
+    def _limit_reason(self) -> str:
+        return f"--limit {self._limit_clips}"
 
     @property
     def has_work(self) -> bool:
@@ -145,8 +149,8 @@ class RunDriver:
         if self._lease is not None and self._lease.lost_to is not None and self.stopped is None:
             self.stopped = f"{self._lease.lost_to}, who took the run over"
             return [m.Stop(self.stopped)]
-        if self.is_limited and self.stopped is None:
-            self.stopped = f"--limit {self._limit_clips}"
+        if self._limit_clips is not None and self.tally.shards >= self._limit_clips and self.stopped is None:
+            self.stopped = self._limit_reason
             return [m.Stop(self.stopped)]
         if not self._is_asked:
             return []

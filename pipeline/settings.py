@@ -106,8 +106,8 @@ class Recipe:
     resize: Resizer = "torch"
     """Antialiased resize: `torch` is fast and within one level of Pillow; `pillow` equals it bit for bit."""
     embedding: EmbeddingChoice = "auto"
-    """When to fill the column `embedding`: `auto` if the output block is the last one; `always` also after an earlier
-    block, by running the remaining blocks; `never`."""
+    """When to fill the column `embedding`, the image embedding: `auto` if the output block is the last, `always` also
+    after an earlier block, by running the remaining ones, or `never`."""
     dtype: TokenDtype = "float16"
     """Data type of the stored tokens."""
     compute_dtype: ComputeDtype = "auto"

@@ -222,7 +222,7 @@ def test_every_setting_is_an_option_described_once() -> None:
     for cls in (Recipe, Execution):
         for setting, field in zip(settings_in(cls), fields(cls), strict=True):
             assert setting.name == field.name
-            assert 10 < len(setting.text.split(". ")[0]) < 140
+            assert 10 < len(setting.text.split(". ")[0]) < 200, setting.name
     full = command_parser("extract")[0].format_full_help()
     for setting in (*settings_in(Recipe), *settings_in(Execution)):
         assert f"  {setting.option}" in full
@@ -278,7 +278,8 @@ def test_a_limit_stops_early_and_the_same_command_goes_on(
     assert main([*command, "--limit", "1", "--workers", "1"]) == 0
     assert "--limit 1 reached" in capsys.readouterr().out
     assert main(["inspect", str(tmp_path / "out"), "--json"]) == 0
-    assert 1 <= json.loads(capsys.readouterr().out)["totals"]["clips_done"] < 11
+    totals = json.loads(capsys.readouterr().out)["totals"]
+    assert 1 <= totals["clips_done"] == totals["shards"]
     assert main(command) == 0
     capsys.readouterr()
     assert main(["verify", str(tmp_path / "out")]) == 0

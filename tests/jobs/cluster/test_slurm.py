@@ -29,7 +29,7 @@ COMMANDS = {
     "srun": 'echo "srun $*" >> log; while [ "${1#--}" != "$1" ]; do shift; done; exec "$@"',
     "ray": 'if [ "$1" = start ]; then trap "exit" TERM; touch up; sleep 60 & wait; fi; [ -e up ]',
     "vtm": 'trap "echo drained >> log; exit 130" TERM; echo "vtm $*" >> log; touch running; cp "$3" seen.toml\n'
-    '[ -e quick ] && exit "$(cat quick)"; sleep 60 & wait',
+    'until grep -q nodes=2 log; do sleep 0.1; done; [ -e quick ] && exit "$(cat quick)"; sleep 60 & wait',
 }
 
 
