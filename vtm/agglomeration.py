@@ -65,8 +65,8 @@ def agglomerate(
         max_gap_frames: groups merge only where at most so many frames lie between the spans of frames of the two.
 
     Returns:
-        Of each group the index of the one it merges into, (M,) int64, the last one's its own; and the loss of that
-        merge, (M,) float32: all different, greater than those of the groups merged into it, and infinite for the last.
+        The parent of each group, (M,) int64: the index of the group it merges into, the root's its own. And the loss of
+        that merge, (M,) float32: distinct, growing along the parents, and infinite for the root.
     """
     total = len(sum_MC)
     groups = _initial_groups(sum_MC, count_M, frames_M2)
