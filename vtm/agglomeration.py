@@ -7,8 +7,8 @@ g and h costs, in exactly the quantity that fidelity is the mean of,
 
 which the sums alone decide. In each round every group finds its nearest, the group with which a merge loses least, and
 all mutually nearest pairs merge. On a CPU merged groups are dropped after each round. On a GPU that would make the host
-wait for a size, so merged groups are masked, and rows are dropped by a schedule that is fixed beforehand: all rounds
-together are one CUDA graph, after which one value is read.
+wait for a size: merged groups are masked, and dropped by a schedule of sizes that is fixed beforehand, so that all
+rounds together are one CUDA graph, after which one value is read.
 
 Letters: M groups at the start, K of them left, C channels, J channels of jitter, A = C + J.
 """
@@ -28,8 +28,8 @@ BLOCK_PAIRS = {"cpu": 1 << 19, "cuda": 1 << 27}
 MAX_ROUNDS = 96
 """Real clips take 35 to 45. Groups that are left after so many, in artificial clips alone, merge in order of index."""
 SHRINKING = ((4, 0.68), (8, 0.42), (12, 0.26), (16, 0.17), (20, 0.11), (26, 0.06), (34, 0.025))
-"""Elsewhere than on a CPU: rounds, and the share of the M rows that is looked at after them. Real clips have two thirds
-of that left (`vtm bench tree`). A clip that has more left is merged again with all rows masked."""
+"""On a GPU: rounds, and the share of the M rows that is kept after them. Real clips have two thirds of that left
+(`vtm bench tree`). A clip that has more left is merged again with all rows masked."""
 LEAST_ROWS = 64
 JITTER_CHANNELS = 8
 JITTER = 2.0**-10
@@ -73,8 +73,8 @@ def agglomerate(
         max_gap_frames: groups merge only where at most so many frames lie between the spans of frames of the two.
 
     Returns:
-        Of each group the index of the one it merges into, (M,) int64, the last one's its own; and the loss of that
-        merge, (M,) float32: all different, greater than those of the groups merged into it, and infinite for the last.
+        The parent of each group, (M,) int64: the index of the group it merges into, the root's its own. And the loss of
+        that merge, (M,) float32: distinct, growing along the parents, and infinite for the root.
     """
     if sum_MC.device.type == "cpu":
         return _merge_counted(_initial_groups(sum_MC, count_M, frames_M2), max_gap_frames)
