@@ -53,6 +53,7 @@ class ForeignFeatures:
         self._device, self._dtype = weight.device, weight.dtype
         # A CPU takes each pass for itself anyway.
         together = 1 if self._device.type == "cpu" else geometry.input.frames_per_pass
+        self._frames_together = together
         self._batches = FrameBatches(self._device, max(1, batch_frames // together))
 
     def __call__(self, frames_THW3: NDArray[np.uint8], *, saliency: bool = False) -> ClipFeatures:
@@ -74,7 +75,12 @@ class ForeignFeatures:
         rows = torch.cat([patches_BRND[:count] for patches_BRND, count in outputs]).flatten(0, 1)
         num_rows = -(-len(frames_THW3) // given.frames_per_token_row)
         patches_1ND = rows[:num_rows].flatten(0, 1)[None]
-        return ClipFeatures(grid=(num_rows, *grid_hw), patches_1KD=patches_1ND, keys_1Kd=patches_1ND)
+        return ClipFeatures(
+            grid=(num_rows, *grid_hw),
+            patches_1KD=patches_1ND,
+            keys_1Kd=patches_1ND,
+            batch_frames=self._batches.batch_frames * self._frames_together,
+        )
 
     def _encode(self, tall_Bhw3: Tensor) -> Tensor:
         """Passes with their frames one below the other, uint8 -> (B, R, H*W, D) float32."""

@@ -48,7 +48,7 @@ def describe_video_llm(recipe: Recipe) -> tuple[VideoLlmGeometry, str]:
     return geometry, vision_sha256(checkpoint, VIDEO_LLMS[geometry.family])
 
 
-def video_llm_features(recipe: Recipe, dtype: torch.dtype, device: str) -> ForeignFeatures:
+def video_llm_features(recipe: Recipe, batch_frames: int, dtype: torch.dtype, device: str) -> ForeignFeatures:
     """Load the vision part of a video-LLM.
 
     Raises:
@@ -61,7 +61,7 @@ def video_llm_features(recipe: Recipe, dtype: torch.dtype, device: str) -> Forei
     model = library.load_vision(library.read_config(checkpoint), tensors, family.parts, checkpoint.name, dtype)
     if geometry.shape.stage == "tower":
         keep_tower(model, geometry.shape)
-    return ForeignFeatures(model.to(device), geometry, recipe.batch_frames)
+    return ForeignFeatures(model.to(device), geometry, batch_frames)
 
 
 def _open(recipe: Recipe) -> Checkpoint:

@@ -57,7 +57,7 @@ def recipe_of(folder: Path, family: str, **settings: Any) -> Recipe:
 def tokens_of(folder: Path, family: str, **settings: Any) -> torch.Tensor:
     recipe = recipe_of(folder, family, **settings)
     geometry, _ = describe_video_llm(recipe)
-    return video_llm_features(recipe, torch.float32, "cpu")(frames_of(geometry.image)).patches_1KD
+    return video_llm_features(recipe, 2, torch.float32, "cpu")(frames_of(geometry.image)).patches_1KD
 
 
 def frames_of(image: Any, count: int = FRAMES) -> NDArray[np.uint8]:
@@ -110,11 +110,11 @@ def test_bytes_do_not_depend_on_grouping_or_threads(family: str, checkpoints: di
     recipe = recipe_of(checkpoints[family], family)
     geometry, _ = describe_video_llm(recipe)
     frames = frames_of(geometry.image)
-    encoder = video_llm_features(recipe, torch.float32, "cpu")
+    encoder = video_llm_features(recipe, 2, torch.float32, "cpu")
     per_row = geometry.input.frames_per_pass
     parts = [encoder(frames[start : start + per_row]).patches_1KD for start in range(0, FRAMES, per_row)]
     torch.set_num_threads(2)
-    whole = video_llm_features(recipe, torch.float32, "cpu")(frames)
+    whole = video_llm_features(recipe, 2, torch.float32, "cpu")(frames)
     assert torch.equal(whole.patches_1KD, torch.cat(parts, dim=1))
     assert whole.grid[0] == -(-FRAMES // per_row)
 
@@ -302,7 +302,7 @@ def test_the_towers_tokens_are_what_goes_into_merger_or_projector(family: str, c
     recipe = recipe_of(checkpoints[family], family)
     geometry, _ = describe_video_llm(recipe)
     frames = frames_of(geometry.image, 2)
-    encoder = video_llm_features(recipe, torch.float32, "cpu")
+    encoder = video_llm_features(recipe, 2, torch.float32, "cpu")
     model: Any = encoder._model
     end = "visual.merger" if family.startswith("qwen") else TOWER_ENDS.get(family, "vision_tower")
     seen: list[torch.Tensor] = []
@@ -330,7 +330,7 @@ def test_the_towers_tokens_are_what_goes_into_merger_or_projector(family: str, c
 def tokens_at(
     folder: Path, family: str, frames: NDArray[np.uint8], **settings: Any
 ) -> tuple[tuple[int, int, int], torch.Tensor]:
-    features = video_llm_features(recipe_of(folder, family, **settings), torch.float32, "cpu")(frames)
+    features = video_llm_features(recipe_of(folder, family, **settings), 2, torch.float32, "cpu")(frames)
     return features.grid, features.patches_1KD[0]
 
 
