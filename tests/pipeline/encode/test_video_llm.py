@@ -89,6 +89,23 @@ def test_only_the_shards_with_vision_weights_are_opened(
     assert set(opened) - {"model.safetensors"} == wanted
 
 
+def test_of_a_hub_id_only_these_shards_are_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_video_llm("qwen2_5_vl", tmp_path, shards=6)
+    index = json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"]
+    fetched: list[list[str]] = []
+
+    def fetch(name: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+        fetched.append([pattern for pattern in allow_patterns if "safetensors" in pattern])
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    geometry, _ = describe_video_llm(Recipe(encoder="owner/model", size_px="16x24"))
+    assert geometry.family == "qwen2_5_vl"
+    wanted = sorted({file for name, file in index.items() if name.startswith("visual.")})
+    assert 0 < len(wanted) < 6
+    assert [files for files in fetched if files] == [wanted]
+
+
 @pytest.mark.parametrize("family", MAKERS)
 def test_names_with_and_without_their_prefix(family: str, checkpoints: dict[str, Path], tmp_path: Path) -> None:
     expected = tokens_of(checkpoints[family], family)
