@@ -11,6 +11,11 @@ from typing import Any, Literal
 from pipeline.settings import Recipe
 
 SCHEMA_VERSION = 2
+_NOT_DECIDING = (
+    *("encoder", "revision", "scorer", "compute_dtype", "keep", "reuse_levels", "compile", "embedding"),
+    *("size_px", "stage"),
+)
+"""Settings whose effect is said in another way, or that say what goes without saying."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,10 +68,10 @@ class EncoderDescription:
     """A video model's own clip length, into which a clip's frames are cut."""
     frames_per_token_row: int = 1
     """Frames that one step of the grid in time stands for: a video model's tubelet. The last may hold fewer."""
-    embedding_dim: int = 0
-    """Channels of the column `embedding`; 0 where it is null."""
     video_llm: VideoLlmDescription | None = None
     """Of a video-LLM's vision part."""
+    embedding_dim: int = 0
+    """Channels of the column `embedding`; 0 where it is null."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,10 +88,7 @@ class RunDescription:
     def deciding(self) -> dict[str, Any]:
         """Every setting that decides bytes. Paths and names do not: the hash of the weights stands for them."""
         recipe = recipe_json(self.recipe)
-        for name in (
-            *("encoder", "revision", "scorer", "compute_dtype", "keep", "reuse_levels", "compile", "embedding"),
-            *("size_px", "stage"),
-        ):
+        for name in _NOT_DECIDING:
             recipe.pop(name)
         if self.encoder.embedding_dim:
             recipe["embedding_dim"] = self.encoder.embedding_dim

@@ -18,6 +18,7 @@ from pipeline.consumers.outputs import encoder_output
 from pipeline.consumers.positions import Rounding, prompt_positions
 from pipeline.consumers.prompts import Tokenizer, prompt_ids, text_tokenizer
 from pipeline.consumers.readers import READERS, Reader
+from pipeline.errors import SettingsError
 from vtm.size_bias import size_bias_mask
 
 IGNORED = -100
@@ -65,9 +66,12 @@ def video_inputs(
     ids_L = prompt_ids(prompt, joined, reader, placeholder_id, tokenizer)
     asked = len(ids_L)
     if answer is not None:
-        ids_L = torch.cat([ids_L, answer_ids(answer, tokenizer)])
+        told_A = answer_ids(answer, tokenizer)
+        if bool((told_A == placeholder_id).any()):
+            raise SettingsError(f"the answer holds the placeholder {placeholder_id} of visual tokens: leave it out")
+        ids_L = torch.cat([ids_L, told_A])
     sizes_M, output = _output(joined, run, model, reader)
-    is_visual_L = (ids_L == placeholder_id) & (torch.arange(len(ids_L)) < asked)
+    is_visual_L = ids_L == placeholder_id
     mask = torch.ones(1, len(ids_L), dtype=torch.int64)
     inputs = {
         "input_ids": ids_L[None],

@@ -64,7 +64,7 @@ def join_clips(clips: Sequence[CachedClip], run: Mapping[str, Any], wanted: Want
     rows: list[Row] = []
     for clip in clips:
         tokens_MD, sizes_M, centers_M3 = _tokens_of(clip, wanted)
-        begin, times_s = clip.clip_index * clip_frames - first, torch.as_tensor(clip.frame_time_ns).double() / 1e9
+        begin, times_s = clip.clip_index * clip_frames - first, as_tensor(clip.frame_time_ns).double() / 1e9
         nearest_M = (centers_M3[:, 0].double() + 0.5).floor().long().clamp(0, clip.grid_thw[0] - 1)
         parts["tokens"].append(tokens_MD)
         parts["sizes"].append(sizes_M)
@@ -87,11 +87,16 @@ def join_clips(clips: Sequence[CachedClip], run: Mapping[str, Any], wanted: Want
     )
 
 
+def as_tensor(values: Any) -> Tensor:
+    """A tensor, of a cache of tensors or of arrays; these are views of a file's bytes, which torch would warn of."""
+    return values if isinstance(values, Tensor) else torch.from_numpy(values.copy())
+
+
 def _tokens_of(clip: CachedClip, wanted: Wanted) -> tuple[Tensor, Tensor, Tensor]:
-    tokens_MD, sizes_M = torch.as_tensor(clip.tokens), torch.as_tensor(clip.sizes).long()
+    tokens_MD, sizes_M = as_tensor(clip.tokens), as_tensor(clip.sizes).long()
     if wanted != "spread":
-        return tokens_MD, sizes_M, torch.as_tensor(clip.centers)
-    group_N = torch.as_tensor(clip.group)
+        return tokens_MD, sizes_M, as_tensor(clip.centers)
+    group_N = as_tensor(clip.group)
     places = torch.cartesian_prod(*(torch.arange(side) for side in clip.grid_thw)).float()
     return tokens_MD[group_N], torch.ones_like(group_N), places
 

@@ -65,8 +65,8 @@ def describe_encoder(recipe: Recipe, device: Device) -> tuple[EncoderDescription
         architecture=known.architecture,
         frames_per_pass=known.frames_per_pass,
         frames_per_token_row=known.frames_per_token_row,
-        embedding_dim=known.embedding_dim,
         video_llm=known.video_llm,
+        embedding_dim=known.embedding_dim,
     )
     picture = replace(picture_spec(known.image, recipe.resize), smart=known.smart)
     return description, chosen_pictures(picture, recipe)
@@ -92,14 +92,18 @@ class _Found:
     architecture: str | None = None
     frames_per_pass: int = 1
     frames_per_token_row: int = 1
-    embedding_dim: int = 0
     video_llm: VideoLlmDescription | None = None
     smart: SmartSize | None = None
+    embedding_dim: int = 0
 
 
 def _find_encoder(recipe: Recipe) -> _Found:
     """Our own vision transformer wherever it knows the family, else a model of `transformers`."""
     if is_video_llm(recipe.encoder, recipe.revision):
+        if recipe.embedding == "always":
+            raise EncoderError(
+                f"--embedding always: of {recipe.encoder}, a video-LLM, no image embedding is taken: leave it out"
+            )
         vision, weights_sha256 = describe_video_llm(recipe)
         return _Found(
             dim=vision.shape.channels,

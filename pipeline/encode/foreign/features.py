@@ -75,12 +75,11 @@ class ForeignFeatures:
         rows = torch.cat([patches_BRND[:count] for patches_BRND, count in outputs]).flatten(0, 1)
         num_rows = -(-len(frames_THW3) // given.frames_per_token_row)
         patches_1ND = rows[:num_rows].flatten(0, 1)[None]
-        frames_at_once = self._batches.batch_frames * self._frames_together
         return ClipFeatures(
             grid=(num_rows, *grid_hw),
             patches_1KD=patches_1ND,
             keys_1Kd=patches_1ND,
-            batch_frames=frames_at_once,
+            batch_frames=self._batches.batch_frames * self._frames_together,
         )
 
     def _encode(self, tall_Bhw3: Tensor) -> Tensor:

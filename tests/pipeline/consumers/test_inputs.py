@@ -167,6 +167,17 @@ def test_each_place_of_the_grid_may_have_the_token_that_represents_it(
     assert torch.equal(tokens, torch.cat([clip.unmerged() for clip in here.clips]))
 
 
+@pytest.mark.parametrize("dtype", ["int8", "bfloat16", "float16"])
+def test_a_cache_of_any_dtype_and_of_arrays(dtype: str, made: Callable[..., Made], tokenizer: Any) -> None:
+    here = made("qwen2_5_vl", dtype=dtype)
+    arrays = list(TokenCache(here.out, arrays="numpy"))
+    with torch.no_grad():
+        exact = here.model(**inputs_of(made("qwen2_5_vl"), tokenizer)).logits
+        for clips in (here.clips, arrays):
+            found = here.model(**inputs_of(here, tokenizer, clips)).logits
+            assert 0 < float((found - exact).abs().max()) < 0.3 * float(exact.abs().max())
+
+
 def test_the_model_may_have_dropped_its_vision_part(made: Callable[..., Made], tokenizer: Any) -> None:
     here = made("qwen2_5_vl")
     model = transformers.AutoModelForImageTextToText.from_pretrained(here.folder).eval()
@@ -232,6 +243,7 @@ def test_what_does_not_fit_is_one_line(made: Callable[..., Made], tokenizer: Any
         ({"tokenizer": None}, clips, "needs the model's tokenizer"),
         ({"prompt": "<|video_pad|> and <|video_pad|>"}, clips, r"holds <\|video_pad\|> 2 times"),
         ({"prompt": [5, 6]}, clips, "hold the placeholder 291 0 times"),
+        ({"answer": "<|video_pad|>"}, clips, "the answer holds the placeholder 291 of visual tokens"),
     ]
     for choices, given, expected in bad:
         with pytest.raises(SettingsError, match=expected) as raised:

@@ -57,7 +57,7 @@ def recipe_of(folder: Path, family: str, **settings: Any) -> Recipe:
 def tokens_of(folder: Path, family: str, **settings: Any) -> torch.Tensor:
     recipe = recipe_of(folder, family, **settings)
     geometry, _ = describe_video_llm(recipe)
-    return video_llm_features(recipe, 20, torch.float32, "cpu")(frames_of(geometry.image)).patches_1KD
+    return video_llm_features(recipe, 2, torch.float32, "cpu")(frames_of(geometry.image)).patches_1KD
 
 
 def frames_of(image: Any, count: int = FRAMES) -> NDArray[np.uint8]:
@@ -89,6 +89,23 @@ def test_only_the_shards_with_vision_weights_are_opened(
     assert set(opened) - {"model.safetensors"} == wanted
 
 
+def test_of_a_hub_id_only_these_shards_are_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_video_llm("qwen2_5_vl", tmp_path, shards=6)
+    index = json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"]
+    fetched: list[list[str]] = []
+
+    def fetch(name: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+        fetched.append([pattern for pattern in allow_patterns if "safetensors" in pattern])
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    geometry, _ = describe_video_llm(Recipe(encoder="owner/model", size_px="16x24"))
+    assert geometry.family == "qwen2_5_vl"
+    wanted = sorted({file for name, file in index.items() if name.startswith("visual.")})
+    assert 0 < len(wanted) < 6
+    assert [files for files in fetched if files] == [wanted]
+
+
 @pytest.mark.parametrize("family", MAKERS)
 def test_names_with_and_without_their_prefix(family: str, checkpoints: dict[str, Path], tmp_path: Path) -> None:
     expected = tokens_of(checkpoints[family], family)
@@ -110,11 +127,11 @@ def test_bytes_do_not_depend_on_grouping_or_threads(family: str, checkpoints: di
     recipe = recipe_of(checkpoints[family], family)
     geometry, _ = describe_video_llm(recipe)
     frames = frames_of(geometry.image)
-    encoder = video_llm_features(recipe, 20, torch.float32, "cpu")
+    encoder = video_llm_features(recipe, 2, torch.float32, "cpu")
     per_row = geometry.input.frames_per_pass
     parts = [encoder(frames[start : start + per_row]).patches_1KD for start in range(0, FRAMES, per_row)]
     torch.set_num_threads(2)
-    whole = video_llm_features(recipe, 20, torch.float32, "cpu")(frames)
+    whole = video_llm_features(recipe, 2, torch.float32, "cpu")(frames)
     assert torch.equal(whole.patches_1KD, torch.cat(parts, dim=1))
     assert whole.grid[0] == -(-FRAMES // per_row)
 
@@ -302,7 +319,7 @@ def test_the_towers_tokens_are_what_goes_into_merger_or_projector(family: str, c
     recipe = recipe_of(checkpoints[family], family)
     geometry, _ = describe_video_llm(recipe)
     frames = frames_of(geometry.image, 2)
-    encoder = video_llm_features(recipe, 20, torch.float32, "cpu")
+    encoder = video_llm_features(recipe, 2, torch.float32, "cpu")
     model: Any = encoder._model
     end = "visual.merger" if family.startswith("qwen") else TOWER_ENDS.get(family, "vision_tower")
     seen: list[torch.Tensor] = []
@@ -330,7 +347,7 @@ def test_the_towers_tokens_are_what_goes_into_merger_or_projector(family: str, c
 def tokens_at(
     folder: Path, family: str, frames: NDArray[np.uint8], **settings: Any
 ) -> tuple[tuple[int, int, int], torch.Tensor]:
-    features = video_llm_features(recipe_of(folder, family, **settings), 20, torch.float32, "cpu")(frames)
+    features = video_llm_features(recipe_of(folder, family, **settings), 2, torch.float32, "cpu")(frames)
     return features.grid, features.patches_1KD[0]
 
 
