@@ -20,6 +20,8 @@ BENCHES = {
     "pipeline": "a whole extraction, beside a plain script that decodes and then encodes",
     "plan": "planning and resuming a run of many videos, without a pixel",
     "search": "whether search finds frames and equal scenes, and how long it takes among many clips",
+    "storage": "what an hour of video takes in each dtype, what that loses, and what zstd would save",
+    "loader": "clips and bytes a second of TokenStream, beside pyarrow reading the same bytes",
     "gpu": "everything that is to be known of a GPU, in one command; see also `make gpu`",
     "loader": "clips and bytes a second of TokenStream, beside pyarrow reading the same bytes",
     "engine": "the scheduler on a simulated cluster: how busy it keeps it, and what a decision costs",

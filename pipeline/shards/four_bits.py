@@ -18,16 +18,16 @@ LEVELS = 15
 LARGEST = torch.finfo(torch.float16).max
 
 
-def quantized(values_MD: Tensor) -> tuple[Tensor, Tensor]:
+def quantized(values_MD: Tensor, group: int = GROUP) -> tuple[Tensor, Tensor]:
     """(M, D) uint8 from 0 to 15, and (M, G, 2) float16: each group's step, and its lowest value.
 
-    token = number * step + lowest.
+    token = number * step + lowest. Files have groups of `GROUP` channels; others are for measuring.
     """
     tokens, dim = values_MD.shape
-    missing = -dim % GROUP
+    missing = -dim % group
     # The last group is filled up with its last channel, which changes neither end of its range.
     filled = torch.cat((values_MD, values_MD[:, -1:].expand(-1, missing)), dim=1).clamp(-LARGEST, LARGEST)
-    groups_MGC = filled.reshape(tokens, -1, GROUP)
+    groups_MGC = filled.reshape(tokens, -1, group)
     lowest_MG = groups_MGC.amin(dim=2).half()
     step_MG = ((groups_MGC.amax(dim=2) - lowest_MG.float()) / LEVELS).half()
     step_MG = step_MG.clamp(min=torch.finfo(torch.float16).tiny)
@@ -36,13 +36,13 @@ def quantized(values_MD: Tensor) -> tuple[Tensor, Tensor]:
     return numbers_MD.contiguous(), torch.stack((step_MG, lowest_MG), dim=2)
 
 
-def dequantized(numbers_MD: NDArray[np.uint8], scale_MG2: NDArray[np.float16]) -> NDArray[np.float32]:
+def dequantized(
+    numbers_MD: NDArray[np.uint8], scale_MG2: NDArray[np.float16], group: int = GROUP
+) -> NDArray[np.float32]:
     """(M, D) the numbers that `quantized` has rounded."""
     dim = numbers_MD.shape[1]
-    step_MD, lowest_MD = (
-        np.repeat(part.astype(np.float32), GROUP, axis=1)[:, :dim] for part in np.moveaxis(scale_MG2, 2, 0)
-    )
-    values_MD: NDArray[np.float32] = numbers_MD * step_MD + lowest_MD
+    scale_MD2 = np.repeat(scale_MG2.astype(np.float32), group, axis=1)[:, :dim]
+    values_MD: NDArray[np.float32] = numbers_MD * scale_MD2[..., 0] + scale_MD2[..., 1]
     return values_MD
 
 
