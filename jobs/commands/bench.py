@@ -23,7 +23,6 @@ BENCHES = {
     "storage": "what an hour of video takes in each dtype, what that loses, and what zstd would save",
     "loader": "clips and bytes a second of TokenStream, beside pyarrow reading the same bytes",
     "gpu": "everything that is to be known of a GPU, in one command; see also `make gpu`",
-    "loader": "clips and bytes a second of TokenStream, beside pyarrow reading the same bytes",
     "engine": "the scheduler on a simulated cluster: how busy it keeps it, and what a decision costs",
 }
 
