@@ -64,13 +64,3 @@ def test_a_run(tiny_encoder: Path, tmp_path: Path) -> None:
     stored = read_video(tmp_path / "int4", merged.video_id)
     np.testing.assert_array_equal(stored.tokens, merged.tokens)
     assert cache.video(merged.video_id).tokens.shape == (9, 24)
-
-
-def test_the_map_is_compressed_and_the_tokens_are_not(tiny_encoder: Path, tmp_path: Path) -> None:
-    import pyarrow.parquet as pq
-
-    run(some_videos(tmp_path)[2:], tmp_path / "out", tiny_recipe(tiny_encoder, strategy="tree", keep=0.5))
-    (path,) = (tmp_path / "out" / "shards").glob("*.parquet")
-    group = pq.ParquetFile(path).metadata.row_group(0)
-    codecs = {group.column(i).path_in_schema: group.column(i).compression for i in range(group.num_columns)}
-    assert (codecs["group_bytes"], codecs["tokens_bytes"], codecs["clip_id"]) == ("ZSTD", "UNCOMPRESSED", "ZSTD")
