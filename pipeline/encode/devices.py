@@ -44,7 +44,8 @@ def this_device(name: str) -> Device:
         SettingsError: there is none.
     """
     if name == "cpu":
-        capabilities = torch.cpu.get_capabilities()
+        # Older releases of torch cannot say.
+        capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
         native = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
         return Device(kind="cpu", name="cpu", native_dtype="bfloat16" if native else "float32")
     if not torch.cuda.is_available():

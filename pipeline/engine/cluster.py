@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
@@ -14,7 +15,7 @@ from pipeline.engine.job import Job
 from pipeline.engine.placement import ResourceRequest
 from pipeline.engine.workers import REAL, WorkerTypes
 from pipeline.errors import SettingsError
-from pipeline.settings import Execution
+from pipeline.settings import EngineName, Execution
 
 
 class Cluster(Protocol):
@@ -34,7 +35,7 @@ def open_cluster(execution: Execution) -> Iterator[Cluster]:
     Raises:
         SettingsError: it cannot be reached, or can never hold what is requested.
     """
-    if execution.engine == "inline":
+    if chosen_engine(execution) == "inline":
         yield InlineCluster(execution)
         return
     from pipeline.engine.ray_cluster import RayCluster
@@ -44,6 +45,20 @@ def open_cluster(execution: Execution) -> Iterator[Cluster]:
         yield cluster
     finally:
         cluster.close()
+
+
+def chosen_engine(execution: Execution) -> EngineName:
+    """The engine that `auto` means: this process, unless a cluster is named or several GPUs are to be used.
+
+    A run in this process starts sooner and hands frames on without copying them (`vtm bench pipeline`); Ray isolates
+    every worker in a process of its own.
+    """
+    if execution.engine != "auto":
+        return execution.engine
+    if execution.address is not None or os.environ.get("RAY_ADDRESS") or execution.wait_for_nodes_s:
+        return "ray"
+    gpus = execution.gpus if execution.gpus is not None or execution.device == "cpu" else torch.cuda.device_count()
+    return "ray" if (gpus or 0) > 1 else "inline"
 
 
 class InlineCluster:

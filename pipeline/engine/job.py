@@ -43,8 +43,10 @@ class Job:
 
     @property
     def clip_bytes(self) -> int:
-        """Frames of a full clip."""
-        return self.recipe.clip_frames * self.picture.crop_height_px * self.picture.crop_width_px * 3
+        """Most that the frames of a full clip take."""
+        smart = self.picture.smart
+        pixels = self.picture.crop_height_px * self.picture.crop_width_px if smart is None else smart.max_pixels
+        return self.recipe.clip_frames * pixels * 3
 
 
 @cache

@@ -13,7 +13,7 @@ from pipeline.engine.policy import NODE_LOSS_S, Policy
 from pipeline.engine.worker_pool import Node, Worker, WorkerPool
 from pipeline.engine.writing import Writing
 from pipeline.errors import FailureClass
-from pipeline.plan.clips import clip_span_ns
+from pipeline.plan.settled import Grid
 from pipeline.plan.units import Clip
 from pipeline.values import FailedRange, Input, PlannedVideo
 
@@ -120,7 +120,7 @@ class Recovery:
 
     def _failed(self, worker: Worker, clip: Clip, failure: FailureClass, message: str, attempts: int) -> FailedRange:
         video = self._ledger.videos[clip.video_id].plan
-        start_ns, end_ns = clip_span_ns(clip.index, video.num_instants, self._policy.fps, self._policy.clip_frames)
+        start_ns, end_ns = Grid(self._policy.fps, self._policy.clip_frames).span_ns(video, clip.index)
         return FailedRange(
             video_id=clip.video_id,
             uri=video.source.uri,
