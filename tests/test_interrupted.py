@@ -67,7 +67,7 @@ def test_killed_stopped_and_run_to_its_end(
     assert f"stopped by {signal.Signals(number).name}: run the same command again" in shown
     assert "Traceback" not in errors
     kept = rows_of(out)
-    assert len(kept) >= 4 * after_kill, "what was complete is committed"
+    assert len(kept) >= after_kill + 2, "what was complete is committed"
     assert kept.items() <= unbroken.items()
 
     process = _started(command)

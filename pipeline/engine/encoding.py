@@ -47,6 +47,9 @@ class Encoding:
                 return
             self.withdraw(clip)
             self._give(worker, clip, now_s)
+            if clip in self.suspects:
+                self.refill(now_s)
+                return
 
     def succeeded(self, clip: Clip) -> None:
         """Forget what was held against a clip that is encoded, or given up."""
@@ -64,7 +67,7 @@ class Encoding:
             row.pop(worker.number, None)
 
     def refill(self, now_s: float) -> None:
-        """After encoders were lost: a clip that avoided the only one left need not wait any more."""
+        """Give clips that waited for another encoder, which is lost, or because a suspect waited."""
         for number in [number for row in self._room for number in row] if self._waiting else ():
             self.fill(self._pool.workers[number], now_s)
 

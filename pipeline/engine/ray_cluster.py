@@ -25,6 +25,9 @@ from pipeline.settings import Execution
 
 log = logging.getLogger(__name__)
 LOCAL_STORE_BYTES = 2 << 30
+LOCAL: dict[str, Any] = {"include_dashboard": False, "object_store_memory": LOCAL_STORE_BYTES}
+START_ATTEMPTS = 3
+"""Ray gives a node 30 seconds to start, which may be too few on a busy machine."""
 PROBE_S = 300.0
 """How long a node may take to load torch and look at its device."""
 ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}
@@ -187,19 +190,18 @@ def connect(address: str | None) -> None:
         SettingsError: that fails.
     """
     quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False, "runtime_env": {"env_vars": ENVIRONMENT}}
-    try:
-        if address:
-            ray.init(address=address, **quiet)
-        else:
-            # Without "local", Ray would join one that runs on this machine already, or look for a dead one.
-            ray.init(address="local", include_dashboard=False, object_store_memory=LOCAL_STORE_BYTES, **quiet)
-    except Exception as error:  # Ray raises a bare Exception where a node does not start in time.
-        ray.shutdown()
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        if address:
-            raise SettingsError(f"--address {address} cannot be reached: {reason}") from error
-        raise SettingsError(
-            f"Ray on this machine cannot be started: {reason} Try again when the machine is less busy, or give "
-            "--engine inline"
-        ) from error
+    # Without "local", Ray would join one that runs on this machine already, or look for a dead one.
+    where = {"address": address or "local"} | ({} if address else LOCAL)
+    for attempt in range(1, START_ATTEMPTS + 1):
+        try:
+            ray.init(**where, **quiet)
+            break
+        except Exception as error:  # Ray raises a bare Exception where a node does not start in time.
+            ray.shutdown()
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            if address:
+                raise SettingsError(f"--address {address} cannot be reached: {reason}") from error
+            if attempt == START_ATTEMPTS:
+                advice = "try again when the machine is less busy, or give --engine inline"
+                raise SettingsError(f"Ray on this machine cannot be started ({advice}): {reason}") from error
     quieten()

@@ -64,6 +64,8 @@ class Recovery:
     def decode_again(self, clip: Clip, now_s: float, *, alone: bool = False) -> None:
         """Decode a clip again whose frames or tokens are lost."""
         self._encoding.withdraw(clip)
+        if clip in self._encoding.suspects:
+            self._encoding.refill(now_s)
         state = self._ledger.drop(clip)
         self._out.append(m.Forget(clip))
         self._writing.update(state.shard_id, now_s)

@@ -3,18 +3,18 @@
 It imports neither Ray nor a clock nor a file, so it is tested in virtual time. `messages` defines events and commands.
 `worker_pool` keeps the nodes and workers, `intake` the inputs that are not planned yet, `ledger` the clips and shards
 that are not written yet. `decoding`, `encoding` and `writing` choose what each kind of worker does next, `planning`
-assigns clips to shards, and `recovery` decides what is retried and what is given up. This file dispatches events to
-them and finds the end of the run.
+assigns clips to shards, `recovery` decides what is retried and what is given up, and `ending` when the run is over.
+This file dispatches events to them.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 
 from pipeline.engine import messages as m
 from pipeline.engine.decoding import Decoding
 from pipeline.engine.encoding import Encoding
+from pipeline.engine.ending import Ending
 from pipeline.engine.intake import Intake
 from pipeline.engine.ledger import Ledger
 from pipeline.engine.messages import Command
@@ -49,12 +49,8 @@ class Scheduler:
         self._planning.mark_planned(planned)
         stages = self._decoding, self._encoding, self._writing
         self._recovery = Recovery(policy, self.pool, self.ledger, self._intake, stages, self._out)
-        self._lacks_since_s: float | None = None
-        """Since when some kind of worker fits on no node."""
-        self._had_all_kinds = False
+        self._ending = Ending(policy, self.pool, self.ledger, self._out)
         self._has_lost_nodes = False
-        self._drains_until_s: float | None = None
-        self._end: m.Finish | None = None
         self._handlers = {
             m.NodeUp: self._node_up,
             m.NodeDown: self._node_down,
@@ -97,23 +93,24 @@ class Scheduler:
         Returns:
             The commands to carry out, in order. None follow `Finish`.
         """
-        if self._end is not None:
+        if self.is_finished:
             return []
         if now_s - self._now_s > PAUSE_S:
             self.pool.postpone_deadlines(now_s - self._now_s)
         self._now_s = now_s
         self._handlers[type(event)](event)  # type: ignore[operator]
         self._decoding.assign_to_idle(now_s)
-        if self._drains_until_s is None and self._intake.is_empty and not self.ledger.shards:
-            self._finish(None)
+        if not self._ending.is_draining and self._intake.is_empty and not self.ledger.shards:
+            self._ending.finish()
         commands = self._out.copy()
         self._out.clear()
-        return commands[: commands.index(self._end) + 1] if self._end else commands
+        end = self._ending.finish_command
+        return commands[: commands.index(end) + 1] if end else commands
 
     @property
     def is_finished(self) -> bool:
         """Whether `Finish` was returned."""
-        return self._end is not None
+        return self._ending.finish_command is not None
 
     @property
     def is_empty(self) -> bool:
@@ -142,7 +139,7 @@ class Scheduler:
         self._start_missing()
 
     def _start_missing(self) -> None:
-        if self._drains_until_s is None:
+        if not self._ending.is_draining:
             self._out += self.pool.start_missing(self._now_s)
 
     def _worker_ready(self, event: m.WorkerReady) -> None:
@@ -165,7 +162,7 @@ class Scheduler:
     def _go_on_without(self, worker: Worker, message: str, *, is_usage: bool) -> None:
         """Its node runs no worker of its kind. The run ends if no other node can, unless lost nodes may return."""
         if self.pool.lacks() == worker.kind and not self._has_lost_nodes:
-            self._finish(message, is_usage=is_usage)
+            self._ending.finish(message, is_usage=is_usage)
         else:
             self._say(f"node {worker.node.name} runs no more {worker.kind} workers: {message}")
 
@@ -294,7 +291,7 @@ class Scheduler:
     def _record_failure(self, worker: Worker, subject: m.Subject, failure: FailureClass, message: str) -> None:
         error = self._recovery.record_failure(worker, subject, failure, message, self._now_s)
         if error is not None:
-            self._finish(error)
+            self._ending.finish(error)
         self._planning.plan_scanned(self._now_s)
 
     # Time and the end.
@@ -313,12 +310,12 @@ class Scheduler:
                 worker.number, "timeout", f"no progress for {silent_s:.0f} s: the {doing} worker was stopped"
             )
         self._start_missing()
-        self._look_for_room()
+        self._ending.check_capacity(self._now_s)
         self._report_slow_starts()
         self._out += [m.AskProgress(worker.number) for worker in self.pool.to_be_asked(self._now_s)]
         self._planning.plan_scanned(self._now_s)
         self._writing.resume(self._now_s)
-        self._end_drain()
+        self._ending.finish_drain(self._now_s)
 
     def _report_slow_starts(self) -> None:
         for worker in self.pool.slow_starts(self._now_s):
@@ -327,56 +324,17 @@ class Scheduler:
                 f"{self._now_s - worker.since_s:.0f} s: see whether other jobs hold the node's cores or GPUs"
             )
 
-    def _look_for_room(self) -> None:
-        """End the run if for some time no node can hold some kind of worker."""
-        kind = self.pool.lacks()
-        if kind is None:
-            self._lacks_since_s, self._had_all_kinds = None, True
-            return
-        if self._lacks_since_s is None:
-            self._lacks_since_s = self._now_s
-        limits = self._policy.limits
-        if self._now_s - self._lacks_since_s > (limits.start_s if self._had_all_kinds else limits.nodes_s):
-            gpus = sum(node.capacity.gpus for node in self.pool.nodes.values())
-            worker = (
-                "encode worker with a GPU"
-                if kind == "encode" and self._policy.request.reserve_gpus
-                else f"{kind} worker"
-            )
-            self._finish(
-                f"no node can hold the {worker}: {len(self.pool.nodes)} nodes with {gpus} GPUs are there",
-                is_usage=not self._had_all_kinds,
-            )
-
     def _run_failed(self, event: m.RunFailed) -> None:
-        self._finish(event.message)
+        self._ending.finish(event.message)
 
     def _stop(self, event: m.Stop) -> None:
-        if self._drains_until_s is not None:
+        if self._ending.is_draining:
             return
-        self._drains_until_s = self._now_s + DRAIN_S
+        self._ending.drain(self._now_s)
         self._say(f"{event.reason}: writing complete shards for at most {DRAIN_S:.0f} s")
         self._decoding.is_stopped = True
         self._planning.close_shard(self._now_s)
-        self._end_drain()
-
-    def _end_drain(self) -> None:
-        """After a stop: finish when no further shard can become complete, or time is up."""
-        if self._drains_until_s is not None and (self._now_s >= self._drains_until_s or not self._may_complete()):
-            self._finish(None)
-
-    def _may_complete(self) -> bool:
-        """Whether some shard becomes complete from clips that are already decoded."""
-        decoding = {subject for worker in self.pool.of_kind("decode") for subject in worker.calls}
-        coming = Counter(
-            state.shard_id for clip, state in self.ledger.clips.items() if not state.is_encoded and clip not in decoding
-        )
-        return any(shard.outstanding == coming[shard_id] for shard_id, shard in self.ledger.shards.items())
-
-    def _finish(self, error: str | None, *, is_usage: bool = False) -> None:
-        if self._end is None:
-            self._end = m.Finish(error, is_usage)
-            self._out.append(self._end)
+        self._ending.finish_drain(self._now_s)
 
     def _say(self, text: str) -> None:
         self._out.append(m.Notify(text))

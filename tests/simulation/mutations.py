@@ -102,7 +102,7 @@ def a_lost_writer_ends_the_run(patch: Patch) -> None:
 
     def died(self: Any, event: m.WorkerDied) -> None:
         if self.kind_of(event.worker) == "write":
-            self._finish("the writer's process died")
+            self._ending.finish("the writer's process died")
         old(self, event)
 
     patch.setattr(scheduler.Scheduler, "_worker_died", died)
@@ -146,7 +146,7 @@ def three_lost_encoders_end_the_run(patch: Patch) -> None:
         old(self, gone)
         self._lost = getattr(self, "_lost", 0) + sum(worker.kind == "encode" for worker in gone)
         if self._lost >= 3:
-            self._finish("the encoder's process died 3 times")
+            self._ending.finish("the encoder's process died 3 times")
 
     patch.setattr(scheduler.Scheduler, "_hand_over", leave)
 

@@ -45,7 +45,8 @@ WEIGHTS = (4, 3, 2, 1)
 def three_nodes() -> Iterator[Cluster]:
     """A cluster of three nodes on this machine; the first holds the driver and is never killed."""
     os.environ["PYTHONPATH"] = f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
-    cluster = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
+    cluster = Cluster()
+    add_node(cluster, include_dashboard=False)
     for _ in range(2):
         add_node(cluster)
     connect(cluster.address)
@@ -56,11 +57,11 @@ def three_nodes() -> Iterator[Cluster]:
         cluster.shutdown()
 
 
-def add_node(cluster: Cluster) -> None:
+def add_node(cluster: Cluster, **options: Any) -> None:
     """Ray gives up a node that takes 30 seconds to start, as it may on a busy machine."""
     for attempt in range(10):
         try:
-            cluster.add_node(**NODE)
+            cluster.add_node(**NODE, **options)
             return
         except Exception:
             if attempt == 9:

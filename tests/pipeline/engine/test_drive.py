@@ -6,11 +6,13 @@ import time
 from pathlib import Path
 
 import pytest
+import ray
 
 from pipeline.encode import devices
 from pipeline.encode.clip_encoder import ClipEncoder
 from pipeline.engine import writing
-from pipeline.errors import EncodeError, EngineError
+from pipeline.engine.ray_cluster import connect
+from pipeline.errors import EncodeError, EngineError, SettingsError
 from pipeline.store.disk import DiskStore
 from pipeline.values import DecodedClip, TokenSet
 from pipeline.verify import verify
@@ -88,3 +90,22 @@ def test_a_device_lost_to_this_process_ends_the_run_and_costs_no_clip(
             run(videos, tmp_path / "out", recipe)
     summary = run(videos, tmp_path / "out", recipe)
     assert (summary.exit_code, summary.clips) == (0, 11)
+
+
+@pytest.mark.parametrize(("address", "attempts"), [(None, 3), ("192.0.2.1:1", 1)])
+def test_ray_that_does_not_start_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, address: str | None, attempts: int
+) -> None:
+    """As on a machine that is so busy that a node does not start within Ray's thirty seconds."""
+    tried: list[object] = []
+
+    def init(**options: object) -> None:
+        tried.append(options["address"])
+        raise Exception("The current node timed out during startup.\nMore lines.")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    with pytest.raises(SettingsError, match=r"timed out during startup\.$") as caught:
+        connect(address)
+    assert tried == [address or "local"] * attempts
+    assert "\n" not in str(caught.value)
