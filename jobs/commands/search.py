@@ -86,9 +86,9 @@ def _found(options: argparse.Namespace, cache: TokenCache, pictures: list[Any]) 
     matches = searcher.search(_query(options, searcher, pictures), options.top, options.rank)
     if not pictures or options.sampled:
         return matches
-    from pipeline.search.moments import at_the_very_frame
+    from pipeline.search.moments import at_very_frames
 
-    return [at_the_very_frame(match, pictures, options.out, cache.run) for match in matches]
+    return at_very_frames(matches, pictures, options.out, cache.run)
 
 
 def _query(options: argparse.Namespace, searcher: Searcher, pictures: list[Any]) -> Query:
