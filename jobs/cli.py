@@ -21,7 +21,7 @@ COMMANDS = {
     "inspect": "summarise a run folder",
     "replay": "decode and encode one clip of a run again, to look into a failure",
     "merge": "merge the clips of each video into tokens of the whole video",
-    "budget": "find the one loss that spends the tokens of a run best",
+    "budget": "say what budgets of tokens keep and cost: of videos before a run, or of a run",
     "search": "find the clips and moments most like a picture, a clip, a span or a text",
     "export": "write a cache in the layout of another reader",
     "report": "make a page that shows what was merged",
