@@ -20,7 +20,8 @@ from pipeline import TokenCache
 from pipeline.cache.cut import Cut, coarsened
 from pipeline.search import moments
 from pipeline.search import searcher as searcher_module
-from pipeline.search.query import directions
+from pipeline.search.encoders import PictureEncoder
+from pipeline.search.query import directions, query_of_pictures
 from pipeline.search.searcher import Match, Searcher
 from pipeline.shards.manifest import write_shard
 from tests.pipeline.clips_made import RUN, made_clip
@@ -128,6 +129,24 @@ def test_fewer_candidates_are_those_of_the_nearest_pooled_vectors(out: Path) -> 
     assert len(everyone.search(query, top=99)) == len(cache) - 1
     cosines = cache.vectors("pooled") @ cache.token_set(4).pooled
     assert by_pooled[0].score == pytest.approx(float(np.sort(cosines)[-2]), abs=1e-6)
+
+
+def test_a_loaded_searcher_chooses_candidates_by_coarse_tokens(
+    out: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(searcher_module, "COARSE_TOKENS", 7)
+    cache = TokenCache(out)
+    searcher = Searcher(cache, candidates=2)
+    searcher.load()
+    query = query_of_pictures([PictureEncoder(cache.run).encode(scene(97))])
+    expected = []
+    for position in range(len(cache)):
+        coarse = directions(coarsened(cache.token_set(position), Cut(tokens=7)))
+        expected.append(float((query.tokens_QD @ coarse.T).amax(dim=1) @ query.weights_Q))
+    best = np.argsort(expected)[::-1][:2].tolist()
+    assert {match.position for match in searcher.search(query)} == set(best)
+    unloaded = {match.position for match in Searcher(cache, candidates=2).search(query)}
+    assert unloaded == {match.position for match in searcher.search(query, top=2, rank="pooled")}
 
 
 def test_copies_in_several_videos_are_all_looked_up_and_little_else(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
