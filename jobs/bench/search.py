@@ -200,7 +200,9 @@ def _merged(picture: TokenSet, recipe: Recipe, number: int) -> TokenSet:
 
 def search_many(num_clips: int, num_tokens: int, dim: int, seed: int) -> dict[str, Any]:
     """Seconds to open a cache of made-up clips, and for queries by clip, the first of which find nothing in memory."""
-    sides = dict.fromkeys(("resize_height_px", "resize_width_px", "crop_height_px", "crop_width_px"), 256)
+    sides: dict[str, Any] = dict.fromkeys(
+        ("resize_height_px", "resize_width_px", "crop_height_px", "crop_width_px"), 256
+    )
     picture = asdict(PictureSpec(resize_mode="exact", patch_px=16, **sides))
     run = {
         "schema_version": 2,
