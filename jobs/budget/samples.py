@@ -15,7 +15,8 @@ from pipeline.encode.describe import describe_encoder
 from pipeline.encode.devices import this_device
 from pipeline.encode.features import ClipFeatures
 from pipeline.errors import DecodeError
-from pipeline.inputs.sources import find_inputs, identify, unreadable_input
+from pipeline.inputs.addresses import unreadable_input
+from pipeline.inputs.sources import find_inputs, identify
 from pipeline.plan.clips import at_grid_times, plan_clips
 from pipeline.run_description import EncoderDescription
 from pipeline.settings import Recipe

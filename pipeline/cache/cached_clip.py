@@ -32,7 +32,8 @@ class CachedClip:
     """(F,) int64, of the sampled frames: F = T, but of a video model's tubelets, where T = ceil(F / tubelet)."""
     grid_thw: tuple[int, int, int]
     tokens: Array
-    """(M, D): float16, float32, or bfloat16 (float32 in numpy, which has no bfloat16); int8 comes back as float32."""
+    """(M, D): float16, float32, or bfloat16 (float32 in numpy, which has no bfloat16); int8 and
+    int4 come back as float32."""
     sizes: Array
     """(M,) int32, sums to N."""
     centers: Array
@@ -154,7 +155,9 @@ def _converted(values: dict[str, Any], arrays: Arrays) -> dict[str, Any]:
     return {k: torch.from_numpy(v.copy()) if isinstance(v, np.ndarray) else v for k, v in values.items()}
 
 
-def _tokens(tokens_MD: NDArray[np.generic], dtype: str, scale_M: NDArray[np.float32] | None, arrays: Arrays) -> Array:
+def _tokens(
+    tokens_MD: NDArray[np.generic], dtype: str, scale_M: NDArray[np.floating[Any]] | None, arrays: Arrays
+) -> Array:
     if dtype == "bfloat16" and arrays == "torch":
         return torch.from_numpy(tokens_MD.copy()).view(torch.bfloat16)
-    return decoded_tokens(tokens_MD, dtype, scale_M) if dtype in ("bfloat16", "int8") else tokens_MD
+    return decoded_tokens(tokens_MD, dtype, scale_M) if dtype in ("bfloat16", "int8", "int4") else tokens_MD

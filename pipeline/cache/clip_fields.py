@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from pipeline.cache.cached_clip import Arrays, CachedClip
 from pipeline.cache.cut import decoded_tokens
@@ -106,8 +105,10 @@ def as_kind(array: Any, kind: Arrays) -> Any:
     return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
-def numbers(tokens: Any, dtype: str, scale: NDArray[np.float32] | Any | None, kind: Arrays) -> Any:
-    """(M, D) tokens as numbers to compute with: int8 in float32; bfloat16 in torch's, or in float32 for numpy."""
+def numbers(tokens: Any, dtype: str, scale: Any | None, kind: Arrays) -> Any:
+    """(M, D) tokens as numbers to compute with: int8 and int4 in float32; bfloat16 in torch's, for numpy in float32."""
+    if dtype == "int4":
+        return as_kind(decoded_tokens(np.asarray(tokens), dtype, np.asarray(scale)), kind)
     if kind == "numpy":
         return decoded_tokens(tokens, dtype, scale) if dtype in ("bfloat16", "int8") else tokens
     tokens = as_kind(tokens, kind)

@@ -14,6 +14,7 @@ from torch import Tensor
 from pipeline.cache.cached_clip import Arrays, CachedClip
 from pipeline.cache.clip_fields import BYTES, LISTS, clip_of_arrays
 from pipeline.shards.columns import NUMPY_DTYPES
+from pipeline.shards.four_bits import unpacked_tokens
 
 ARRAY_DTYPES = {"sizes": "<i4", "centers": "<f4", "loss": "<f4", "weights": "<f4", "tokens_scale": "<f4"}
 LIST_DTYPES = {"frame_time_ns": "<i8", "pooled": "<f4", "embedding": "<f4"}
@@ -23,6 +24,7 @@ TORCH_DTYPES = {
     "<i4": torch.int32,
     "<i8": torch.int64,
     "i1": torch.int8,
+    "u1": torch.uint8,
     "<u2": torch.uint16,
     "<u4": torch.uint32,
 }
@@ -47,15 +49,21 @@ class PrunedGroup:
 
     def clip(self, row: int) -> CachedClip:
         """The clip of one row."""
+        scalars = self._scalars[row]
         arrays = {name: cells[row] for name, cells in self._cells.items()}
-        return clip_of_arrays(self._scalars[row], arrays, self._arrays, self._per_row)
+        if scalars.get("tokens_dtype") == "int4":
+            packed, scale = np.asarray(arrays["tokens"]), np.asarray(arrays["tokens_scale"])
+            arrays["tokens"], arrays["tokens_scale"] = unpacked_tokens(packed, scale, scalars["tokens_shape"])
+        return clip_of_arrays(scalars, arrays, self._arrays, self._per_row)
 
     def _raw_cells(self, name: str, column: pa.Array) -> list[Any]:
         """Cells of raw bytes."""
         if column.null_count == len(column):
             return [None] * len(column)
         if name == "tokens":
-            kinds = [(NUMPY_DTYPES[row["tokens_dtype"]], row["tokens_shape"][1]) for row in self._scalars]
+            kinds = [token_cell(row["tokens_dtype"], row["tokens_shape"][1]) for row in self._scalars]
+        elif name == "tokens_scale" and any(row["tokens_dtype"] == "int4" for row in self._scalars):
+            kinds = [("<f2" if row["tokens_dtype"] == "int4" else "<f4", 1) for row in self._scalars]
         elif name in ARRAY_DTYPES:
             kinds = [(ARRAY_DTYPES[name], 3 if name == "centers" else 1)] * len(column)
         else:
@@ -82,6 +90,11 @@ class PrunedGroup:
         if len(set(kinds)) == 1:
             return _even_cells(memory, starts, *kinds[0])
         return [_tensor_cell(memory, *span, *kind) for span, kind in zip(pairwise(starts), kinds, strict=True)]
+
+
+def token_cell(dtype: str, dim: int) -> Kind:
+    """How the tokens of D = dim channels lie in their bytes."""
+    return ("u1", -(-dim // 2)) if dtype == "int4" else (NUMPY_DTYPES[dtype], dim)
 
 
 def _whole(column: pa.ChunkedArray) -> pa.Array:

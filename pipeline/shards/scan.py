@@ -14,10 +14,16 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.shards.columns import NUMPY_DTYPES, clip_of
+from pipeline.shards.four_bits import unpacked_tokens
 from pipeline.store import Where, open_store
 from pipeline.values import TokenSet
 
-FACTS = ("clip_id", "video_id", "uri", "clip_index", "start_ns", "end_ns", "grid_thw", "tokens_shape", "fidelity")
+METADATA_KEY = b"vtm"
+"""Of a Parquet file's metadata: run.json's content."""
+FACTS = (
+    *("clip_id", "video_id", "uri", "clip_index", "start_ns", "end_ns", "grid_thw", "tokens_shape", "fidelity"),
+    "damaged_frames",
+)
 ARRAY_MEMBERS = ("tokens", "sizes", "centers", "group", "parent", "loss", "weights")
 """Members of a sample that are an array each."""
 
@@ -35,6 +41,7 @@ class ClipFacts:
     grid_thw: tuple[int, int, int]
     num_tokens: int
     fidelity: float
+    damaged_frames: int = 0
 
     @property
     def num_sources(self) -> int:
@@ -70,6 +77,18 @@ def read_clips(stream: BinaryIO, name: str) -> Iterator[TokenSet]:
     else:
         for members in _samples(stream):
             yield clip_of_sample(members)
+
+
+def fingerprint_of(stream: BinaryIO, name: str) -> str:
+    """The fingerprint of the run that wrote a shard file; `name` tells its format.
+
+    Raises:
+        OSError, ValueError, KeyError: the file is damaged, or no shard.
+    """
+    if name.endswith(".parquet"):
+        metadata = pq.read_schema(stream).metadata or {}
+        return str(json.loads(metadata[METADATA_KEY])["fingerprint"])
+    return str(json.loads(next(_samples(stream, only="json"), {"json": b"{}"})["json"])["fingerprint"])
 
 
 def read_facts(out: Where, name: str) -> Iterator[ClipFacts]:
@@ -158,7 +177,7 @@ def arrays_of_sample(members: dict[str, bytes], scalars: dict[str, Any]) -> dict
     """
     arrays: dict[str, Any] = {name: _npy(members[f"{name}.npy"]) for name in ARRAY_MEMBERS if f"{name}.npy" in members}
     if "tokens.safetensors" in members:
-        arrays["tokens"], arrays["tokens_scale"] = _safetensors(members["tokens.safetensors"], scalars["tokens_dtype"])
+        arrays["tokens"], arrays["tokens_scale"] = _safetensors(members["tokens.safetensors"], scalars)
     embedding = scalars["embedding"]
     return arrays | {
         "frame_time_ns": np.asarray(scalars["frame_time_ns"], dtype=np.int64),
@@ -172,12 +191,14 @@ def _npy(data: bytes) -> np.ndarray[Any, Any]:
     return array
 
 
-def _safetensors(data: bytes, dtype: str) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]:
+def _safetensors(data: bytes, scalars: dict[str, Any]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]:
     import safetensors.torch
     import torch
 
-    tensors = safetensors.torch.load(data)
+    dtype, tensors = scalars["tokens_dtype"], safetensors.torch.load(data)
     tokens = tensors["tokens"]
+    if dtype == "int4":
+        return unpacked_tokens(tokens.numpy(), tensors["scale"].numpy(), scalars["tokens_shape"])
     bits = tokens.view(torch.uint16) if dtype == "bfloat16" else tokens
     scale = tensors["scale"].numpy() if "scale" in tensors else None
     return bits.numpy().astype(NUMPY_DTYPES[dtype], copy=False), scale

@@ -50,7 +50,9 @@ def test_numpy(out: Path) -> None:
     assert clip.group.dtype == np.int64
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("bfloat16", 2**-7), ("int8", 0.02), ("float32", 0.0)])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [("bfloat16", 2**-7), ("int8", 0.02), ("int4", 0.09), ("float32", 0.0)]
+)
 @pytest.mark.parametrize("arrays", ["torch", "numpy"])
 def test_other_dtypes_come_back_as_numbers(tmp_path: Path, dtype: str, tolerance: float, arrays: str) -> None:
     write_shard(tmp_path, "a" * 16, [made_clip(0, dtype=dtype)], [], RUN, ("parquet",))
@@ -105,7 +107,7 @@ def test_videos_slices_and_what_is_in_them(out: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["parquet", "webdataset"])
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "int8"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "int8", "int4"])
 @pytest.mark.parametrize("arrays", ["torch", "numpy"])
 def test_reading_rows_is_reading_clips(tmp_path: Path, form: str, dtype: str, arrays: Any) -> None:
     write_shard(tmp_path, "a" * 16, [made_clip(i, dtype=dtype) for i in range(5)], [], RUN, (form,))

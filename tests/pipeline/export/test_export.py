@@ -88,7 +88,7 @@ def test_actionformer(out: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(feats[3], np.concatenate(frames[6:8]).mean(axis=0), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "int8"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "int8", "int4"])
 def test_npy(tmp_path: Path, dtype: str) -> None:
     run = write_run(tmp_path / "run", clips_of(3, dtype=dtype))
     export(run, "npy", tmp_path / "out", PLAIN)
