@@ -29,7 +29,7 @@ COMMANDS = {
     "inspect": "summarise a run folder",
     "replay": "decode and encode one clip of a run again, to debug a failure",
     "merge": "merge the clips of each video into tokens for the whole video",
-    "budget": "choose how to spend a number of tokens over all clips of a run",
+    "budget": "measure what token budgets keep and cost, on videos or over the clips of a run",
     "search": "find the clips and moments most similar to a picture, a clip, a time span or a text",
     "export": "write a cache in the layout of another reader",
     "report": "write an HTML page that shows what was merged",

@@ -17,7 +17,7 @@ import json
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from pipeline.search.searcher import Match, Rank, Searcher
 from pipeline.search.stills import frames_at, times_ns, whole_pictures
 from pipeline.settings import Recipe
 from pipeline.shards.manifest import write_shard
-from pipeline.values import TokenSet
+from pipeline.values import PictureSpec, TokenSet
 
 SIZES_PX = ((180, 320), (135, 240), (240, 426), (480, 854))
 QUALITIES = (25, 40, 60, 85)
@@ -200,11 +200,15 @@ def _merged(picture: TokenSet, recipe: Recipe, number: int) -> TokenSet:
 
 def search_many(num_clips: int, num_tokens: int, dim: int, seed: int) -> dict[str, Any]:
     """Seconds to open a cache of made-up clips, and for queries by clip, the first of which find nothing in memory."""
+    sides: dict[str, Any] = dict.fromkeys(
+        ("resize_height_px", "resize_width_px", "crop_height_px", "crop_width_px"), 256
+    )
+    picture = asdict(PictureSpec(resize_mode="exact", patch_px=16, **sides))
     run = {
         "schema_version": 2,
         "fingerprint": "0" * 16,
-        "settings": {"strategy": "naive"},
-        "deciding": {},
+        "settings": {"strategy": "tree", "clip_frames": 60},
+        "deciding": {"picture": picture},
         "encoder": {"name": "made", "dim": dim},
         "versions": {},
     }
@@ -288,6 +292,8 @@ def _made_up(numbers: Sequence[int], num_tokens: int, dim: int, seed: int) -> It
             sizes=np.bincount(group, minlength=num_tokens).astype(np.int32),
             centers=np.zeros((num_tokens, 3), np.float32),
             group=group.astype(np.uint16),
+            parent=np.minimum(np.arange(num_tokens) + 1, num_tokens - 1).astype(np.uint16),
+            loss=np.append(np.arange(1, num_tokens), np.inf).astype(np.float32),
             pooled=(mean / np.linalg.norm(mean)).astype(np.float32),
             fidelity=0.9,
             motion_source="none",

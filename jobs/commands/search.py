@@ -86,9 +86,9 @@ def _found(options: argparse.Namespace, cache: TokenCache, pictures: list[Any]) 
     matches = searcher.search(_query(options, searcher, pictures), options.top, options.rank)
     if not pictures or options.sampled:
         return matches
-    from pipeline.search.moments import at_the_very_frame
+    from pipeline.search.moments import at_very_frames
 
-    return [at_the_very_frame(match, pictures, options.out, cache.run) for match in matches]
+    return at_very_frames(matches, pictures, options.out, cache.run)
 
 
 def _query(options: argparse.Namespace, searcher: Searcher, pictures: list[Any]) -> Query:
@@ -131,6 +131,11 @@ def _write_sheet(options: argparse.Namespace, cache: TokenCache, pictures: list[
     from pipeline.search.stills import still
 
     queries = [Tile(picture, "query", str(path)) for picture, path in zip(pictures, options.image or (), strict=True)]
+    for clip_id in options.clip or ():
+        clip = cache.token_set(cache.position(clip_id))
+        middle_ns = (clip.start_ns + clip.end_ns) // 2
+        picture = still(options.out, cache.run, clip.video_id, clip.uri, middle_ns)
+        queries.append(Tile(picture, f"query: {clip.uri.rpartition('/')[2]}  {_clock(middle_ns)}", clip_id))
     tiles = []
     for number, match in enumerate(matches, 1):
         time_ns = (match.start_ns + match.end_ns) // 2 if match.time_ns is None else match.time_ns

@@ -26,9 +26,26 @@ from pipeline.video.resize import resize_picture
 
 AROUND_NS = 1_000_000_000
 """Frames this near to a likely one are looked at."""
+ALWAYS_LOOKED_AT = 3
+"""Of the matches."""
 SIDE_PX = 24
 SAME_CORRELATION = 0.9
 """Small pictures that correlate less are not one picture at two sizes and qualities."""
+
+
+def at_very_frames(
+    matches: Sequence[Match], pictures: Sequence[NDArray[np.uint8]], out: Where, run: dict[str, Any]
+) -> list[Match]:
+    """Matches with times as `at_the_very_frame` finds them, best first: the first few, and on while it finds them.
+
+    What is the same picture ranks before what is only like it, so the rest need no look into their videos.
+    """
+    found = list(matches)
+    for number, match in enumerate(matches):
+        found[number] = at_the_very_frame(match, pictures, out, run)
+        if number + 1 >= ALWAYS_LOOKED_AT and found[number] is match:
+            break
+    return found
 
 
 def at_the_very_frame(match: Match, pictures: Sequence[NDArray[np.uint8]], out: Where, run: dict[str, Any]) -> Match:

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from pipeline.cache.cut import Cut, coarsened
+from pipeline.cache.cached_clip import CachedClip
+from pipeline.cache.cut import Cut, coarsened, cut_map
 from pipeline.cache.token_cache import TokenCache
 from pipeline.errors import RunFolderError, SettingsError
 from pipeline.search.maxsim import frame_scores, maxsim_scores
@@ -30,7 +31,12 @@ MOST_HELD_BYTES = 4 << 30
 """Of candidates' tokens in memory, kept from query to query in float16."""
 LIKELY_FRAMES = 8
 """Frames of a match that may be the moment."""
+COARSE_TOKENS = 32
+"""Of each clip: by them a loaded searcher chooses candidates. A pooled vector says little of one moment in a minute."""
+MOST_COARSE_QUERY = 64
+"""Tokens of a query that is compared with all clips' coarse tokens; longer ones are compared by pooled vectors."""
 BLOCK_CLIPS = 64
+COARSE_BLOCK_CLIPS = 512
 NS_PER_S = 1_000_000_000
 
 
@@ -92,20 +98,27 @@ class Searcher:
         pooled = cache.vectors("pooled")
         assert pooled is not None, "every clip has it"
         self._pooled_CD = torch.from_numpy(pooled)
+        self._coarse_CKD: Tensor | None = None
+        """(clips, COARSE_TOKENS, D) float16 of unit norm, of a loaded searcher over a run of trees."""
         self._held: OrderedDict[int, Tensor] = OrderedDict()
         self._held_bytes = 0
 
     def load(self) -> None:
-        """Read the tokens of all clips, as far as MOST_HELD_BYTES go, so that no query waits for them.
+        """Read all clips once: no query waits for tokens, as far as MOST_HELD_BYTES go, and candidates are better.
+
+        Of a run of trees a few coarse tokens of each clip are kept, and choose the candidates for queries by pictures.
 
         Raises:
             RunFolderError: a clip cannot be read.
         """
-        positions = range(len(self.cache))
-        for start in range(0, len(positions), BLOCK_CLIPS):
-            self._tokens(positions[start : start + BLOCK_CLIPS])
-            if self._held_bytes >= MOST_HELD_BYTES:
-                break
+        coarse = []
+        columns = ("tokens", "sizes", "weights", "parent", "loss")
+        for position, clip in enumerate(self._compared.read(range(len(self.cache)), columns)):
+            if self._held_bytes < MOST_HELD_BYTES:
+                self._hold(position, normalize(torch.as_tensor(clip.tokens).float(), dim=1).half())
+            if self._cut is not None:
+                coarse.append(_coarse_tokens(clip))
+        self._coarse_CKD = torch.stack(coarse) if coarse else None
 
     def search(self, query: Query, top: int = 10, rank: Rank = "tokens") -> list[Match]:
         """The clips most like a query, best first.
@@ -119,6 +132,8 @@ class Searcher:
             RunFolderError: a clip cannot be read.
         """
         cosine_C = self._pooled_CD @ query.pooled_D
+        if rank == "tokens" and self._coarse_CKD is not None and len(query.tokens_QD) <= MOST_COARSE_QUERY:
+            cosine_C = _coarse_scores(query, self._coarse_CKD)
         cosine_C[list(query.left_out)] = -torch.inf
         num_clips = len(cosine_C) - len(query.left_out)
         if rank == "pooled":
@@ -214,13 +229,18 @@ class Searcher:
         found = {position: self._held[position] for position in positions if position in self._held}
         for position, clip in zip(missing, self._compared.read(missing, columns=("tokens",)), strict=True):
             found[position] = normalize(torch.as_tensor(clip.tokens).float(), dim=1).half()
-            self._held_bytes += found[position].nbytes
         for position in positions:
-            self._held[position] = found[position]
-            self._held.move_to_end(position)
+            self._hold(position, found[position])
+        return [found[position] for position in positions]
+
+    def _hold(self, position: int, tokens_MD: Tensor) -> None:
+        """Keep a clip's tokens in memory, and let go of those used longest ago where they are too many."""
+        if position not in self._held:
+            self._held_bytes += tokens_MD.nbytes
+        self._held[position] = tokens_MD
+        self._held.move_to_end(position)
         while self._held_bytes > MOST_HELD_BYTES and len(self._held) > 1:
             self._held_bytes -= self._held.popitem(last=False)[1].nbytes
-        return [found[position] for position in positions]
 
     def _match(self, position: int, score: float, query: Query | None) -> Match:
         clip = self.cache.token_set(position)
@@ -252,3 +272,23 @@ def _cut_of(cache: TokenCache, share: Cut) -> Cut | None:
     num_sources = steps * math.prod(picture_of(cache.run).grid_hw)
     assert share.keep is not None, "it is a share"
     return Cut(tokens=max(LEAST_TOKENS, math.ceil(share.keep * num_sources)))
+
+
+def _coarse_tokens(clip: CachedClip) -> Tensor:
+    """(COARSE_TOKENS, D) float16 of unit norm: the clip's tree cut far down; of a clip of fewer, one comes again."""
+    tokens_MD = torch.as_tensor(clip.tokens).float()
+    mass_M = torch.as_tensor(clip.sizes if clip.weights is None else clip.weights).float()
+    left = min(COARSE_TOKENS, len(tokens_MD))
+    _, into_M = cut_map(np.asarray(clip.parent), np.asarray(clip.loss), left)
+    sums_KD = torch.zeros(left, tokens_MD.shape[1]).index_add_(0, torch.from_numpy(into_M), tokens_MD * mass_M[:, None])
+    coarse_KD = normalize(sums_KD, dim=1).half()
+    return torch.cat((coarse_KD, coarse_KD[:1].expand(COARSE_TOKENS - left, -1)))
+
+
+def _coarse_scores(query: Query, coarse_CKD: Tensor) -> Tensor:
+    """(C,) MaxSim over the coarse tokens of all clips."""
+    blocks = [
+        maxsim_scores(query.tokens_QD, query.weights_Q, list(block_CKD))
+        for block_CKD in torch.split(coarse_CKD, COARSE_BLOCK_CLIPS)
+    ]
+    return torch.cat(blocks)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from jobs.cli import main
 from pipeline import TokenCache
 from pipeline.cache.cut import Cut, coarsened
+from pipeline.search import moments
 from pipeline.search import searcher as searcher_module
-from pipeline.search.query import directions
-from pipeline.search.searcher import Searcher
+from pipeline.search.encoders import PictureEncoder
+from pipeline.search.query import directions, query_of_pictures
+from pipeline.search.searcher import Match, Searcher
 from pipeline.shards.manifest import write_shard
 from tests.pipeline.clips_made import RUN, made_clip
 from tests.pipeline.runs import run, some_videos, tiny_recipe
@@ -126,6 +129,43 @@ def test_fewer_candidates_are_those_of_the_nearest_pooled_vectors(out: Path) -> 
     assert len(everyone.search(query, top=99)) == len(cache) - 1
     cosines = cache.vectors("pooled") @ cache.token_set(4).pooled
     assert by_pooled[0].score == pytest.approx(float(np.sort(cosines)[-2]), abs=1e-6)
+
+
+def test_a_loaded_searcher_chooses_candidates_by_coarse_tokens(
+    out: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(searcher_module, "COARSE_TOKENS", 7)
+    cache = TokenCache(out)
+    searcher = Searcher(cache, candidates=2)
+    searcher.load()
+    query = query_of_pictures([PictureEncoder(cache.run).encode(scene(97))])
+    expected = []
+    for position in range(len(cache)):
+        coarse = directions(coarsened(cache.token_set(position), Cut(tokens=7)))
+        expected.append(float((query.tokens_QD @ coarse.T).amax(dim=1) @ query.weights_Q))
+    best = np.argsort(expected)[::-1][:2].tolist()
+    assert {match.position for match in searcher.search(query)} == set(best)
+    unloaded = {match.position for match in Searcher(cache, candidates=2).search(query)}
+    assert unloaded == {match.position for match in searcher.search(query, top=2, rank="pooled")}
+
+
+def test_copies_in_several_videos_are_all_looked_up_and_little_else(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def look(match: Match, *_: object) -> Match:
+        looked_at.append(match.position)
+        return replace(match, time_ns=1) if match.position in same else match
+
+    cache = TokenCache(out)
+    searcher = Searcher(cache)
+    matches = searcher.search(searcher.query_of_clips([cache.clip_ids[4]]), top=9)
+    order = [match.position for match in matches]
+    monkeypatch.setattr(moments, "at_the_very_frame", look)
+    for num_same, num_looked_at in ((0, 3), (1, 3), (4, 5), (9, 9)):
+        looked_at: list[int] = []
+        same = order[:num_same]
+        found = moments.at_very_frames(matches, [], out, cache.run)
+        assert looked_at == order[:num_looked_at]
+        assert [match.position for match in found] == order
+        assert sum(match.time_ns == 1 for match in found) == num_same
 
 
 def test_a_span_of_a_video(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
