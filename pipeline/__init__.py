@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from pipeline.version import __version__
+
 if TYPE_CHECKING:
     from pipeline.cache.cached_clip import CachedClip
     from pipeline.cache.collate import JoinedClips, PackedBatch, PaddedBatch, collate, joined
@@ -18,6 +20,7 @@ __all__ = [
     "PaddedBatch",
     "TokenCache",
     "TokenStream",
+    "__version__",
     "collate",
     "joined",
 ]

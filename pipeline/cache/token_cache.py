@@ -7,7 +7,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from pipeline.plan.units import Clip
 from pipeline.shards.commits import read_manifests
 from pipeline.shards.rows import Rows, ShardReader, first_of_each, open_reader
 from pipeline.shards.run_folder import read_run
-from pipeline.shards.scan import ClipFacts, read_facts
+from pipeline.shards.scan import ClipFacts, read_facts, read_vectors
 from pipeline.shards.video_table import read_video
 from pipeline.store import Where, open_store
 from pipeline.store.local_copies import LocalCopies
@@ -202,6 +202,31 @@ class TokenCache:
             left[run.shard] -= 1
             if not left[run.shard]:
                 del found[run.shard]
+
+    def vectors(self, column: Literal["pooled", "embedding"]) -> NDArray[np.float32] | None:
+        """A column of vectors of all clips, (clips, channels), in order of position, without reading a token.
+
+        Returns:
+            None where a clip has none: `embedding` is filled as the run was told to.
+
+        Raises:
+            RunFolderError: a shard cannot be read.
+        """
+        found: dict[int, NDArray[np.float32] | None] = {}
+        for shard in {run.shard for run in self._runs}:
+            name = self._files[shard]
+            try:
+                found[shard] = read_vectors(self._store, name, column)
+            except (OSError, ValueError, KeyError) as error:
+                raise RunFolderError(f"{self.path}: {name} cannot be read ({error}): run `vtm verify`") from error
+        parts = [(found[run.shard], run) for run in self._runs]
+        there = [values[run.row : run.row + run.count] for values, run in parts if values is not None]
+        if not parts or len(there) < len(parts):
+            return None
+        vectors = np.concatenate(there)
+        if len(vectors) != len(self):
+            raise RunFolderError(f"{self.path}: shards hold fewer clips than were committed: run `vtm verify`")
+        return vectors
 
     def __contains__(self, key: object) -> bool:
         """Whether there is a clip of this id (or, for what `__getitem__` gives, of its id)."""

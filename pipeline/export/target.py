@@ -87,6 +87,7 @@ def video_names(cache: TokenCache, name_by: NameBy) -> dict[str, str]:
 @contextmanager
 def new_file(folder: Path, name: str) -> Iterator[BinaryIO]:
     """A file that appears whole, or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
     with publish(folder / name) as stream:
         yield stream
 

@@ -11,13 +11,19 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from pipeline.shards.columns import NUMPY_DTYPES, clip_of
 from pipeline.shards.four_bits import unpacked_tokens
 from pipeline.store import Where, open_store
 from pipeline.values import TokenSet
 
-FACTS = ("clip_id", "video_id", "uri", "clip_index", "start_ns", "end_ns", "grid_thw", "tokens_shape", "fidelity")
+METADATA_KEY = b"vtm"
+"""Of a Parquet file's metadata: run.json's content."""
+FACTS = (
+    *("clip_id", "video_id", "uri", "clip_index", "start_ns", "end_ns", "grid_thw", "tokens_shape", "fidelity"),
+    "damaged_frames",
+)
 ARRAY_MEMBERS = ("tokens", "sizes", "centers", "group", "parent", "loss", "weights")
 """Members of a sample that are an array each."""
 
@@ -35,6 +41,7 @@ class ClipFacts:
     grid_thw: tuple[int, int, int]
     num_tokens: int
     fidelity: float
+    damaged_frames: int = 0
 
     @property
     def num_sources(self) -> int:
@@ -72,6 +79,18 @@ def read_clips(stream: BinaryIO, name: str) -> Iterator[TokenSet]:
             yield clip_of_sample(members)
 
 
+def fingerprint_of(stream: BinaryIO, name: str) -> str:
+    """The fingerprint of the run that wrote a shard file; `name` tells its format.
+
+    Raises:
+        OSError, ValueError, KeyError: the file is damaged, or no shard.
+    """
+    if name.endswith(".parquet"):
+        metadata = pq.read_schema(stream).metadata or {}
+        return str(json.loads(metadata[METADATA_KEY])["fingerprint"])
+    return str(json.loads(next(_samples(stream, only="json"), {"json": b"{}"})["json"])["fingerprint"])
+
+
 def read_facts(out: Where, name: str) -> Iterator[ClipFacts]:
     """What is known of the clips of a shard file, in order of its rows, without reading a token.
 
@@ -86,6 +105,29 @@ def read_facts(out: Where, name: str) -> Iterator[ClipFacts]:
     for row in rows:
         values = {name: row[name] for name in FACTS if name not in ("grid_thw", "tokens_shape")}
         yield ClipFacts(**values, grid_thw=tuple(row["grid_thw"]), num_tokens=row["tokens_shape"][0])
+
+
+def read_vectors(out: Where, name: str, column: str) -> NDArray[np.float32] | None:
+    """A column of vectors of a shard file, (rows, channels), without reading a token; None where a row has none.
+
+    Args:
+        out: Where the run lives.
+        name: Of the file in it.
+        column: `pooled` or `embedding`.
+
+    Raises:
+        OSError, ValueError, KeyError: the file is damaged.
+    """
+    with open_store(out).open(name) as stream:
+        if name.endswith(".parquet"):
+            table = pq.ParquetFile(stream, pre_buffer=True).read(columns=[column])
+            rows = table.column(column).combine_chunks()
+            if rows.null_count:
+                return None
+            values: NDArray[np.float32] = rows.flatten().to_numpy(zero_copy_only=False)
+            return values.reshape(table.num_rows, -1)
+        vectors = [json.loads(members["json"])[column] for members in _samples(stream, only="json")]
+    return None if any(vector is None for vector in vectors) else np.asarray(vectors, dtype=np.float32)
 
 
 def _samples(stream: BinaryIO, only: str = "") -> Iterator[dict[str, bytes]]:
