@@ -59,7 +59,7 @@ class ColumnRow:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The run, and its budget."""
-    parser.add_argument("out", metavar="DIR", help="run folder of --dtype float16 or float32")
+    parser.add_argument("out", metavar="RUN", help="run folder of --dtype float16 or float32")
     parser.add_argument("--keep", type=float, metavar="SHARE", help="share of the source patches, of a run with trees")
     parser.add_argument("--json", action="store_true", help="print JSON")
 

@@ -13,7 +13,7 @@ from pipeline.export import FORMATS
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The run, the format, and what it may be told."""
-    parser.add_argument("run_folder", metavar="DIR", help="run folder, or the address of one")
+    parser.add_argument("run_folder", metavar="RUN", help="run folder, or its address")
     parser.add_argument("--to", required=True, choices=FORMATS, help="; ".join(f"{k}: {v}" for k, v in FORMATS.items()))
     parser.add_argument("--out", required=True, metavar="FOLDER", help="where to write it: a new or empty folder")
     parser.add_argument("--step-s", type=float, metavar="S", help="seconds a row (moment-detr 2, actionformer 1)")
