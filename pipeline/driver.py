@@ -84,10 +84,24 @@ class RunDriver:
         self.stopped: str | None = None
         """Why the run ends early, where it is not a signal."""
         self._lease: Lease | None = None
+        self._limit_clips: int | None = None
 
     def watch(self, lease: Lease) -> None:
         """End the run when somebody else takes it over."""
         self._lease = lease
+
+    def stop_after(self, clips: int | None) -> None:
+        """End the run once so many clips are committed; None: when all are."""
+        self._limit_clips = clips
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether the run was ended because its limit was reached."""
+        return self.stopped is not None and self.stopped == self._limit_reason
+
+    @property
+    def _limit_reason(self) -> str:
+        return f"--limit {self._limit_clips}"
 
     @property
     def has_work(self) -> bool:
@@ -134,6 +148,9 @@ class RunDriver:
         """
         if self._lease is not None and self._lease.lost_to is not None and self.stopped is None:
             self.stopped = f"{self._lease.lost_to}, who took the run over"
+            return [m.Stop(self.stopped)]
+        if self._limit_clips is not None and self.tally.shards >= self._limit_clips and self.stopped is None:
+            self.stopped = self._limit_reason
             return [m.Stop(self.stopped)]
         if not self._is_asked:
             return []

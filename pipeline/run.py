@@ -159,6 +159,7 @@ def carry_out(job: Job, cluster: Cluster, driver: RunDriver, listener: Listener,
     scheduler = Scheduler(policy_of(job, cluster.request), driver.planned)
     executor = cluster.executor(job)
     driver.watch(lease)
+    driver.stop_after(job.execution.limit)
     try:
         with recording(job.out):
             stopped = drive(scheduler, executor, driver)
@@ -183,8 +184,10 @@ def policy_of(job: Job, request: ResourceRequest) -> Policy:
         fps=recipe.fps,
         clip_frames=recipe.clip_frames,
         clip_bytes=job.clip_bytes,
-        unit_clips=execution.unit_clips,
-        shard_clips=execution.shard_clips,
+        # With a limit every clip is committed by itself, so that the run can end after any of them.
+        unit_clips=1 if execution.limit else execution.unit_clips,
+        shard_clips=1 if execution.limit else execution.shard_clips,
+        encode_calls_at_once=job.encode_calls_at_once,
         limits=Limits(scan_s=silent_s, decode_s=silent_s, encode_s=execution.encode_timeout_s, nodes_s=nodes_s),
     )
 
@@ -201,6 +204,7 @@ def summarise(job: Job, found: Sequence[Input | FailedRange], driver: RunDriver,
         failures=tuple(f for f in state.settled.failures if f.video_id in driver.seen or _is_unread(f, uris)),
         tally=driver.tally,
         stopped=stopped,
+        is_limited=driver.is_limited,
     )
 
 

@@ -199,7 +199,7 @@ def tree_problems(clip: TokenSet) -> list[str]:
 
 
 def _is_finite(clip: TokenSet) -> bool:
-    if clip.tokens_dtype == "int8":
+    if clip.tokens_dtype in ("int8", "int4"):
         return clip.tokens_scale is not None and bool(np.isfinite(clip.tokens_scale).all())
     if clip.tokens_dtype == "bfloat16":
         exponent = np.uint16(0x7F80)

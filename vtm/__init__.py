@@ -1,5 +1,7 @@
 """Video token merging: vision transformers and the merge of their tokens over space and time."""
 
+from importlib.metadata import PackageNotFoundError, version
+
 from vtm.encoders import (
     Encoder,
     EncoderOutput,
@@ -50,3 +52,9 @@ __all__ = [
     "weighted_mean",
     "weights_from",
 ]
+
+try:
+    __version__ = version("vtm-pipeline")
+except PackageNotFoundError:
+    # A checkout on PYTHONPATH that was never installed.
+    __version__ = "0+unknown"

@@ -1,4 +1,4 @@
-"""What the three kinds of worker do, whoever runs them. Each loads what it needs and knows nothing of the others."""
+"""What the three kinds of worker do, in any executor. Each loads what it needs and knows nothing of the others."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Decoded:
 
     @property
     def num_bytes(self) -> int:
-        """What its frames take."""
+        """Size of its frames."""
         return self.clip.frames.nbytes
 
 
@@ -44,7 +44,7 @@ class Encoded:
 
     @property
     def num_bytes(self) -> int:
-        """What its arrays take."""
+        """Size of its arrays."""
         tokens = self.tokens
         return sum(a.nbytes for a in (tokens.tokens, tokens.sizes, tokens.centers, tokens.group, tokens.pooled))
 
@@ -387,7 +387,7 @@ def problem_of(error: BaseException) -> Problem:
 
 
 def forward_logs(say: Callable[[str], None]) -> None:
-    """Pass on what this process logs or warns of from now on: the standard error of a distant worker is not read."""
+    """Forward warnings and log lines of this process: nobody reads the standard error of a remote worker."""
     logging.getLogger().addHandler(_Handler(say))
     logging.captureWarnings(True)
 

@@ -21,7 +21,7 @@ from pipeline.shards.commits import gather, read_manifests
 from pipeline.shards.manifest import has_a_whole_file, is_whole
 from pipeline.shards.tables import FAILURE_RECORDS, VIDEOS, failure_row, write_table
 from pipeline.store import Store, TakenError, Where, open_store
-from pipeline.values import ClipSpec, FailedRange, PictureSpec, PlannedVideo, ShardManifest, VideoInfo
+from pipeline.values import ClipSpec, FailedRange, PictureSpec, PlannedVideo, ShardManifest, SmartSize, VideoInfo
 
 RUN_FILE = "run.json"
 
@@ -83,8 +83,12 @@ def grid_of(run: dict[str, Any]) -> Grid:
 def picture_of(run: dict[str, Any]) -> PictureSpec:
     """The size and policies of the run's pictures."""
     stored = run["deciding"]["picture"]
-    colour = stored.get("alpha_background")
-    return PictureSpec(**stored | {"alpha_background": None if colour is None else tuple(colour)})
+    colour, smart = stored.get("alpha_background"), stored.get("smart")
+    read = {
+        "alpha_background": None if colour is None else tuple(colour),
+        "smart": None if smart is None else SmartSize(**smart),
+    }
+    return PictureSpec(**stored | read)
 
 
 def clip_of_run(run: dict[str, Any], info: VideoInfo, index: int) -> ClipSpec:
