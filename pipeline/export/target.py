@@ -87,7 +87,9 @@ def video_names(cache: TokenCache, name_by: NameBy) -> dict[str, str]:
 @contextmanager
 def new_file(folder: Path, name: str) -> Iterator[BinaryIO]:
     """A file that appears whole, or not at all."""
-    with publish(folder / name) as stream:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with publish(path) as stream:
         yield stream
 
 

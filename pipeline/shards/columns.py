@@ -21,7 +21,10 @@ PAYLOAD = (
     "loss_bytes",
     "weights_bytes",
 )
-"""Columns of raw bytes: stored plain, because compressing them costs ten times the reading time for a few percent."""
+"""Columns of raw bytes."""
+COMPRESSED = ("group_bytes",)
+"""Of these, those that zstd more than halves. Compressing the tokens would cost ten times the reading time for a few
+percent: `vtm bench storage`."""
 
 NUMPY_DTYPES = {"float16": "<f2", "bfloat16": "<u2", "float32": "<f4", "int8": "i1", "uint16": "<u2", "uint32": "<u4"}
 

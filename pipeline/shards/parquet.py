@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.shards.columns import PAYLOAD, row_of, schema
+from pipeline.shards.columns import COMPRESSED, PAYLOAD, row_of, schema
 from pipeline.shards.scan import METADATA_KEY
 from pipeline.store import HashingFile
 from pipeline.values import TokenSet
@@ -32,7 +32,7 @@ def write_parquet(stream: BinaryIO | HashingFile, clips: Sequence[TokenSet], run
     writer = pq.ParquetWriter(
         stream,
         columns,
-        compression={name: "none" if name in PAYLOAD else "zstd" for name in columns.names},
+        compression={n: "none" if n in PAYLOAD and n not in COMPRESSED else "zstd" for n in columns.names},
         use_dictionary=False,
         write_statistics=[
             n for n in plain if n not in ("frame_time_ns", "grid_thw", "tokens_shape", "pooled", "embedding")

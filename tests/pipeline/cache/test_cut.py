@@ -203,10 +203,10 @@ def test_a_run_read_at_other_budgets(runs: dict[float, Path]) -> None:
 
 def test_a_report_shows_a_cut(runs: dict[float, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = tmp_path / "page.html"
-    assert main(["report", str(runs[0.4]), "--tokens", "5", "--page", str(page)]) == 0
+    assert main(["report", str(runs[0.4]), "--tokens", "5", "--out", str(page)]) == 0
     clips = len(TokenCache(runs[0.4]))
     assert f"<b>{5 * clips}</b><span>merged tokens" in page.read_text(encoding="utf-8")
-    assert main(["report", str(runs[0.4]), "--keep", "0.9", "--page", str(page)]) == 2
+    assert main(["report", str(runs[0.4]), "--keep", "0.9", "--out", str(page)]) == 2
     assert "keep 0.9 is more than the 0.4" in capsys.readouterr().err
 
 

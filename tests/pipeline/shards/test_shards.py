@@ -58,15 +58,15 @@ def test_equal_clips_give_equal_files(tmp_path: Path, formats: tuple[str, ...]) 
     assert len(hashes[0]) == len(formats)
 
 
-def test_payload_is_stored_plain_and_the_rest_compressed(tmp_path: Path) -> None:
+def test_tokens_are_stored_plain_and_the_map_and_the_rest_compressed(tmp_path: Path) -> None:
     import pyarrow.parquet as pq
 
     with (tmp_path / "s.parquet").open("wb") as stream:
         write_parquet(stream, [made_clip(0)], RUN, 7)
     group = pq.ParquetFile(tmp_path / "s.parquet").metadata.row_group(0)
     codecs = {group.column(i).path_in_schema: group.column(i).compression for i in range(group.num_columns)}
-    assert codecs["tokens_bytes"] == codecs["group_bytes"] == "UNCOMPRESSED"
-    assert codecs["clip_id"] == "ZSTD"
+    assert codecs["tokens_bytes"] == codecs["centers_bytes"] == "UNCOMPRESSED"
+    assert codecs["group_bytes"] == codecs["clip_id"] == "ZSTD"
 
 
 def test_columns_are_the_documented_ones(tmp_path: Path) -> None:
