@@ -18,7 +18,7 @@ from tests.pipeline.runs import rows_of, run, some_videos, tiny_recipe
 from tests.synthetic import make_video
 
 ROOT = Path(__file__).resolve().parents[1]
-DEADLINE_S = 180
+DEADLINE_S = 300
 
 
 def descendants(pid: int) -> list[int]:
@@ -46,6 +46,7 @@ def kill_all(process: subprocess.Popen[str]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_killed_after_each_operation_of_its_store(tiny_encoder: Path, tmp_path: Path) -> None:
     """A driver of one process; every state of the run folder that a kill can leave between two of its writes."""
     videos = some_videos(tmp_path)[1:]
@@ -53,17 +54,22 @@ def test_killed_after_each_operation_of_its_store(tiny_encoder: Path, tmp_path: 
     done = subprocess.run([*command, *map(str, videos)], capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
-    assert len(found) > 10
+    assert len(found) > 12
     want = rows_of(tmp_path / "whole")
     assert len(want) == 4
     for number, (operation, end) in enumerate(found.items(), 1):
-        assert (end["killed"], end["code"], end["problems"], end["clips"]) == (KILLED, 0, [], 4), operation
+        assert end["killed"] == (KILLED if "none" not in operation else 0), operation
+        assert (end["code"], end["problems"], end["clips"]) == (0, [], 4), operation
         assert rows_of(tmp_path / f"{number:03d}") == want, operation
         # A run that is not complete never says that it is.
-        assert not end["early"] or "commits" in operation or number > len(found) - 3, operation
+        is_after_the_last_commit = any(
+            name in operation for name in ("commits", "failures", "videos.", "lease", "none")
+        )
+        assert not end["early"] or is_after_the_last_commit, operation
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_killed_and_run_again(tiny_encoder: Path, tmp_path: Path) -> None:
     """A driver on Ray, with all its workers."""
     videos = [make_video(tmp_path / f"{i}.mp4", frames=451, fps=25, gop=50, bframes=2, size=(64, 96)) for i in range(4)]

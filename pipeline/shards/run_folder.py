@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -126,10 +128,23 @@ def read_state(out: Where, *, broken: list[str] | None = None) -> RunState:
     """
     store = open_store(out)
     run = read_run(store)
-    # What is committed is read before the plan: it is planned first, and so found there.
-    manifests = read_manifests(store, broken=broken)
-    plan = read_plan(store, broken=broken)
-    return RunState(store, run, plan, manifests, settle(plan, manifests, grid_of(run)))
+    with uncollected():
+        # What is committed is read before the plan: it is planned first, and so found there.
+        manifests = read_manifests(store, broken=broken)
+        plan = read_plan(store, broken=broken)
+        return RunState(store, run, plan, manifests, settle(plan, manifests, grid_of(run)))
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Keep the collector of cycles from going through millions of new objects again and again: it finds none there."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 @dataclass(frozen=True, slots=True)

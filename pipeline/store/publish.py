@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import time
@@ -14,6 +15,8 @@ from typing import BinaryIO
 from pipeline.store.store import TakenError
 
 TEMPORARY_PREFIX = ".tmp-"
+NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
+"""What a file system without hard links says: exFAT, SMB, mounts of object stores."""
 OLD_S = 3600.0
 """Nobody writes one file for so long."""
 
@@ -33,10 +36,7 @@ def publish(path: Path, *, only_if_absent: bool = False) -> Iterator[BinaryIO]:
             stream.flush()
             os.fsync(stream.fileno())
         if only_if_absent:
-            try:
-                os.link(temporary, path)
-            except FileExistsError as error:
-                raise TakenError(f"{path} is there already") from error
+            _claim(temporary, path)
         else:
             temporary.replace(path)
     finally:
@@ -46,6 +46,23 @@ def publish(path: Path, *, only_if_absent: bool = False) -> Iterator[BinaryIO]:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _claim(temporary: Path, path: Path) -> None:
+    """Give a file its name, unless the name is taken."""
+    try:
+        os.link(temporary, path)
+    except OSError as error:
+        if isinstance(error, FileExistsError):
+            raise TakenError(f"{path} is there already") from error
+        if error.errno not in NO_LINKS:
+            raise
+        # The name is taken first, by an empty file that nobody else can have made.
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        except FileExistsError as taken:
+            raise TakenError(f"{path} is there already") from taken
+        temporary.replace(path)
 
 
 def sweep(folder: Path, older_than_s: float = OLD_S) -> None:

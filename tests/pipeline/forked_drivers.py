@@ -56,16 +56,17 @@ def ended(pid: int) -> int:
 
 
 @contextmanager
-def killed_after(number: int, names: list[str]) -> Iterator[None]:
+def killed_after(number: int, names: list[str], told: Path) -> Iterator[None]:
     """End the process, without a word, after so many operations of a store that change it; 0: never.
 
-    Of a file that is written in pieces, before it takes its name.
+    Of a file that is written in pieces, before it takes its name. Which operation it was is written to `told`.
     """
     real = DiskStore.put, DiskStore.delete, DiskStore.writer
 
     def done(what: str, name: str) -> None:
         names.append(f"{what} {name}")
         if len(names) == number:
+            told.write_text(names[-1])
             os._exit(KILLED)
 
     def put(self: DiskStore, name: str, data: bytes, **how: Any) -> None:
@@ -96,8 +97,9 @@ def kill_after_each(encoder: Path, out: Path, videos: list[str]) -> dict[str, An
 
     def drive(where: Path, number: int) -> int:
         names: list[str] = []
-        with killed_after(number, names):
-            code = run(videos, where, tiny_recipe(encoder), format=("parquet", "webdataset"), workers=1).exit_code
+        forms = ("parquet", "webdataset")
+        with killed_after(number, names, where.with_suffix(".operation")):
+            code = run(videos, where, tiny_recipe(encoder), format=forms, workers=1, shard_clips=2).exit_code
         if not number:
             where.with_suffix(".operations").write_text("\n".join(names))
         return code
@@ -117,11 +119,16 @@ def kill_after_each(encoder: Path, out: Path, videos: list[str]) -> dict[str, An
     assert ended(fork(lambda: drive(whole, 0))) == 0
     operations = whole.with_suffix(".operations").read_text().splitlines()
     found: dict[str, Any] = {}
-    for number, operation in enumerate(operations, 1):
+    # The order of operations may differ from run to run: each says itself where it was killed. The last ones are not
+    # waited for, as another run may have fewer.
+    for number in range(1, len(operations)):
         where = out / f"{number:03d}"
         code = ended(fork(lambda where=where, number=number: drive(where, number)))  # type: ignore[misc]
         assert ended(fork(lambda where=where: resume(where))) == 0  # type: ignore[misc]
-        found[f"{number:03d} {operation}"] = json.loads(where.with_suffix(".json").read_text()) | {"killed": code}
+        operation = where.with_suffix(".operation")
+        found[f"{number:03d} {operation.read_text() if operation.exists() else 'none'}"] = json.loads(
+            where.with_suffix(".json").read_text()
+        ) | {"killed": code}
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -190,6 +191,18 @@ def test_only_one_of_two_puts_what_was_absent(store: Store) -> None:
     with pytest.raises(TakenError):
         store.put("claim", b"yours", only_if_absent=True)
     assert store.get("claim") == b"mine"
+
+
+def test_a_disk_without_hard_links_has_one_winner_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*paths: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    store = open_store(tmp_path)
+    store.put("claim", b"mine", only_if_absent=True)
+    with pytest.raises(TakenError):
+        store.put("claim", b"yours", only_if_absent=True)
+    assert (store.get("claim"), [entry.name for entry in store.list()]) == (b"mine", ["claim"])
 
 
 def test_hashes_are_of_what_was_written(store: Store) -> None:
