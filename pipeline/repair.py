@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.desk import Listener
+from pipeline.driver import Listener
 from pipeline.run import extract_named
 from pipeline.settings import Execution, Recipe, build
 from pipeline.shards.commits import read_manifests, uncommit

@@ -7,13 +7,13 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from pipeline.desk import Desk, Listener
+from pipeline.driver import Listener, RunDriver
 from pipeline.encode.describe import describe_encoder, picture_json
 from pipeline.encode.devices import Device
 from pipeline.engine.cluster import Cluster, open_cluster
 from pipeline.engine.drive import drive
 from pipeline.engine.job import Job, code_sha256
-from pipeline.engine.placement import Asked
+from pipeline.engine.placement import ResourceRequest
 from pipeline.engine.policy import Limits, Policy
 from pipeline.engine.scheduler import Scheduler
 from pipeline.errors import StoreError
@@ -73,9 +73,9 @@ def extract_named(
             else:
                 found = inputs_of(named)
                 store_inputs(store, [item for item in named if isinstance(item, Named)])
-            desk = open_desk(found, job, listener, began_s)
-            stopped = carry_out(job, cluster, desk, listener, lease) if desk.has_work else None
-            return summarise(job, found, desk, stopped)
+            driver = open_driver(found, job, listener, began_s)
+            stopped = carry_out(job, cluster, driver, listener, lease) if driver.has_work else None
+            return summarise(job, found, driver, stopped)
 
 
 @contextmanager
@@ -124,7 +124,7 @@ def prepare(store: Store, recipe: Recipe, execution: Execution, device: Device) 
     )
 
 
-def open_desk(found: Sequence[Input | FailedRange], job: Job, listener: Listener, began_s: float) -> Desk:
+def open_driver(found: Sequence[Input | FailedRange], job: Job, listener: Listener, began_s: float) -> RunDriver:
     """Compare what was found with what the run folder holds."""
     execution = job.execution
     state = read_state(job.out)
@@ -136,7 +136,7 @@ def open_desk(found: Sequence[Input | FailedRange], job: Job, listener: Listener
     open_shards = unfinished(state, shard_sizes(job.out), execution.format)
     spoilt = copy_formats(state, open_shards.to_copy, execution.format, listener.note)
     owed = owed_work(state, [*open_shards.to_extract, *spoilt], retry_failed=execution.retry_failed)
-    return Desk(
+    return RunDriver(
         job.out,
         unknown=inputs.unknown,
         owed=owed,
@@ -148,7 +148,7 @@ def open_desk(found: Sequence[Input | FailedRange], job: Job, listener: Listener
     )
 
 
-def carry_out(job: Job, cluster: Cluster, desk: Desk, listener: Listener, lease: Lease) -> str | None:
+def carry_out(job: Job, cluster: Cluster, driver: RunDriver, listener: Listener, lease: Lease) -> str | None:
     """Do the work. Returns what ended it early, if anything did.
 
     Raises:
@@ -156,30 +156,30 @@ def carry_out(job: Job, cluster: Cluster, desk: Desk, listener: Listener, lease:
     """
     if job.encoder.architecture is not None:
         listener.note(f"{job.encoder.name}: run by transformers ({job.encoder.architecture}), merged after it")
-    scheduler = Scheduler(policy_of(job, cluster.asked), desk.planned)
+    scheduler = Scheduler(policy_of(job, cluster.request), driver.planned)
     executor = cluster.executor(job)
-    desk.watch(lease)
+    driver.watch(lease)
     try:
         with recording(job.out):
-            stopped = drive(scheduler, executor, desk)
+            stopped = drive(scheduler, executor, driver)
     finally:
         executor.close()
-    staff = scheduler.staff
-    desk.close(
+    pool = scheduler.pool
+    driver.close(
         num_cores=executor.num_cores,
-        num_decoders=staff.count("decode"),
-        num_encoders=staff.count("encode"),
+        num_decoders=pool.count("decode"),
+        num_encoders=pool.count("encode"),
         shared_cores=job.encoder.device == "cpu",
     )
-    return stopped or desk.stopped
+    return stopped or driver.stopped
 
 
-def policy_of(job: Job, asked: Asked) -> Policy:
+def policy_of(job: Job, request: ResourceRequest) -> Policy:
     """What the scheduler is told of a run."""
     recipe, execution = job.recipe, job.execution
     silent_s, nodes_s = execution.unit_timeout_s, max(Limits().nodes_s, execution.wait_for_nodes_s)
     return Policy(
-        asked=asked,
+        request=request,
         fps=recipe.fps,
         clip_frames=recipe.clip_frames,
         clip_bytes=job.clip_bytes,
@@ -189,17 +189,17 @@ def policy_of(job: Job, asked: Asked) -> Policy:
     )
 
 
-def summarise(job: Job, found: Sequence[Input | FailedRange], desk: Desk, stopped: str | None) -> RunSummary:
+def summarise(job: Job, found: Sequence[Input | FailedRange], driver: RunDriver, stopped: str | None) -> RunSummary:
     """Bring the records up to date, and say what the folder holds and what this run took."""
     state = write_records(job.out)
-    asked = desk.seen | {item.video_id if isinstance(item, FailedRange) else item.unread_id for item in found}
+    asked = driver.seen | {item.video_id if isinstance(item, FailedRange) else item.unread_id for item in found}
     return RunSummary(
         out=job.out.address,
         videos=len(state.plan.videos),
         clips=sum(len(clips) for clips in state.settled.done.values()),
         bytes_written=sum(file.size_bytes for manifest in state.manifests.values() for file in manifest.files),
         failures=tuple(failed for failed in state.settled.failures if failed.video_id in asked),
-        tally=desk.tally,
+        tally=driver.tally,
         stopped=stopped,
     )
 

@@ -23,8 +23,12 @@ class EncoderDescription:
     dim: int
     compute_dtype: str
     """The arithmetic's dtype after `auto` was resolved."""
+    batch_frames: int = 20
+    """Frames that the encoder takes at once."""
     device: Literal["cuda", "cpu"] = "cpu"
     """What the encoders run on."""
+    device_names: str = ""
+    """Names of the GPUs, their compute capabilities and the versions of their libraries: for the record alone."""
     vtm_sha256: str | None = None
     """Hash of the trained scorer or network, where one is used."""
     vtm_decides_count: bool = False
@@ -35,6 +39,8 @@ class EncoderDescription:
     """A video model's own clip length, into which a clip's frames are cut."""
     frames_per_token_row: int = 1
     """Frames that one step of the grid in time stands for: a video model's tubelet. The last may hold fewer."""
+    embedding_dim: int = 0
+    """Channels of the column `embedding`; 0 where it is null."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,8 +57,10 @@ class RunDescription:
     def deciding(self) -> dict[str, Any]:
         """Every setting that decides bytes. Paths and names do not: the hash of the weights stands for them."""
         recipe = recipe_json(self.recipe)
-        for name in ("encoder", "revision", "vtm", "compute_dtype", "keep", "reuse_levels", "compile"):
+        for name in ("encoder", "revision", "vtm", "compute_dtype", "keep", "reuse_levels", "compile", "embedding"):
             recipe.pop(name)
+        if self.encoder.embedding_dim:
+            recipe["embedding_dim"] = self.encoder.embedding_dim
         if self.recipe.compile:
             recipe["compile"] = True
         if self.recipe.reuse_levels is not None:
@@ -66,6 +74,7 @@ class RunDescription:
             "encoder_weights_sha256": self.encoder.weights_sha256,
             "vtm_sha256": self.encoder.vtm_sha256,
             "compute_dtype": self.encoder.compute_dtype,
+            "batch_frames": self.encoder.batch_frames,
             "device": self.encoder.device,
             "picture": self.picture,
         }

@@ -22,6 +22,7 @@ ShardFormat = Literal["parquet", "webdataset"]
 EngineName = Literal["ray", "inline"]
 DeviceName = Literal["auto", "cuda", "cpu"]
 TokenWeights = Literal["uniform", "saliency", "motion"]
+EmbeddingChoice = Literal["auto", "always", "never"]
 STRATEGIES = ("none", "naive", "center", "boundary", "motion", "saliency", "coverage", "learnable", "tree")
 DEFAULT_KEEP = 0.1
 AMOUNTS = ("keep", "tokens_per_clip", "partition_factor", "fidelity")
@@ -86,12 +87,16 @@ class Recipe:
     """Colour (RRGGBB) under transparent pictures; transparency is left out where nothing is said."""
     resize: Resizer = "torch"
     """Whose antialiased resize: `torch`, fast, within a level of Pillow; `pillow`, bit for bit."""
+    embedding: EmbeddingChoice = "auto"
+    """When the column `embedding` is filled: `auto` where the output block is the last, whose tokens it is made of;
+    `always` after an earlier one too, by running the blocks after it; `never`."""
     dtype: TokenDtype = "float16"
     """Of the tokens written."""
     compute_dtype: ComputeDtype = "auto"
     """Of the encoder's arithmetic; `auto` follows the device."""
-    batch_frames: int = 20
-    """Frames the encoder takes at once. Kernels round differently for other shapes, so it is part of the recipe."""
+    batch_frames: int | None = None
+    """Frames the encoder takes at once: 20 on a CPU, a clip of at most 60 on a GPU, where nothing is said. A GPU's
+    kernels round differently for other shapes, so it is part of the recipe."""
     compile: bool = False
     """Whether a GPU runs the encoder's blocks through torch's compiler. It rounds differently, so it is part of it."""
 
@@ -108,7 +113,9 @@ class Recipe:
         _choice("compute-dtype", self.compute_dtype, get_args(ComputeDtype))
         _require(self.fps > 0, f"--fps {self.fps} must be above 0, for example 1 or 30000/1001")
         _require(self.clip_frames > 0, f"--clip-frames {self.clip_frames} must be 1 or more")
-        _require(self.batch_frames > 0, f"--batch-frames {self.batch_frames} must be 1 or more")
+        _require(
+            self.batch_frames is None or self.batch_frames > 0, f"--batch-frames {self.batch_frames} must be 1 or more"
+        )
         _require(self.layer != 0, "--layer 0 names no block: count from 1, or from -1 backwards")
         for name in ("keep", "encoder_keep", "merge_share"):
             share = getattr(self, name)
@@ -130,6 +137,7 @@ class Recipe:
             self.fidelity is None or (self.strategy == "tree" and 0 < self.fidelity < 1),
             f"--fidelity {self.fidelity} must be above 0 and below 1, and wants --strategy tree, which alone knows it",
         )
+        _choice("embedding", self.embedding, get_args(EmbeddingChoice))
         _choice("weights", self.weights, get_args(TokenWeights))
         _require(
             self.weights == "uniform" or self.strategy == "tree",
@@ -172,6 +180,11 @@ class Recipe:
             f"which --encoder-keep {self.encoder_keep} dissolves: leave one of them out",
         )
 
+        _require(
+            levels is None or self.embedding != "always",
+            f"--reuse-levels {levels} encodes single patches, of which no image embedding can be made: leave out "
+            "--embedding always",
+        )
         _require(
             not self.compile or (levels is None and self.encoder_keep == 1),
             "--compile compiles whole blocks, which --encoder-keep and --reuse-levels take apart: leave one out",
@@ -230,7 +243,7 @@ class Execution:
     unit_timeout_s: float = 300.0
     """A decode worker that makes no progress for so long is stopped."""
     encode_timeout_s: float = 600.0
-    """An encode worker that is at one clip for so long is stopped."""
+    """An encode worker that makes no progress for so long is stopped."""
     decode_memory_mb: int = 4096
     """Most memory that a decode worker may allocate beyond what it starts with."""
     retry_failed: bool = False

@@ -255,13 +255,16 @@ class TokenSet:
     motion_source: MotionSource
     damaged_frames: int
     embedding: NDArray[np.float32] | None = None
-    """(E,) mean of the frames' image embeddings, unit norm; None where the encoder's family has none."""
+    """(E,) mean of the frames' image embeddings, unit norm; None where the run stores none."""
     parent: NDArray[np.unsignedinteger] | None = None
     """(M,) in the dtype of `group`: the token into which each merges next, a root its own; None without a tree."""
     loss: NDArray[np.float32] | None = None
     """(M,) what that merge costs in summed cosine: all different, growing along the parents, infinite for the root."""
     weights: NDArray[np.float32] | None = None
     """(M,) summed weights of each token's patches, N over all; None where every patch weighs 1."""
+    batch_frames: int = 0
+    """Frames that the encoder took at once: fewer than the setting where a GPU had no memory for more. On a GPU,
+    another number may round differently."""
     encoded_patches: int | None = None
     """How many of the N source patches were encoded, where unchanged ones were not. It says what the work was, and is
     not stored."""

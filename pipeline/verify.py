@@ -159,6 +159,8 @@ def clip_problems(clip: TokenSet, frames_per_token_row: int = 1) -> list[str]:
         "the group map has another length than T*H*W": len(clip.group) == num_sources,
         "tokens are not finite": _is_finite(clip),
         "pooled is no unit vector": abs(float(np.linalg.norm(clip.pooled)) - 1) < UNIT_NORM_TOLERANCE,
+        "the embedding is no unit vector": clip.embedding is None
+        or abs(float(np.linalg.norm(clip.embedding)) - 1) < UNIT_NORM_TOLERANCE,
         "the clip ends before it starts": clip.end_ns > clip.start_ns,
         "the clip id does not fit": clip.clip_id == f"{clip.video_id}-{clip.clip_index:06d}",
     }

@@ -6,23 +6,31 @@ g and h costs, in exactly the quantity that fidelity is the mean of,
     loss(g, h) = |S_g| + |S_h| - |S_g + S_h|,
 
 which the sums alone decide. In each round every group names the group that it would merge with at the least loss, and
-all pairs that name each other merge. Shapes depend on values only where that costs no wait, on a CPU; elsewhere rows
-that are merged away are masked and the rounds are as many as ever allowed.
+all pairs that name each other merge. On a CPU the groups that are left are counted after each round. Elsewhere that
+would make the host wait: rows that are merged away are masked, and dropped by a schedule of sizes that is fixed
+beforehand, so that all rounds together are one CUDA graph, after which one value is read.
 
 Letters: M groups at the start, K of them left, C channels, J channels of jitter.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from vtm.replay import Replayed, present
+
 BLOCK_PAIRS = {"cpu": 1 << 19, "cuda": 1 << 27}
 """Pairs looked at at a time, by device."""
 MAX_ROUNDS = 96
 """Real clips take 35 to 45. What is left after so many, in made-up clips alone, merges in order of index."""
+SHRINKING = ((4, 0.68), (8, 0.42), (12, 0.26), (16, 0.17), (20, 0.11), (26, 0.06), (34, 0.025))
+"""Elsewhere than on a CPU: rounds, and the share of the M rows that is looked at after them. Real clips have two thirds
+of that left (`vtm bench tree`). A clip that has more left is merged again with all rows masked."""
+LEAST_ROWS = 64
 JITTER_CHANNELS = 8
 JITTER = 2.0**-10
 """Length of a group's jitter over that of its direction. Equal tokens would all name the first of them, one pair a
@@ -68,22 +76,89 @@ def agglomerate(
         Of each group the index of the one it merges into, (M,) int64, the last one's its own; and the loss of that
         merge, (M,) float32: all different, greater than those of the groups merged into it, and infinite for the last.
     """
-    total = len(sum_MC)
-    groups = _start(sum_MC, count_M, frames_M2)
-    parent_M = torch.arange(total, device=sum_MC.device)
-    height_M = torch.full((total,), torch.inf, device=sum_MC.device)
-    compact = sum_MC.device.type == "cpu"
-    for _ in range(min(MAX_ROUNDS, total - 1)):
-        nearest_K, loss_K = _nearest(groups, None if compact else groups.alive_K, max_gap_frames)
+    if sum_MC.device.type == "cpu":
+        return _merge_counted(_start(sum_MC, count_M, frames_M2), max_gap_frames)
+    parent_M, loss_M, complete = _SCHEDULED(sum_MC, count_M, frames_M2, max_gap_frames=max_gap_frames)
+    if not is_complete(complete):
+        return agglomerate_masked(sum_MC, count_M, frames_M2, max_gap_frames=max_gap_frames, shrinking=())[:2]
+    return present(parent_M), present(loss_M)
+
+
+def _merge_counted(groups: _Groups, max_gap_frames: int | None) -> tuple[Tensor, Tensor]:
+    """All rounds, each on the groups that the round before left."""
+    parent_M, height_M = _nothing_merged(groups)
+    for _ in range(min(MAX_ROUNDS, len(parent_M) - 1)):
+        nearest_K, loss_K = _nearest(groups, None, max_gap_frames)
         groups, into_K, at_K = _merge_mutual(groups, nearest_K, loss_K)
         parent_M, height_M = _record(groups, into_K, at_K, parent_M, height_M)
-        if compact:
-            groups = _left(groups)
-            if len(groups.index_K) == 1:
-                break
+        groups = _left(groups)
+        if len(groups.index_K) == 1:
+            break
     into_K, at_K = _merge_rest(groups)
     parent_M, height_M = _record(groups, into_K, at_K, parent_M, height_M)
     return parent_M, _distinct(height_M)
+
+
+def agglomerate_masked(
+    sum_MC: Tensor,
+    count_M: Tensor,
+    frames_M2: Tensor | None = None,
+    *,
+    max_gap_frames: int | None = None,
+    shrinking: tuple[tuple[int, float], ...] = SHRINKING,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `agglomerate`, with shapes that depend on no value.
+
+    Args:
+        sum_MC: as for `agglomerate`, and so the others.
+        count_M: weights.
+        frames_M2: first and last frames.
+        max_gap_frames: between the spans.
+        shrinking: as SHRINKING.
+
+    Returns:
+        Parents and losses; and a bool tensor: whether no group was dropped before it was merged. If one was, the others
+        are of no use.
+    """
+    groups = _start(sum_MC, count_M, frames_M2)
+    total = len(groups.index_K)
+    parent_M, height_M = _nothing_merged(groups)
+    left, complete = dict(shrinking), torch.ones((), dtype=torch.bool, device=parent_M.device)
+    for finished in range(min(MAX_ROUNDS, total - 1)):
+        if finished in left:
+            groups, fits = _shrunk(groups, max(LEAST_ROWS, math.ceil(left[finished] * total)))
+            complete = complete & fits
+        nearest_K, loss_K = _nearest(groups, groups.alive_K, max_gap_frames)
+        groups, into_K, at_K = _merge_mutual(groups, nearest_K, loss_K)
+        parent_M, height_M = _record(groups, into_K, at_K, parent_M, height_M)
+    into_K, at_K = _merge_rest(groups)
+    parent_M, height_M = _record(groups, into_K, at_K, parent_M, height_M)
+    return parent_M, _distinct(height_M), complete
+
+
+_SCHEDULED = Replayed(agglomerate_masked)
+
+
+def is_complete(flag: Tensor | None) -> bool:
+    """The third value of `agglomerate_masked`, for which the host waits."""
+    return bool(flag)
+
+
+def _tensors(groups: _Groups) -> tuple[Tensor, ...]:
+    return tuple(getattr(groups, name) for name in _Groups.__slots__)
+
+
+def _nothing_merged(groups: _Groups) -> tuple[Tensor, Tensor]:
+    return groups.index_K.clone(), torch.full_like(groups.height_K, torch.inf)
+
+
+def _shrunk(groups: _Groups, rows: int) -> tuple[_Groups, Tensor]:
+    """As many rows, with the groups that are alive first, in order; and whether all of these are among them."""
+    if rows >= len(groups.index_K):
+        return groups, torch.ones((), dtype=torch.bool, device=groups.index_K.device)
+    # A stable sort keeps the order, with a size known beforehand.
+    first_L = (~groups.alive_K).to(torch.uint8).argsort(stable=True)[:rows]
+    return _Groups(*(x.index_select(0, first_L) for x in _tensors(groups))), groups.alive_K.sum() <= rows
 
 
 def _start(sum_MC: Tensor, count_M: Tensor, frames_M2: Tensor | None) -> _Groups:
@@ -128,7 +203,7 @@ def _nearest(groups: _Groups, alive_K: Tensor | None, max_gap_frames: int | None
     right_KA = torch.cat((felt_KA, norm_K[:, None]), dim=1)
     loss_K = torch.full((total,), torch.inf, device=device)
     nearest_K = torch.zeros(total, dtype=torch.int64, device=device)
-    rows = max(1, BLOCK_PAIRS["cuda" if felt_KA.is_cuda else "cpu"] // total)
+    rows = max(1, BLOCK_PAIRS["cpu" if felt_KA.device.type == "cpu" else "cuda"] // total)
     for start in range(0, total, rows):
         end = min(start + rows, total)
         lack = left_KA[start:end] @ right_KA[start:].T
@@ -220,7 +295,7 @@ def _record(groups: _Groups, into_K: Tensor, at_K: Tensor, parent_M: Tensor, hei
 def _left(groups: _Groups) -> _Groups:
     """Those that are left alone; their number is a value, which only a CPU has at hand."""
     left_L = groups.alive_K.nonzero()[:, 0]
-    return _Groups(*(getattr(groups, name)[left_L] for name in _Groups.__slots__))
+    return _Groups(*(x[left_L] for x in _tensors(groups)))
 
 
 def _above(x: Tensor) -> Tensor:

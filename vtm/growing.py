@@ -12,13 +12,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vtm.agglomeration import agglomerate
+from vtm.agglomeration import agglomerate, agglomerate_masked, is_complete
 from vtm.budget import Budget
 from vtm.coverage import coverage_plan
 from vtm.errors import MergeError
 from vtm.plan import Grid, MergePlan, identity_plan, token_positions
+from vtm.replay import Replayed, present
 from vtm.sampling import even_ranking, gumbel_noise
 from vtm.tree import MergeTree
+from vtm.upload import to_device
 
 DEFAULT_BASE = 0.2
 """Share of the tokens. A base of twice the groups takes four times the time for .001 at 5 % of the tokens and below."""
@@ -69,8 +71,8 @@ def merge_tree(
 
     Raises:
         MergeError: shapes do not fit; a setting is out of range; or, on a CPU, features or weights are not finite,
-            a weight is negative, or a clip's are all 0. Elsewhere looking would make the host wait: the tree's
-            base_fidelity is then not finite.
+            a weight is negative, or a clip's are all 0. Elsewhere looking would make the host wait once more than
+            the tree does: its base_fidelity is then not finite.
     """
     _check_features(features_BNC, grid, base)
     weights_BN = _checked_weights(weights, features_BNC)
@@ -80,7 +82,7 @@ def merge_tree(
     if len(seeds) != len(features_BNC):
         raise MergeError(f"give one seed, or one for each of the {len(features_BNC)} clips, got {len(seeds)}")
     trees = [
-        _clip_tree(x_1NC, grid, _base_of(base, clip, x_1NC, grid, seeds[clip]), weights_BN[clip], max_gap_frames)
+        _clip_tree(x_1NC, grid, base, clip, seeds[clip], weights_BN[clip], max_gap_frames)
         for clip, x_1NC in enumerate(features_BNC[:, None])
     ]
     return _stacked(trees)
@@ -124,29 +126,61 @@ def tree_of_fidelity(
     return cut
 
 
-def _clip_tree(x_1NC: Tensor, grid: Grid, base: MergePlan, weight_N: Tensor, max_gap_frames: int | None) -> MergeTree:
-    weight_1N1 = weight_N[None, :, None]
-    unit_1NC = F.normalize(x_1NC.to(torch.promote_types(x_1NC.dtype, torch.float32)), dim=2)
-    sum_MC = base.sum(unit_1NC * weight_1N1)[0]
-    count_M = base.sum(weight_1N1)[0, :, 0]
-    frames_M2 = None if max_gap_frames is None else _spans(base, grid)
-    parent_M, loss_M = agglomerate(sum_MC, count_M, frames_M2, max_gap_frames)
-    weight_1 = weight_N.double().sum()[None]
-    kept_1 = torch.linalg.vector_norm(sum_MC.double(), dim=1).sum()[None]
-    return MergeTree(base, parent_M[None], loss_M[None], kept_1 / weight_1, weight_1)
-
-
-def _base_of(base: float | MergePlan, clip: int, x_1NC: Tensor, grid: Grid, seed: int) -> MergePlan:
-    """The base of one clip: its row of a plan, or groups that cover its tokens evenly."""
+def _clip_tree(
+    x_1NC: Tensor, grid: Grid, base: float | MergePlan, clip: int, seed: int, weight_N: Tensor, gap: int | None
+) -> MergeTree:
+    """The tree of one clip, row `clip` of a base that is a plan."""
     if isinstance(base, MergePlan):
-        return MergePlan(base.group[clip : clip + 1], base.num_groups, base.targets[clip : clip + 1])
+        row = slice(clip, clip + 1)
+        plan = MergePlan(base.group[row], base.num_groups, base.targets[row])
+        return _above(plan, x_1NC, weight_N, grid, gap)
     total, device = x_1NC.shape[1], x_1NC.device
     count = Budget(keep=base).targets(total)
     if count == total:
-        return identity_plan(1, total, device)
+        return _above(identity_plan(1, total, device), x_1NC, weight_N, grid, gap)
+    drawn = even_ranking(grid, [seed], device), gumbel_noise([seed], total, device)
+    if device.type == "cpu" or gap is not None:
+        return _above(_even_base(x_1NC, count, *drawn), x_1NC, weight_N, grid, gap)
+    made = _GROWN(x_1NC, weight_N, *drawn, count=count)
+    group_1N, target_1M, parent_M, loss_M, fidelity_1, weight_1 = (present(x) for x in made[:-1])
+    plan = MergePlan(group_1N, count, target_1M)
+    if not is_complete(made[-1]):
+        return _above(plan, x_1NC, weight_N, grid, gap)
+    return MergeTree(plan, parent_M[None], loss_M[None], fidelity_1, weight_1)
+
+
+def _grown(x_1NC: Tensor, weight_N: Tensor, ranking_1N: Tensor, noise_1N: Tensor, *, count: int) -> tuple[Tensor, ...]:
+    """Base and tree of one clip, where no value is looked at."""
+    base = _even_base(x_1NC, count, ranking_1N, noise_1N)
+    sum_MC, count_M, fidelity_1, weight_1 = _sums(base, x_1NC, weight_N)
+    parent_M, loss_M, complete = agglomerate_masked(sum_MC, count_M)
+    return base.group, base.targets, parent_M, loss_M, fidelity_1, weight_1, complete
+
+
+_GROWN = Replayed(_grown)
+
+
+def _even_base(x_1NC: Tensor, count: int, ranking_1N: Tensor, noise_1N: Tensor) -> MergePlan:
     # What steps of Lloyd's would mend in the base, the tree mends: with none it is as good and a third faster.
-    ranking_1N, noise_1N = even_ranking(grid, [seed], device), gumbel_noise([seed], total, device)
     return coverage_plan(x_1NC, count, ranking_1N, noise_1N, lloyd_steps=0)
+
+
+def _above(base: MergePlan, x_1NC: Tensor, weight_N: Tensor, grid: Grid, max_gap_frames: int | None) -> MergeTree:
+    """The tree over the groups of a base."""
+    sum_MC, count_M, fidelity_1, weight_1 = _sums(base, x_1NC, weight_N)
+    frames_M2 = None if max_gap_frames is None else _spans(base, grid)
+    parent_M, loss_M = agglomerate(sum_MC, count_M, frames_M2, max_gap_frames)
+    return MergeTree(base, parent_M[None], loss_M[None], fidelity_1, weight_1)
+
+
+def _sums(base: MergePlan, x_1NC: Tensor, weight_N: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Of each group (M, C) Σ w·u and (M,) Σ w; of the clip (1,) float64 mean cosine and (1,) float64 Σ w."""
+    weight_1N1 = weight_N[None, :, None]
+    unit_1NC = F.normalize(x_1NC.to(torch.promote_types(x_1NC.dtype, torch.float32)), dim=2)
+    sum_MC = base.sum(unit_1NC * weight_1N1)[0]
+    weight_1 = weight_N.double().sum()[None]
+    kept_1 = torch.linalg.vector_norm(sum_MC.double(), dim=1).sum()[None]
+    return sum_MC, base.sum(weight_1N1)[0, :, 0], kept_1 / weight_1, weight_1
 
 
 def _spans(base: MergePlan, grid: Grid) -> Tensor:
@@ -193,7 +227,7 @@ def _checked_weights(weights: Tensor | None, x_BNC: Tensor) -> Tensor:
     precise = torch.promote_types(x_BNC.dtype, torch.float32)
     if weights is None:
         return torch.ones(x_BNC.shape[:2], dtype=precise, device=x_BNC.device)
-    weights_BN = weights.detach().flatten(1).to(x_BNC.device, precise)
+    weights_BN = to_device(weights.detach().flatten(1), x_BNC.device).to(precise)
     if weights_BN.shape != x_BNC.shape[:2]:
         raise MergeError(
             f"weights have shape {tuple(weights.shape)}, expected one value for each of the tokens of "

@@ -77,5 +77,5 @@ def take_tokens(x_BNC: Tensor, index_BM: Tensor) -> Tensor:
 
 def _block_rows(directions_BMD: Tensor) -> int:
     batch, targets, _ = directions_BMD.shape
-    bound = BLOCK_SIMILARITIES["cuda" if directions_BMD.is_cuda else "cpu"]
+    bound = BLOCK_SIMILARITIES["cpu" if directions_BMD.device.type == "cpu" else "cuda"]
     return max(1, bound // max(1, batch * targets))

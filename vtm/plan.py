@@ -115,7 +115,10 @@ class MergePlan:
         """
         self._check_tokens(x_BNC)
         return segment_sum(
-            x_BNC, self.group, self.num_groups, self._kept("rows", self._sorted_rows) if x_BNC.is_cuda else None
+            x_BNC,
+            self.group,
+            self.num_groups,
+            self._kept("rows", self._sorted_rows) if x_BNC.device.type != "cpu" else None,
         )
 
     def mean(self, x_BNC: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vtm.errors import MergeError
 from vtm.plan import Grid, token_positions
+from vtm.upload import to_device
 
 PHASE_BITS = 32
 PHASE_STEPS_THW = (3518319155, 2882110345, 2360945575)
@@ -39,7 +40,7 @@ def gumbel_noise(seeds: Sequence[int], num_tokens: int, device: torch.device | s
     for noise_N, seed in zip(noise_BN, seeds, strict=True):
         torch.rand(num_tokens, generator=_generator(seed), out=noise_N)
     # A float32 draw is a multiple of 2^-24, and may be 0: half a step more keeps both logarithms finite.
-    return _moved(noise_BN.add_(2.0**-25).log_().neg_().log_().neg_(), device)
+    return to_device(noise_BN.add_(2.0**-25).log_().neg_().log_().neg_(), device)
 
 
 def sampled_targets(scores_BN: Tensor, num_targets: int, noise_BN: Tensor) -> Tensor:
@@ -88,7 +89,7 @@ def even_ranking(grid: Grid, seeds: Sequence[int], device: torch.device | str = 
     """
     shifts = [int(torch.randint(1 << PHASE_BITS, (1,), generator=_generator(seed))) for seed in seeds]
     shift_B1 = torch.tensor(shifts, dtype=torch.int64)[:, None]
-    return (phases(grid, device) + _moved(shift_B1, device)) % (1 << PHASE_BITS)
+    return (phases(grid, device) + to_device(shift_B1, device)) % (1 << PHASE_BITS)
 
 
 def phases(grid: Grid, device: torch.device | str = "cpu") -> Tensor:
@@ -104,11 +105,6 @@ def phases(grid: Grid, device: torch.device | str = "cpu") -> Tensor:
     t_N, y_N, x_N = token_positions(grid, device).unbind(dim=1)
     step_t, step_y, step_x = PHASE_STEPS_THW
     return (t_N * step_t + y_N * step_y + x_N * step_x) % (1 << PHASE_BITS)
-
-
-def _moved(x: Tensor, device: torch.device | str) -> Tensor:
-    # A copy from pageable memory would make the host wait for all that the GPU has still to do.
-    return x.pin_memory().to(device, non_blocking=True) if torch.device(device).type == "cuda" else x.to(device)
 
 
 def _generator(seed: int) -> torch.Generator:

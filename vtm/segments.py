@@ -35,7 +35,7 @@ def segment_sum(x_BNC: Tensor, group_BN: Tensor, num_groups: int, rows: SortedRo
     x_BNC = x_BNC.to(torch.promote_types(x_BNC.dtype, torch.float32))
     batch, _, channels = x_BNC.shape
     x_NC = x_BNC.flatten(0, 1)
-    if x_BNC.is_cuda:
+    if x_BNC.device.type != "cpu":
         sums = sorted_sum(x_NC, rows or sort_rows(group_BN, num_groups))
     else:
         sums = scattered_sum(x_NC, _flat_rows(group_BN, num_groups), batch * num_groups)

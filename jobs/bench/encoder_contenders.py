@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from vtm.encoders import Encoder, EncoderOutput, load_encoder
 from vtm.encoders.compiling import compile_blocks
 from vtm.encoders.config import Activation
 from vtm.encoders.linear import ACTIVATE, Linear
+from vtm.errors import EncoderError
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class Contender:
     encoder_keep: float = 1.0
     fidelity: float | None = None
     """Mean cosine of each patch's token to that of the uncompressed encoder in float32, over the batch."""
+    weights_bytes: int = 0
+    """What its parameters take."""
 
 
 @dataclass(frozen=True)
@@ -57,23 +61,37 @@ def own_contenders(
     exact = setup.load(torch.float32)
     truth_BND = exact(pixels.float()).patches
 
-    def contender(name: str, encode: Callable[[Tensor], EncoderOutput], keep: float = 1.0) -> Contender:
+    def contender(
+        name: str, encode: Callable[[Tensor], EncoderOutput], keep: float = 1.0, network: Encoder | None = None
+    ) -> Contender:
         out = encode(pixels)
         tokens = out.patches if out.plan is None else out.plan.spread(out.patches)
         cosine = torch.nn.functional.cosine_similarity(tokens.float(), truth_BND, dim=-1)
-        return Contender(name, encode, keep, float(cosine.mean()))
+        module = network if network is not None else cast(Encoder, encode)
+        return Contender(name, encode, keep, float(cosine.mean()), parameter_bytes(module))
 
     contenders = [contender("vtm", encoder)]
     contenders += [contender(f"vtm, keep {keep:g}", setup.load(encoder_keep=keep), keep) for keep in keeps]
     if "float32" in dtypes:
-        contenders.append(contender("vtm, float32", lambda pixels: cast(EncoderOutput, exact(pixels.float()))))
+        contenders.append(
+            contender("vtm, float32", lambda pixels: cast(EncoderOutput, exact(pixels.float())), network=exact)
+        )
     if "int8" in dtypes:
         contenders.append(contender("vtm, int8 linear maps", with_int8_maps(setup.load_unpacked())))
     if setup.compiled:
         compiled = setup.load_unpacked()
-        complaint = compile_blocks(compiled, len(pixels))
-        contenders.append(contender("vtm, compiled" if complaint is None else f"vtm ({complaint})", compiled))
+        try:
+            compile_blocks(compiled, len(pixels))
+        except EncoderError as error:
+            print(f"no row 'vtm, compiled': {error}", file=sys.stderr)
+        else:
+            contenders.append(contender("vtm, compiled", compiled))
     return contenders
+
+
+def parameter_bytes(module: torch.nn.Module) -> int:
+    """What the parameters of a network take."""
+    return sum(parameter.nbytes for parameter in module.parameters())
 
 
 class Int8Linear(Linear):

@@ -20,7 +20,7 @@ from typing import Any
 from jobs.bench.simulated_cluster import Corpus, Seconds, SimulatedCluster
 from jobs.progress import Silence
 from pipeline.engine import messages as m
-from pipeline.engine.placement import Asked
+from pipeline.engine.placement import ResourceRequest
 from pipeline.engine.policy import Policy
 from pipeline.engine.scheduler import Scheduler
 from pipeline.settings import Execution, Recipe, build
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
 def overhead(engine: str, args: argparse.Namespace) -> dict[str, Any]:
     """A run whose workers do nothing: one clip a video, so that everything that a clip may cost is in it."""
     from jobs.bench.null_workers import NULL
-    from pipeline.desk import Desk
+    from pipeline.driver import RunDriver
     from pipeline.engine.cluster import open_cluster
     from pipeline.engine.drive import drive as drive_run
     from pipeline.engine.job import Job
@@ -93,21 +93,21 @@ def overhead(engine: str, args: argparse.Namespace) -> dict[str, Any]:
             code_sha256="",
         )
         inputs = [Input(uri=f"video-{number}-1") for number in range(args.clips)]
-        desk = Desk(open_store(folder), inputs, [], {}, (), (), Silence(), time.perf_counter())
+        driver = RunDriver(open_store(folder), inputs, [], {}, (), (), Silence(), time.perf_counter())
         executor = cluster.executor(job, NULL)
         try:
-            drive_run(Scheduler(policy_of(job, cluster.asked)), executor, desk)
+            drive_run(Scheduler(policy_of(job, cluster.request)), executor, driver)
         finally:
             executor.close()
-        desk.close(num_cores=executor.num_cores, num_decoders=0, num_encoders=0, shared_cores=True)
-    wall_s = desk.tally.wall_s
+        driver.close(num_cores=executor.num_cores, num_decoders=0, num_encoders=0, shared_cores=True)
+    wall_s = driver.tally.wall_s
     return {
         "name": engine,
-        "clips": desk.tally.clips,
+        "clips": driver.tally.clips,
         "clip_bytes": job.clip_bytes,
         "wall_s": wall_s,
-        "overhead_s_per_clip": wall_s / desk.tally.clips,
-        "startup_s": desk.tally.startup_s,
+        "overhead_s_per_clip": wall_s / driver.tally.clips,
+        "startup_s": driver.tally.startup_s,
     }
 
 
@@ -121,7 +121,7 @@ def simulated(args: argparse.Namespace) -> dict[str, Any]:
         token_bytes=TOKEN_BYTES,
     )
     policy = Policy(
-        asked=Asked(reserve_gpus=True),
+        request=ResourceRequest(reserve_gpus=True),
         fps=Fraction(1),
         clip_frames=CLIP_FRAMES,
         clip_bytes=corpus.clip_bytes,
@@ -145,7 +145,7 @@ def drive(scheduler: Scheduler, cluster: SimulatedCluster) -> dict[str, Any]:
         commands = scheduler.handle(event, cluster.now_s)
         spent_s += time.thread_time() - before_s
         for command in commands:
-            cluster.obey(command)
+            cluster.carry_out(command)
         if isinstance(event, m.WorkerReady):
             cluster.starting -= 1
             if not cluster.starting and cluster.warm_s is None:
@@ -163,7 +163,7 @@ def drive(scheduler: Scheduler, cluster: SimulatedCluster) -> dict[str, Any]:
     bound = max(("decode", "encode"), key=shares.__getitem__)
     return {
         "name": "simulated",
-        "nodes": len(scheduler.staff.nodes),
+        "nodes": len(scheduler.pool.nodes),
         "decoders": cluster.stages["decode"].workers,
         "encoders": cluster.stages["encode"].workers,
         "clips": cluster.clips_written,

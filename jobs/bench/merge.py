@@ -20,7 +20,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from jobs.bench.row_process import in_own_process, machine_name, peak_bytes, wait_for
-from vtm import STRATEGIES, Grid, bipartite_plan, merge_plan
+from vtm import STRATEGIES, Grid, bipartite_plan, merge_plan, merge_tree
+from vtm.growing import base_for
 
 Merge = Callable[[Tensor], Tensor]
 """(1, N, D) tokens to (1, M, D)."""
@@ -111,6 +112,8 @@ def measure_row(request: RowRequest) -> dict[str, Any]:
 
 def merge_of(name: str, grid: Grid, keep: float) -> Merge:
     """The merge that a row's name means."""
+    if name == "tree":
+        return lambda x: merge_tree(x, grid=grid, base=base_for(keep)).plan(keep=keep).mean(x)
     if name == "tome rounds":
         return lambda x: tome_rounds(x, keep)
     if name == "vtm tome rounds":
@@ -165,7 +168,13 @@ def dense_merge(x_1ND: Tensor, partition_factor: int) -> Tensor:
     return (total_MD / (1 + nearest_S.bincount(minlength=len(total_MD)))[:, None])[None]
 
 
-ROWS = (*(strategy for strategy in STRATEGIES if strategy != "none"), "dense matrix", "tome rounds", "vtm tome rounds")
+ROWS = (
+    "tree",
+    *(strategy for strategy in STRATEGIES if strategy != "none"),
+    "dense matrix",
+    "tome rounds",
+    "vtm tome rounds",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import platform
@@ -15,7 +16,7 @@ from typing import Any
 
 from jobs.options import add_recipe_options, settings_of
 from jobs.progress import Silence
-from pipeline.settings import Execution, Recipe
+from pipeline.settings import EngineName, Execution, Recipe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,9 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Measure one after the other."""
     (video,), _, recipe, execution = settings_of(options)
-    rows = [_plain_script(video, recipe, execution)]
-    for engine in ("inline", "ray"):
-        rows.append(_extraction(video, recipe, replace(execution, engine=engine)))
+    rows = measure(video, recipe, execution)
     machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
     if options.json:
         print(json.dumps({"machine": machine, "rows": rows}, indent=1))
@@ -44,6 +43,13 @@ def run(options: argparse.Namespace) -> int:
                 )
             )
     return 0
+
+
+def measure(video: str, recipe: Recipe, execution: Execution) -> list[dict[str, Any]]:
+    """The rows; without Ray where it is not installed."""
+    rows = [_plain_script(video, recipe, execution)]
+    engines: tuple[EngineName, ...] = ("inline", "ray") if importlib.util.find_spec("ray") else ("inline",)
+    return rows + [_extraction(video, recipe, replace(execution, engine=engine)) for engine in engines]
 
 
 def _plain_script(video: str, recipe: Recipe, execution: Execution) -> dict[str, Any]:

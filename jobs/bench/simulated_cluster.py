@@ -103,7 +103,7 @@ class SimulatedCluster:
         self._count += 1
         heapq.heappush(self._events, (time_s, self._count, event))
 
-    def obey(self, command: m.Command) -> None:
+    def carry_out(self, command: m.Command) -> None:
         """Carry a command out."""
         match command:
             case m.DecodeClip(worker=number, clip=clip):

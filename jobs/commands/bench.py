@@ -16,6 +16,7 @@ BENCHES = {
     "learning": "learnable merging against fixed strategies on planted scenes",
     "pipeline": "a whole extraction, beside a plain script that decodes and then encodes",
     "plan": "planning and resuming a run of many videos, without a pixel",
+    "gpu": "everything that is to be known of a GPU, in one command; see also `make gpu`",
     "engine": "the scheduler on a simulated cluster: how busy it keeps it, and what a decision costs",
 }
 

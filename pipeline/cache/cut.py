@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.errors import RunFolderError, SettingsError
+from pipeline.shards.centers import center_order
 from pipeline.values import TokenSet
 from vtm.segments import scattered_sum
 from vtm.tree import cut_groups
@@ -120,8 +121,7 @@ def coarsened(clip: TokenSet, cut: Cut) -> TokenSet:
     kept_m, into_M = cut_map(parent_M, loss_M, left)
     group_N = into_M[clip.group]
     sizes_m = np.bincount(group_N, minlength=left)
-    centers_m3 = _centers(group_N, sizes_m, clip.grid_thw)
-    order_m = np.lexsort((centers_m3[:, 2], centers_m3[:, 1], centers_m3[:, 0]))
+    centers_m3, order_m = center_order(group_N, left, clip.grid_thw)
     place_m = np.argsort(order_m)
     parent_m = place_m[into_M[parent_M[kept_m[order_m]]]]
     into_M = place_m[into_M]
@@ -170,11 +170,17 @@ def stored_tokens(values_MD: Tensor, dtype: str) -> tuple[NDArray[Any], NDArray[
     Returns:
         (M, D) and, for int8, (M,) scales.
     """
+    stored_MD, scale_M = stored_tensors(values_MD, dtype)
+    return stored_MD.cpu().numpy(), None if scale_M is None else scale_M.cpu().numpy()
+
+
+def stored_tensors(values_MD: Tensor, dtype: str) -> tuple[Tensor, Tensor | None]:
+    """As `stored_tokens`, where the values are."""
     if dtype == "int8":
         scale_M = values_MD.abs().amax(dim=1).clamp(min=torch.finfo(torch.float32).tiny) / 127
-        return (values_MD / scale_M[:, None]).round().to(torch.int8).cpu().numpy(), scale_M.cpu().numpy()
-    stored = values_MD.to(STORED_DTYPES[dtype]).contiguous().cpu()
-    return (stored.view(torch.uint16) if dtype == "bfloat16" else stored).numpy(), None
+        return (values_MD / scale_M[:, None]).round().to(torch.int8), scale_M
+    stored_MD = values_MD.to(STORED_DTYPES[dtype]).contiguous()
+    return stored_MD.view(torch.uint16) if dtype == "bfloat16" else stored_MD, None
 
 
 def _means(clip: TokenSet, into_M: NDArray[np.int64], left: int) -> Tensor:
@@ -184,14 +190,3 @@ def _means(clip: TokenSet, into_M: NDArray[np.int64], left: int) -> Tensor:
     weighted_MD = decoded_tokens(clip.tokens, clip.tokens_dtype, clip.tokens_scale) * counts_M[:, None]
     total_mD = scattered_sum(torch.from_numpy(weighted_MD), torch.from_numpy(into_M), left)
     return total_mD / torch.from_numpy(np.bincount(into_M, counts_M, left).astype(np.float32))[:, None]
-
-
-def _centers(
-    group_N: NDArray[np.int64], sizes_m: NDArray[np.int64], grid_thw: tuple[int, int, int]
-) -> NDArray[np.float32]:
-    """(m, 3) float32: whole numbers are added up, as where a clip is merged."""
-    _, rows, columns = grid_thw
-    index_N = np.arange(len(group_N))
-    axes = (index_N // (rows * columns), index_N // columns % rows, index_N % columns)
-    totals = [np.bincount(group_N, weights=axis, minlength=len(sizes_m)) for axis in axes]
-    return (np.stack(totals, axis=1) / sizes_m[:, None]).astype(np.float32)

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from pipeline.encode.transfer import Transfer
+from pipeline.progress import made_progress
 
 Out = TypeVar("Out")
 log = logging.getLogger(__name__)
@@ -36,7 +37,9 @@ class BatchSize:
             torch.OutOfMemoryError: the device has no memory for a single frame.
         """
         try:
-            return run()
+            output = run()
+            made_progress()
+            return output
         except torch.OutOfMemoryError:
             if self.frames == 1:
                 raise

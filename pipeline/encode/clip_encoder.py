@@ -7,7 +7,6 @@ nothing inside), M merged tokens, D channels.
 from __future__ import annotations
 
 import hashlib
-import logging
 import math
 from dataclasses import dataclass
 from typing import cast
@@ -17,8 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.cache.cut import stored_tokens
+from pipeline.encode.clip_arrays import ClipArrays, HostCopy, arrays_of, in_order
 from pipeline.encode.describe import TORCH_DTYPES
+from pipeline.encode.devices import fix_arithmetic
 from pipeline.encode.features import ClipFeatures, VitFeatures
 from pipeline.encode.foreign.describe import foreign_features
 from pipeline.encode.foreign.features import ForeignFeatures
@@ -33,34 +33,28 @@ from vtm import (
     Grid,
     MergeError,
     MergePlan,
-    MergeTree,
     Strategy,
-    fidelity,
     identity_plan,
     merge_plan,
-    token_cosines,
     token_motion,
-    weighted_mean,
     weights_from,
 )
 from vtm.budget import Budget
 from vtm.encoders import EncoderError, load_encoder
 from vtm.encoders.compiling import compile_blocks
 from vtm.network import NetworkError, SaliencyScorer, VideoTokenMerging, load_network, load_scorer, stored_kind
-
-log = logging.getLogger(__name__)
+from vtm.upload import to_device
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Merged:
-    """What a clip becomes: tokens, and the plan from the N source patches to them."""
+class Launched:
+    """A clip whose numbers are on their way."""
 
-    tokens_1MD: Tensor
-    plan: MergePlan
-    tree: MergeTree | None = None
-    """Over the tokens, where they can be merged further."""
-    weights_1N: Tensor | None = None
-    """Of the source patches, where they do not all weigh 1."""
+    clip: DecodedClip
+    grid: Grid
+    numbers: HostCopy
+    encoded_patches: int | None
+    batch_frames: int
 
 
 def clip_seed(clip_id: str) -> int:
@@ -77,6 +71,7 @@ class ClipEncoder:
         self._takes_even_time = description.frames_per_pass > 1
         self._network: VideoTokenMerging | None = None
         self._scorer: SaliencyScorer | None = None
+        fix_arithmetic()
         try:
             self._features = _load_features(recipe, description, device)
             if recipe.vtm is not None and stored_kind(recipe.vtm) == "network":
@@ -91,7 +86,6 @@ class ClipEncoder:
         # A network learns from caches, which hold no codec's motion.
         return self._network is not None and self._network.config.strategy == "motion"
 
-    @torch.inference_mode()
     def encode(self, clip: DecodedClip, uri: str) -> TokenSet:
         """Encode and merge one clip.
 
@@ -102,71 +96,96 @@ class ClipEncoder:
         Raises:
             EncodeError: the encoder or the merge failed on good frames.
         """
+        return self.finish(self.launch(clip), uri)
+
+    @torch.inference_mode()
+    def launch(self, clip: DecodedClip) -> Launched:
+        """Begin to encode and merge one clip. A GPU may still be at it when this returns.
+
+        Args:
+            clip: Frames at the encoder's size.
+
+        Raises:
+            EncodeError: the encoder or the merge failed on good frames.
+        """
         if self._takes_even_time:
             clip = at_grid_times(clip)
         try:
             features = self._features(clip.frames, saliency=self._recipe.reads_saliency)
-            merged = self._merge(features, clip)
+            numbers = HostCopy(self._merge(features, clip))
         except (MergeError, NetworkError, RuntimeError) as error:
             raise EncodeError(f"clip {clip.spec.clip_id} cannot be encoded: {error}") from error
-        plan, grid = merged.plan, features.grid
-        sources_1ND = features.sources()
-        stand_ins = merged.tokens_1MD if self._network is None else plan.mean(sources_1ND)
-        tokens, scale = stored_tokens(merged.tokens_1MD[0], self._recipe.dtype)
-        # The mean over all patches is the mean of the tokens weighted by their sizes; a network's tokens are no means.
-        group_dtype = np.uint16 if plan.num_groups <= 1 << 16 else np.uint32
-        weights_1N = merged.weights_1N
-        mass_M = plan.sizes[0].float() if weights_1N is None else plan.sum(weights_1N[..., None])[0, :, 0]
-        pooled_D = torch.nn.functional.normalize((merged.tokens_1MD[0] * mass_M[:, None]).sum(dim=0), dim=0)
+        return Launched(clip, features.grid, numbers, features.encoded_patches, features.batch_frames)
+
+    def finish(self, launched: Launched, uri: str) -> TokenSet:
+        """Wait for a clip's numbers.
+
+        Args:
+            launched: From `launch`.
+            uri: Address of the video, for the record.
+
+        Raises:
+            EncodeError: what was launched failed.
+        """
+        clip, spec = launched.clip, launched.clip.spec
+        try:
+            arrays, centers = in_order(launched.numbers.take(), launched.grid)
+        except RuntimeError as error:
+            raise EncodeError(f"clip {spec.clip_id} cannot be encoded: {error}") from error
         return TokenSet(
-            clip_id=clip.spec.clip_id,
-            video_id=clip.spec.video_id,
+            clip_id=spec.clip_id,
+            video_id=spec.video_id,
             uri=uri,
-            clip_index=clip.spec.index,
-            start_ns=clip.spec.start_ns,
-            end_ns=clip.spec.end_ns,
+            clip_index=spec.index,
+            start_ns=spec.start_ns,
+            end_ns=spec.end_ns,
             frame_time_ns=clip.frame_time_ns,
-            grid_thw=grid,
-            tokens=tokens,
+            grid_thw=launched.grid,
+            tokens=arrays.tokens_MD,
             tokens_dtype=self._recipe.dtype,
-            tokens_scale=scale,
-            sizes=plan.sizes[0].cpu().numpy(),
-            centers=plan.centers(grid)[0].cpu().numpy(),
-            group=plan.group[0].cpu().numpy().astype(group_dtype),
-            parent=None if merged.tree is None else merged.tree.parents[0].cpu().numpy().astype(group_dtype),
-            loss=None if merged.tree is None else merged.tree.losses[0].cpu().numpy(),
-            weights=None if weights_1N is None else mass_M.cpu().numpy(),
-            pooled=pooled_D.cpu().numpy(),
-            fidelity=_fidelity(sources_1ND, plan, stand_ins, weights_1N),
+            tokens_scale=arrays.scale_M,
+            sizes=arrays.sizes_M,
+            centers=centers,
+            group=arrays.group_N,
+            parent=arrays.parent_M,
+            loss=arrays.loss_M,
+            weights=arrays.weights_M,
+            pooled=arrays.pooled_D,
+            embedding=arrays.embedding_E,
+            fidelity=float(arrays.fidelity),
             motion_source="tokens" if self._reads_token_motion else clip.motion_source,
             damaged_frames=clip.damaged_frames,
-            encoded_patches=features.encoded_patches,
+            encoded_patches=launched.encoded_patches,
+            batch_frames=launched.batch_frames,
         )
 
-    def _merge(self, features: ClipFeatures, clip: DecodedClip) -> _Merged:
+    def _merge(self, features: ClipFeatures, clip: DecodedClip) -> ClipArrays:
         """Merge over the whole clip, by the network where there is one."""
-        seed, grid = clip_seed(clip.spec.clip_id), features.grid
+        seed, grid, dtype = clip_seed(clip.spec.clip_id), features.grid, self._recipe.dtype
         if self._network is not None:
             motion = token_motion(features.patches_1KD, grid) if self._reads_token_motion else None
             tokens_1MD, plan = self._network.tokens(features.patches_1KD, grid, seeds=[seed], motion=motion)
-            order_1M = _order_by_center(plan, grid)
-            return _Merged(tokens_1MD.gather(1, order_1M[..., None].expand_as(tokens_1MD)), plan.reorder(order_1M))
+            sources_1ND = features.sources()
+            return arrays_of(sources_1ND, plan, dtype, network_1MD=tokens_1MD, embedding_E=features.embedding_E)
         if self._recipe.strategy == "tree":
             return self._merge_by_tree(features, clip, seed)
         later = self._plan(features, clip, seed)
-        whole = later if features.inside is None else features.inside.then(later)
-        plan = whole.ordered_by_center(grid)
-        return _Merged(plan.sum(features.sources()) / plan.sizes[..., None], plan)
+        plan = later if features.inside is None else features.inside.then(later)
+        return arrays_of(features.sources(), plan, dtype, embedding_E=features.embedding_E)
 
-    def _merge_by_tree(self, features: ClipFeatures, clip: DecodedClip, seed: int) -> _Merged:
+    def _merge_by_tree(self, features: ClipFeatures, clip: DecodedClip, seed: int) -> ClipArrays:
         scores = features.saliency_1K if self._recipe.weights == "saliency" else self._motion(features, clip)
-        weights_1K = None if self._recipe.weights == "uniform" or scores is None else weights_from(scores.cpu())
+        uniform = self._recipe.weights == "uniform" or scores is None
+        weights_1K = None if uniform or scores is None else weights_from(to_device(scores, features.patches_1KD.device))
         tree = clip_tree(features, self._recipe, seed, weights_1K)
-        plan, sources_1ND = tree.base, features.sources()
-        if weights_1K is None:
-            return _Merged(plan.sum(sources_1ND) / plan.sizes[..., None], plan, tree)
-        weights_1N = patch_weights(features, weights_1K)
-        return _Merged(weighted_mean(sources_1ND, plan, weights_1N), plan, tree, weights_1N)
+        return arrays_of(
+            features.sources(),
+            tree.base,
+            self._recipe.dtype,
+            weights_1N=None if weights_1K is None else patch_weights(features, weights_1K),
+            tree=tree,
+            embedding_E=features.embedding_E,
+        )
 
     def _motion(self, features: ClipFeatures, clip: DecodedClip) -> Tensor | None:
         return None if clip.motion is None else motion_on(features.grid, clip.motion, self._frames_per_row)
@@ -205,7 +224,7 @@ def _load_features(
     """What turns frames into features."""
     dtype = TORCH_DTYPES[description.compute_dtype]
     if description.architecture is not None:
-        return foreign_features(recipe, dtype, device)
+        return foreign_features(recipe, description.batch_frames, dtype, device)
     encoder = load_encoder(
         recipe.encoder,
         layer=recipe.layer,
@@ -213,12 +232,13 @@ def _load_features(
         dtype=dtype,
         device=device,
         encoder_keep=recipe.encoder_keep,
+        pooled=recipe.embedding == "always",
     )
     if recipe.reuse_levels is not None:
-        return ReusingFeatures(encoder, recipe.batch_frames, recipe.reuse_levels)
-    if recipe.compile and (complaint := compile_blocks(encoder, recipe.batch_frames)) is not None:
-        log.warning(complaint)
-    return VitFeatures(encoder, recipe.batch_frames)
+        return ReusingFeatures(encoder, description.batch_frames, recipe.reuse_levels)
+    if recipe.compile:
+        compile_blocks(encoder, description.batch_frames)
+    return VitFeatures(encoder, description.batch_frames, embedding=description.embedding_dim > 0)
 
 
 def motion_on(grid: Grid, motion_THW: NDArray[np.float32], frames_per_row: int) -> Tensor:
@@ -228,17 +248,3 @@ def motion_on(grid: Grid, motion_THW: NDArray[np.float32], frames_per_row: int) 
         rows = [part.mean(dim=0) for part in torch.split(motion, frames_per_row)]
         motion = torch.nn.functional.adaptive_avg_pool2d(torch.stack(rows), grid[1:])
     return motion[None]
-
-
-def _fidelity(sources_1ND: Tensor, plan: MergePlan, stand_ins_1MD: Tensor, weights_1N: Tensor | None) -> float:
-    """Mean cosine between the patches, as they weigh, and the tokens that represent them."""
-    if weights_1N is None:
-        return float(fidelity(sources_1ND, plan, stand_ins_1MD)[0])
-    cosine_1N = token_cosines(sources_1ND, plan, stand_ins_1MD).double()
-    return float((cosine_1N * weights_1N).sum() / weights_1N.double().sum())
-
-
-def _order_by_center(plan: MergePlan, grid: Grid) -> Tensor:
-    """(1, M) the old number of each new group in order of centre time, then y, then x."""
-    ordered = plan.ordered_by_center(grid)
-    return plan.group.gather(1, ordered.targets)

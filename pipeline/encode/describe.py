@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from pipeline.encode.devices import Device, resolve_compute_dtype
+from pipeline.encode.devices import Device, DeviceKind, resolve_compute_dtype
 from pipeline.encode.foreign.describe import describe_foreign, is_foreign
 from pipeline.errors import SettingsError
 from pipeline.run_description import EncoderDescription
@@ -22,6 +22,7 @@ from vtm.network import NetworkError, Origin, load_network, load_scorer, stored_
 
 log = logging.getLogger(__name__)
 
+BATCH_FRAMES: dict[DeviceKind, int] = {"cpu": 20, "cuda": 60}
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -53,14 +54,27 @@ def describe_encoder(recipe: Recipe, device: Device) -> tuple[EncoderDescription
         weights_sha256=known.weights_sha256,
         dim=known.dim if trained is None else trained.dim,
         compute_dtype=resolve_compute_dtype(recipe.compute_dtype, device),
+        batch_frames=resolve_batch_frames(recipe, device),
         device=device.kind,
+        device_names=device.record,
         vtm_sha256=None if trained is None else trained.sha256,
         vtm_decides_count=trained is not None and trained.decides_count,
         architecture=known.architecture,
         frames_per_pass=known.frames_per_pass,
         frames_per_token_row=known.frames_per_token_row,
+        embedding_dim=known.embedding_dim,
     )
     return description, chosen_pictures(picture_spec(known.image, recipe.resize), recipe)
+
+
+def resolve_batch_frames(recipe: Recipe, device: Device) -> int:
+    """How many frames the encoder takes at once: what was asked for, or what fills the device.
+
+    A batch of a GPU has one shape, so that one larger than a clip would hold nothing but padding.
+    """
+    if recipe.batch_frames is not None:
+        return recipe.batch_frames
+    return BATCH_FRAMES["cpu"] if device.kind == "cpu" else min(BATCH_FRAMES["cuda"], recipe.clip_frames)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,11 +87,17 @@ class _Found:
     architecture: str | None = None
     frames_per_pass: int = 1
     frames_per_token_row: int = 1
+    embedding_dim: int = 0
 
 
 def _find_encoder(recipe: Recipe) -> _Found:
     """Our own vision transformer wherever it knows the family, else a model of `transformers`."""
     if is_foreign(recipe.encoder, recipe.revision):
+        if recipe.embedding == "always":
+            raise EncoderError(
+                f"--embedding always: {recipe.encoder} is run by transformers, of which no image embedding is taken: "
+                "leave it out"
+            )
         foreign = describe_foreign(recipe)
         geometry = foreign.geometry
         return _Found(
@@ -89,7 +109,28 @@ def _find_encoder(recipe: Recipe) -> _Found:
             frames_per_token_row=geometry.input.frames_per_token_row,
         )
     own = encoders.describe_encoder(recipe.encoder, layer=recipe.layer, revision=recipe.revision)
-    return _Found(dim=own.dim, image=own.image, weights_sha256=own.weights_sha256)
+    return _Found(
+        dim=own.dim, image=own.image, weights_sha256=own.weights_sha256, embedding_dim=_embedding_dim(recipe, own)
+    )
+
+
+def _embedding_dim(recipe: Recipe, own: encoders.EncoderDescription) -> int:
+    """Channels of the image embedding that a run stores, 0 for none.
+
+    Raises:
+        EncoderError: it is asked for and cannot be had.
+    """
+    is_last = own.num_blocks == own.depth
+    if recipe.embedding == "always":
+        if not own.pooled_dim:
+            raise EncoderError(f"--embedding always: {recipe.encoder} has no image embedding: leave it out")
+        if recipe.encoder_keep != 1 and not is_last:
+            raise EncoderError(
+                f"--embedding always needs the blocks after --layer {recipe.layer}, at which --encoder-keep "
+                f"{recipe.encoder_keep} ends: leave one of them out, or take the last block"
+            )
+        return own.pooled_dim
+    return own.pooled_dim if recipe.embedding == "auto" and is_last and recipe.reuse_levels is None else 0
 
 
 def picture_spec(image: ImageSpec, resizer: Resizer = "torch") -> PictureSpec:

@@ -25,8 +25,16 @@ class Device:
     name: str = ""
     capability: str = ""
     """Of a GPU, such as 9.0."""
+    libraries: str = ""
+    """Of a GPU, such as CUDA 12.9, cuDNN 91002."""
     native_dtype: str = "float32"
     """The fastest that it computes in natively: bfloat16, float16 or float32."""
+
+    @property
+    def record(self) -> str:
+        """All that is known of it, in a line."""
+        parts = (self.name, self.capability and f"compute capability {self.capability}", self.libraries)
+        return ", ".join(part for part in parts if part)
 
 
 def this_device(name: str) -> Device:
@@ -46,6 +54,7 @@ def this_device(name: str) -> Device:
         kind="cuda",
         name=torch.cuda.get_device_name(name),
         capability=f"{major}.{minor}",
+        libraries=f"CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}",  # type: ignore[no-untyped-call]
         native_dtype="bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16",
     )
 
@@ -64,7 +73,22 @@ def agree(devices: Sequence[Device]) -> Device:
     agreed = dtypes.pop() if len(dtypes) == 1 else least
     names = ", ".join(sorted({device.name for device in devices}))
     capabilities = ", ".join(sorted({device.capability for device in devices}))
-    return Device(kind=devices[0].kind, name=names, capability=capabilities, native_dtype=agreed)
+    libraries = "; ".join(sorted({device.libraries for device in devices}))
+    return Device(kind=devices[0].kind, name=names, capability=capabilities, libraries=libraries, native_dtype=agreed)
+
+
+def fix_arithmetic() -> None:
+    """Make float32 exact and the choice of kernels the same in every process, whatever the environment says.
+
+    TF32 would round differently by device and by setting; a library that times its kernels would choose by luck.
+    """
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+    torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
 
 
 def resolve_compute_dtype(asked: str, device: Device) -> str:

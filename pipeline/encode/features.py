@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from pipeline.encode.batches import FrameBatches
 from vtm import Grid, MergePlan
@@ -28,11 +29,15 @@ class ClipFeatures:
     patches_1KD: Tensor
     """float32."""
     keys_1Kd: Tensor
+    batch_frames: int
+    """Frames that the encoder took at once."""
     saliency_1K: Tensor | None = None
     inside: MergePlan | None = None
     """Which token stands for which patch, where the encoder merged inside."""
     encoded_patches: int | None = None
     """How many of the source patches were encoded, where those that did not change were not."""
+    embedding_E: Tensor | None = None
+    """float32, unit norm: the mean of the frames' image embeddings, where it is wanted."""
 
     def sources(self) -> Tensor:
         """(1, N, D) the token that stands for each source patch."""
@@ -47,26 +52,36 @@ class ClipFeatures:
 class VitFeatures:
     """The project's own vision transformer over the frames of a clip."""
 
-    def __init__(self, encoder: Encoder, batch_frames: int) -> None:
+    def __init__(self, encoder: Encoder, batch_frames: int, *, embedding: bool = False) -> None:
         self._encoder = encoder
         self._batches = FrameBatches(encoder.device, batch_frames)
+        self._embedding = embedding
 
     def __call__(self, frames_THW3: NDArray[np.uint8], *, saliency: bool = False) -> ClipFeatures:
         """Encode frames of the encoder's size, (T, h, w, 3) uint8 RGB."""
         outputs = self._batches(frames_THW3, partial(self._encode, saliency=saliency))
         plans = [(out.plan, count) for out, count in outputs if out.plan is not None]
         scores = [out.saliency[:count] for out, count in outputs if out.saliency is not None]
+        pooled = [out.pooled[:count] for out, count in outputs if out.pooled is not None and self._embedding]
         return ClipFeatures(
             grid=(len(frames_THW3), *self._encoder.grid_hw),
             patches_1KD=torch.cat([out.patches[:count] for out, count in outputs]).flatten(0, 1)[None].float(),
             keys_1Kd=torch.cat([out.keys[:count] for out, count in outputs]).flatten(0, 1)[None],
+            batch_frames=self._batches.batch_frames,
             saliency_1K=torch.cat(scores).flatten()[None] if scores else None,
             inside=_side_by_side(plans) if plans else None,
+            embedding_E=mean_direction(torch.cat(pooled)) if pooled else None,
         )
 
     def _encode(self, frames_BHW3: Tensor, saliency: bool) -> EncoderOutput:
         output: EncoderOutput = self._encoder(self._encoder.normalise(frames_BHW3), saliency=saliency)
         return output
+
+
+def mean_direction(vectors_TE: Tensor) -> Tensor:
+    """(E,) float32 of unit norm: the mean of vectors that count alike, however long each is."""
+    directions_TE = normalize(vectors_TE.float(), dim=1)
+    return normalize(directions_TE.mean(dim=0), dim=0)
 
 
 def _side_by_side(plans: list[tuple[MergePlan, int]]) -> MergePlan:

@@ -39,6 +39,7 @@ class ReusingFeatures:
             grid=(len(frames), *self._encoder.grid_hw),
             patches_1KD=output.patches.flatten(0, 1)[None].float(),
             keys_1Kd=output.keys.flatten(0, 1)[None],
+            batch_frames=self._size.frames,
             saliency_1K=None if output.saliency is None else output.saliency.flatten()[None],
             encoded_patches=int(is_encoded(source_TN).sum()),
         )

@@ -12,10 +12,11 @@ from pipeline.settings import Recipe
 from vtm import MergeTree, merge_tree, tree_of_fidelity
 from vtm.budget import Budget
 from vtm.growing import base_for
+from vtm.upload import to_device
 
 
 def clip_tree(features: ClipFeatures, recipe: Recipe, seed: int, weights_1K: Tensor | None = None) -> MergeTree:
-    """The tree over the tokens that are stored, as many as the recipe says, ordered by their centres.
+    """The tree over the tokens that are stored, as many as the recipe says.
 
     Args:
         features: of one clip.
@@ -30,7 +31,7 @@ def clip_tree(features: ClipFeatures, recipe: Recipe, seed: int, weights_1K: Ten
     weights = weights_1K
     if features.inside is not None:
         sizes_1K = features.inside.sizes.float()
-        weights = sizes_1K if weights_1K is None else weights_1K.to(sizes_1K.device) * sizes_1K
+        weights = sizes_1K if weights_1K is None else to_device(weights_1K, sizes_1K.device) * sizes_1K
     grid, gap = features.merge_grid, recipe.max_gap_frames
     if recipe.fidelity is not None:
         tree = tree_of_fidelity(
@@ -45,11 +46,11 @@ def clip_tree(features: ClipFeatures, recipe: Recipe, seed: int, weights_1K: Ten
         tree = tree.coarsen(num_tokens=count)
     if features.inside is not None:
         tree = replace(tree, base=features.inside.then(tree.base))
-    return tree.ordered_by_center(features.grid)
+    return tree
 
 
 def patch_weights(features: ClipFeatures, weights_1K: Tensor) -> Tensor:
     """(1, N) float32, of mean 1: weights of the source patches, from those of the tokens that the encoder leaves."""
-    weights_1K = weights_1K.to(features.patches_1KD.device)
+    weights_1K = to_device(weights_1K, features.patches_1KD.device)
     weights_1N = weights_1K if features.inside is None else features.inside.spread(weights_1K[..., None])[..., 0]
     return weights_1N / weights_1N.mean()

@@ -18,7 +18,7 @@ HOPELESS_CLIPS = 10
 """Clips that no encoder can take before any was encoded: then it is not the clips."""
 
 
-class Strikes:
+class FailedAttempts:
     """Failed attempts of what is not settled yet."""
 
     def __init__(self) -> None:

@@ -11,7 +11,7 @@ import torch
 from pipeline.encode.devices import Device, this_device
 from pipeline.engine.executor import Executor
 from pipeline.engine.job import Job
-from pipeline.engine.placement import Asked
+from pipeline.engine.placement import ResourceRequest
 from pipeline.engine.workers import REAL, WorkerTypes
 from pipeline.errors import SettingsError
 from pipeline.settings import Execution
@@ -21,7 +21,7 @@ class Cluster(Protocol):
     """Nodes that are there, and what was agreed for them."""
 
     device: Device
-    asked: Asked
+    request: ResourceRequest
 
     def executor(self, job: Job, types: WorkerTypes = REAL) -> Executor:
         """What carries a run out here."""
@@ -59,7 +59,7 @@ class InlineCluster:
                 f"{'; use --engine ray for more' if found else ''}"
             )
         self.device = this_device("cuda" if on_gpu else "cpu")
-        self.asked = Asked(decoders=execution.workers, gpus=1 if on_gpu else 0)
+        self.request = ResourceRequest(decoders=execution.workers, gpus=1 if on_gpu else 0)
 
     def executor(self, job: Job, types: WorkerTypes = REAL) -> Executor:
         """Threads."""

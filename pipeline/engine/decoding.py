@@ -10,13 +10,13 @@ from pipeline.engine.intake import Intake
 from pipeline.engine.ledger import Ledger, span_of
 from pipeline.engine.messages import Command, DecodeClip, FindInputs, Scan
 from pipeline.engine.policy import CALLS_AHEAD, QUEUED_SCAN_BYTES, READY_CLIPS, SCANNING_SHARE, Policy
-from pipeline.engine.staff import Node, Staff, Worker
+from pipeline.engine.worker_pool import Node, Worker, WorkerPool
 from pipeline.plan.units import Clip, ShardUnit, Unit
 from pipeline.values import Input
 
 
 @dataclass(slots=True, eq=False)
-class Run:
+class PendingUnit:
     """What is left of a unit, with the shards of its clips."""
 
     unit: Unit
@@ -50,15 +50,15 @@ class Run:
 class Decoding:
     """The queue of units, and who is at which."""
 
-    def __init__(self, policy: Policy, staff: Staff, ledger: Ledger, intake: Intake, out: list[Command]) -> None:
-        self._policy, self._staff, self._ledger, self._intake, self._out = policy, staff, ledger, intake, out
-        self._fresh: deque[Run] = deque()
+    def __init__(self, policy: Policy, pool: WorkerPool, ledger: Ledger, intake: Intake, out: list[Command]) -> None:
+        self._policy, self._pool, self._ledger, self._intake, self._out = policy, pool, ledger, intake, out
+        self._fresh: deque[PendingUnit] = deque()
         """In the order of the shards, so that shards close."""
-        self._urgent: deque[Run] = deque()
+        self._urgent: deque[PendingUnit] = deque()
         """What is done again goes before all else: a shard waits for it."""
-        self._at: dict[int, Run] = {}
+        self._at: dict[int, PendingUnit] = {}
         """The unit that each decoder is at."""
-        self._hungry: OrderedDict[int, None] = OrderedDict()
+        self._idle: OrderedDict[int, None] = OrderedDict()
         """Decoders that found nothing to do."""
         self._ready_clips = 0
         """In the queues. What one decoder must do alone counts as one unit."""
@@ -69,67 +69,67 @@ class Decoding:
         """Queue clips of a video; a sequential one goes to one decoder, which then reads it once."""
         for stretch in _stretches(units):
             size = span_of(stretch).count if sequential else self._policy.unit_clips
-            for run in _cut(stretch, size):
-                self._fresh.append(run)
-                self._ready_clips += self._weight(run)
+            for pending in _cut(stretch, size):
+                self._fresh.append(pending)
+                self._ready_clips += self._weight(pending)
 
-    def again(self, clip: Clip, shard_id: str, *, alone: bool) -> None:
+    def decode_again(self, clip: Clip, shard_id: str, *, alone: bool) -> None:
         """Decode one clip once more, before all else; `alone` if it may be poison, so that nothing waits behind it."""
         if not alone and self._urgent:
             most = self._policy.unit_clips
             if self._ledger.videos[clip.video_id].plan.is_sequential:
                 most = self._ledger.videos[clip.video_id].plan.num_clips
-            for run in (self._urgent[0], self._urgent[-1]):
-                before = self._weight(run)
-                if not run.is_alone and run.join(clip, shard_id, most):
-                    self._ready_clips += self._weight(run) - before
+            for pending in (self._urgent[0], self._urgent[-1]):
+                before = self._weight(pending)
+                if not pending.is_alone and pending.join(clip, shard_id, most):
+                    self._ready_clips += self._weight(pending) - before
                     return
         unit = Unit(clip.video_id, clip.index, 1)
-        self._queue_urgent(Run(unit, deque([ShardUnit(shard_id, unit)]), alone))
+        self._queue_urgent(PendingUnit(unit, deque([ShardUnit(shard_id, unit)]), alone))
 
     def scan_again(self, source: Input) -> None:
         """Scan an input once more, before the others."""
         self._intake.inputs.appendleft(source)
 
-    def lose(self, worker: Worker) -> None:
+    def worker_gone(self, worker: Worker) -> None:
         """A decoder is gone: what it had not begun of its unit goes to another."""
-        self._hungry.pop(worker.number, None)
-        worker.node.starved.pop(worker.number, None)
-        run = self._at.pop(worker.number, None)
-        if run is not None:
-            self._queue_urgent(run)
+        self._idle.pop(worker.number, None)
+        worker.node.blocked.pop(worker.number, None)
+        pending = self._at.pop(worker.number, None)
+        if pending is not None:
+            self._queue_urgent(pending)
 
-    def feed_hungry(self, now_s: float) -> None:
+    def assign_to_idle(self, now_s: float) -> None:
         """Something may be there to do. What one of them cannot begin, none of them can."""
-        while self._hungry and (self._urgent or self._fresh or self._intake.inputs):
-            number, _ = self._hungry.popitem(last=False)
-            self.feed(self._staff.workers[number], now_s)
-            if number in self._hungry:
+        while self._idle and (self._urgent or self._fresh or self._intake.inputs):
+            number, _ = self._idle.popitem(last=False)
+            self.assign(self._pool.workers[number], now_s)
+            if number in self._idle:
                 return
 
-    def feed_starved(self, node: Node, now_s: float) -> None:
+    def assign_to_blocked(self, node: Node, now_s: float) -> None:
         """Frames have left the node's store."""
-        while node.starved and self._has_credit(node):
-            number, _ = node.starved.popitem(last=False)
-            self.feed(self._staff.workers[number], now_s)
+        while node.blocked and self._has_credit(node):
+            number, _ = node.blocked.popitem(last=False)
+            self.assign(self._pool.workers[number], now_s)
 
-    def feed(self, worker: Worker, now_s: float) -> None:
+    def assign(self, worker: Worker, now_s: float) -> None:
         """Give a decoder calls, as many as it takes ahead."""
-        self._hungry.pop(worker.number, None)
-        worker.node.starved.pop(worker.number, None)
+        self._idle.pop(worker.number, None)
+        worker.node.blocked.pop(worker.number, None)
         while self._has_room(worker):
-            run = self._at.get(worker.number)
-            if run is None and self._should_scan():
+            pending = self._at.get(worker.number)
+            if pending is None and self._should_scan():
                 self._scan(worker, now_s)
             elif not self._has_credit(worker.node):
-                worker.node.starved[worker.number] = None
+                worker.node.blocked[worker.number] = None
                 return
-            elif run is None and (run := self._take_run()) is None:
-                self._hungry[worker.number] = None
-                self._hungry.move_to_end(worker.number, last=bool(worker.calls))
+            elif pending is None and (pending := self._take_unit()) is None:
+                self._idle[worker.number] = None
+                self._idle.move_to_end(worker.number, last=bool(worker.calls))
                 return
             else:
-                self._decode(worker, run, now_s)
+                self._decode(worker, pending, now_s)
 
     def _has_room(self, worker: Worker) -> bool:
         """Whether a decoder can be given a call. Behind a scan that may take long nothing is queued."""
@@ -147,7 +147,7 @@ class Decoding:
 
     def find_inputs(self) -> None:
         """Ask for further inputs in time."""
-        wanted = 16 + 2 * self._staff.count("decode")
+        wanted = 16 + 2 * self._pool.count("decode")
         if self._intake.has_more and not self._intake.is_asked and len(self._intake.inputs) < wanted:
             self._intake.is_asked = True
             self._out.append(FindInputs(wanted))
@@ -158,39 +158,39 @@ class Decoding:
             return False
         if not (self._urgent or self._fresh):
             return True
-        decoders = self._staff.count("decode")
+        decoders = self._pool.count("decode")
         return self._ready_clips < READY_CLIPS * decoders and self.scanning * SCANNING_SHARE < decoders
 
-    def _take_run(self) -> Run | None:
+    def _take_unit(self) -> PendingUnit | None:
         """What is urgent goes first. While tokens fill the stores, no further shard is started."""
-        is_full = self._ledger.token_bytes > self._staff.store_credit_bytes
+        is_full = self._ledger.token_bytes > self._pool.store_credit_bytes
         for queue, choice in ((self._urgent, len(self._urgent)), (self._fresh, 1)):
             for i in range(min(choice, len(queue))):
                 if not is_full or self._ledger.shards[queue[i].shards[0].shard_id].is_started:
-                    run = queue[i]
+                    pending = queue[i]
                     del queue[i]
-                    self._ready_clips -= self._weight(run)
-                    return run
+                    self._ready_clips -= self._weight(pending)
+                    return pending
         return None
 
-    def _queue_urgent(self, run: Run) -> None:
-        self._urgent.append(run)
-        self._ready_clips += self._weight(run)
+    def _queue_urgent(self, pending: PendingUnit) -> None:
+        self._urgent.append(pending)
+        self._ready_clips += self._weight(pending)
 
-    def _weight(self, run: Run) -> int:
-        return min(run.unit.count, self._policy.unit_clips)
+    def _weight(self, pending: PendingUnit) -> int:
+        return min(pending.unit.count, self._policy.unit_clips)
 
     def _has_credit(self, node: Node) -> bool:
         # One clip is always let through: a store may be smaller than the share asks for.
         return not node.frames_bytes or node.frames_bytes + self._policy.clip_bytes <= node.credit_bytes
 
-    def _decode(self, worker: Worker, run: Run, now_s: float) -> None:
-        clip, shard_id, rest = Clip(run.unit.video_id, run.unit.first), run.shards[0].shard_id, run.unit
+    def _decode(self, worker: Worker, pending: PendingUnit, now_s: float) -> None:
+        clip, shard_id, rest = Clip(pending.unit.video_id, pending.unit.first), pending.shards[0].shard_id, pending.unit
         self._ledger.start(clip, shard_id, worker.node, self._policy.clip_bytes)
         worker.begin(clip, now_s)
         self._out.append(DecodeClip(worker.number, clip, self._ledger.uri(clip), rest))
-        if run.advance():
-            self._at[worker.number] = run
+        if pending.advance():
+            self._at[worker.number] = pending
         else:
             self._at.pop(worker.number, None)
 
@@ -207,9 +207,9 @@ def _stretches(units: Sequence[ShardUnit]) -> Iterator[list[ShardUnit]]:
         yield stretch
 
 
-def _cut(units: Sequence[ShardUnit], size: int) -> list[Run]:
-    """Consecutive clips to runs of `size` clips; the last may be shorter."""
-    runs = []
+def _cut(units: Sequence[ShardUnit], size: int) -> list[PendingUnit]:
+    """Consecutive clips to pieces of `size` clips; the last may be shorter."""
+    pieces = []
     whole = span_of(units)
     left = deque(units)
     for first in range(0, whole.count, size):
@@ -222,5 +222,5 @@ def _cut(units: Sequence[ShardUnit], size: int) -> list[Run]:
             if taken < unit.count:
                 left.appendleft(ShardUnit(shard_id, Unit(unit.video_id, unit.first + taken, unit.count - taken)))
             count -= taken
-        runs.append(Run(span_of(parts), parts))
-    return runs
+        pieces.append(PendingUnit(span_of(parts), parts))
+    return pieces

@@ -1,4 +1,4 @@
-"""The loop of a run: what happened to the scheduler, its commands to the executor and the desk."""
+"""The loop of a run: events to the scheduler, its commands to the executor and the driver."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from pipeline.engine.scheduler import Scheduler
 
 TICK_S = 0.5
 """The scheduler hears of the time at least so often."""
-RECORDS, DESK_COMMANDS = get_args(Record), get_args(m.DeskCommand)
+RECORDS, DRIVER_COMMANDS = get_args(Record), get_args(m.DriverCommand)
 
 
-class DriversDesk(Protocol):
+class Driver(Protocol):
     """What the driver itself does."""
 
     outcome: m.Finish | None
@@ -29,66 +29,80 @@ class DriversDesk(Protocol):
     def open(self) -> list[m.Event]:
         """What the scheduler is told first."""
 
-    def handle(self, command: m.DeskCommand) -> None:
+    def handle(self, command: m.DriverCommand) -> None:
         """Carry out a command that is the driver's."""
 
     def record(self, record: Record) -> None:
         """Take in what a worker has finished."""
 
     def answers(self) -> list[m.Event]:
-        """What the desk has to say to the scheduler."""
+        """What the driver has to say to the scheduler."""
 
     def flush_plan(self) -> None:
-        """Store what is planned."""
+        """Store what is planned.
+
+        Raises:
+            OSError: it cannot be stored now.
+        """
 
     def flush_plan_in_time(self) -> None:
-        """Store what is planned now and then."""
+        """Store what is planned now and then; where that fails, again later."""
 
-    def working(self) -> None:
+    def workers_ready(self) -> None:
         """The first decoder and the first encoder are ready."""
 
 
-def drive(scheduler: Scheduler, executor: Executor, desk: DriversDesk) -> str | None:
+def drive(scheduler: Scheduler, executor: Executor, driver: Driver) -> str | None:
     """Run until the scheduler says that it is over.
 
     Returns:
         The signal that ended the run early, if one did.
     """
-    begun: set[str | None] = set()
+    ready_kinds: set[str | None] = set()
     ticked_s = time.monotonic()
-    happened: deque[m.Event | Record] = deque(desk.open())
+    happened: deque[m.Event | Record] = deque(driver.open())
     with signals_stop(executor) as stopped:
-        while desk.outcome is None:
+        while driver.outcome is None:
             happened += executor.wait(0.0 if happened else TICK_S)
             # Workers are started on a tick, when all nodes that came together are known.
             if time.monotonic() - ticked_s >= TICK_S or any(isinstance(item, m.NodeUp) for item in happened):
                 ticked_s = time.monotonic()
                 happened.append(m.Tick())
                 executor.observe(scheduler.in_flight())
-                desk.flush_plan_in_time()
+                driver.flush_plan_in_time()
             while happened:
                 item = happened.popleft()
                 if isinstance(item, RECORDS):
-                    desk.record(cast(Record, item))
+                    driver.record(cast(Record, item))
                     executor.observe(cast(Record, item))
                     continue
                 event = cast(m.Event, item)
                 if isinstance(event, m.WorkerReady):
-                    begun.add(scheduler.kind_of(event.worker))
-                    if begun >= {"decode", "encode"}:
-                        desk.working()
+                    ready_kinds.add(scheduler.kind_of(event.worker))
+                    if ready_kinds >= {"decode", "encode"}:
+                        driver.workers_ready()
                 for command in scheduler.handle(event, time.monotonic()):
-                    if isinstance(command, DESK_COMMANDS):
-                        desk.handle(cast(m.DeskCommand, command))
-                        if isinstance(command, m.ReportFailure):
-                            executor.observe(command.failed)
-                        continue
-                    if isinstance(command, m.WriteShard):
-                        # A committed shard must be found in the plan.
-                        desk.flush_plan()
-                    executor.carry_out(cast(m.WorkCommand, command))
-                happened += desk.answers()
+                    happened += carry_out(command, executor, driver)
+                happened += driver.answers()
     return stopped[0] if stopped else None
+
+
+def carry_out(command: m.Command, executor: Executor, driver: Driver) -> list[m.Event]:
+    """Give a command to whom it concerns. Returns what failed at once."""
+    if isinstance(command, DRIVER_COMMANDS):
+        driver.handle(cast(m.DriverCommand, command))
+        if isinstance(command, m.ReportFailure):
+            executor.observe(command.failed)
+        return []
+    if isinstance(command, m.WriteShard):
+        try:
+            # A committed shard must be found in the plan.
+            driver.flush_plan()
+        except OSError as error:
+            message = f"the plan cannot be stored: {error}"
+            return [m.CallFailed(command.worker, command.shard_id, "io", message)]
+    executor.carry_out(cast(m.WorkCommand, command))
+    return []
 
 
 @contextmanager

@@ -8,15 +8,15 @@ from collections.abc import Iterable
 from pipeline.engine.ledger import Ledger
 from pipeline.engine.messages import Command, EncodeClip
 from pipeline.engine.policy import CALLS_AHEAD, NEAR_S
-from pipeline.engine.staff import Staff, Worker, room_by_calls
+from pipeline.engine.worker_pool import Worker, WorkerPool, room_by_calls
 from pipeline.plan.units import Clip
 
 
 class Encoding:
     """Decoded clips that wait, and encoders that have room."""
 
-    def __init__(self, staff: Staff, ledger: Ledger, out: list[Command]) -> None:
-        self._staff, self._ledger, self._out = staff, ledger, out
+    def __init__(self, pool: WorkerPool, ledger: Ledger, out: list[Command]) -> None:
+        self._pool, self._ledger, self._out = pool, ledger, out
         self._waiting: OrderedDict[Clip, float] = OrderedDict()
         """Since when they wait, the oldest first; each is in its node's queue as well."""
         self._room = room_by_calls()
@@ -29,7 +29,7 @@ class Encoding:
         for row in (*state.node.room, *self._room):
             for number in row:
                 if not self._avoids(clip, number):
-                    self._give(self._staff.workers[number], clip, now_s)
+                    self._give(self._pool.workers[number], clip, now_s)
                     return
         for queue in (self._waiting, state.node.waiting):
             queue[clip] = now_s
@@ -50,7 +50,7 @@ class Encoding:
         self._waiting.pop(clip, None)
         self._ledger.clips[clip].node.waiting.pop(clip, None)
 
-    def lose(self, worker: Worker) -> None:
+    def worker_gone(self, worker: Worker) -> None:
         """An encoder is gone."""
         for row in (*worker.node.room, *self._room):
             row.pop(worker.number, None)
@@ -58,7 +58,7 @@ class Encoding:
     def refill(self, now_s: float) -> None:
         """Encoders left: what waited for another one than those with room may have to wait no more."""
         for number in [number for row in self._room for number in row] if self._waiting else ():
-            self.fill(self._staff.workers[number], now_s)
+            self.fill(self._pool.workers[number], now_s)
 
     def _next(self, worker: Worker) -> Clip | None:
         near, oldest = (self._first(queue, worker) for queue in (worker.node.waiting, self._waiting))
@@ -71,7 +71,7 @@ class Encoding:
 
     def _avoids(self, clip: Clip, number: int) -> bool:
         """Whether a clip should wait for another encoder than this one."""
-        return bool(self.avoid) and self.avoid.get(clip) == number and self._staff.count("encode") > 1
+        return bool(self.avoid) and self.avoid.get(clip) == number and self._pool.count("encode") > 1
 
     def _give(self, worker: Worker, clip: Clip, now_s: float) -> None:
         worker.begin(clip, now_s)
@@ -79,7 +79,7 @@ class Encoding:
         self._out.append(EncodeClip(worker.number, clip, self._ledger.uri(clip)))
 
     def _update(self, worker: Worker) -> None:
-        self.lose(worker)
+        self.worker_gone(worker)
         if worker.is_ready and len(worker.calls) < CALLS_AHEAD:
             for rooms in (worker.node.room, self._room):
                 rooms[len(worker.calls)][worker.number] = None

@@ -36,13 +36,13 @@ Call: TypeAlias = m.Scan | m.DecodeClip | m.EncodeClip | m.WriteShard
 AnyWorker: TypeAlias = DecodeWorker | EncodeWorker | WriteWorker
 
 
-class _Seat:
+class _WorkerThread:
     """A worker's thread and its calls."""
 
     def __init__(self) -> None:
         self.calls: SimpleQueue[Call | None] = SimpleQueue()
         self.worker: AnyWorker | None = None
-        self.is_left = False
+        self.is_abandoned = False
         """Whether the worker was given up: nothing that it still does counts."""
 
 
@@ -53,7 +53,7 @@ class InlineExecutor:
         self._job, self._types = job, types
         self.num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self._happened: SimpleQueue[m.Event | Record] = SimpleQueue()
-        self._seats: dict[int, _Seat] = {}
+        self._threads: dict[int, _WorkerThread] = {}
         self._frames: dict[Clip, Decoded] = {}
         self._tokens: dict[Clip, Encoded] = {}
         self._decode_clocks: set[int] = set()
@@ -76,55 +76,65 @@ class InlineExecutor:
     def carry_out(self, command: m.WorkCommand) -> None:
         """Hand a call to its worker's thread, or do at once what takes no time."""
         if isinstance(command, m.StartWorker):
-            seat = self._seats[command.worker] = _Seat()
+            thread = self._threads[command.worker] = _WorkerThread()
             name = f"{command.kind}-{command.worker}"
-            threading.Thread(target=self._work, args=(command, seat), name=name, daemon=True).start()
+            threading.Thread(target=self._work, args=(command, thread), name=name, daemon=True).start()
         elif isinstance(command, m.KillWorker):
             self._leave(command.worker)
         elif isinstance(command, m.AskProgress):
-            seat = self._seats[command.worker]
-            if seat.worker is not None:
-                self.tell(m.Progressed(command.worker, seat.worker.steps.count))
+            thread = self._threads[command.worker]
+            if thread.worker is not None:
+                self.tell(m.Progressed(command.worker, thread.worker.steps.count))
         elif isinstance(command, m.Forget):
             self._frames.pop(command.clip, None)
             self._tokens.pop(command.clip, None)
         else:
-            self._seats[command.worker].calls.put(command)
+            self._threads[command.worker].calls.put(command)
 
     def observe(self, item: Observed) -> None:
         """Nobody collects counts here."""
 
     def close(self) -> None:
         """Stop the threads; one that is in the middle of a call ends after it."""
-        for number in list(self._seats):
+        for number in list(self._threads):
             self._leave(number)
 
     def _leave(self, number: int) -> None:
-        seat = self._seats.pop(number)
-        seat.is_left = True
-        seat.calls.put(None)
+        thread = self._threads.pop(number)
+        thread.is_abandoned = True
+        thread.calls.put(None)
 
-    def _work(self, command: m.StartWorker, seat: _Seat) -> None:
+    def _work(self, command: m.StartWorker, thread: _WorkerThread) -> None:
         """A worker's thread."""
 
         def tell(item: m.Event | Record) -> None:
-            if not seat.is_left:
+            if not thread.is_abandoned:
                 self._happened.put(item)
 
         try:
-            worker = seat.worker = self._make(command.kind)
+            worker = thread.worker = self._make(command.kind)
             worker.start()
             tell(m.WorkerReady(command.worker))
-            while (call := seat.calls.get()) is not None and not seat.is_left:
-                self._do(command.worker, worker, call, tell)
+            beside = self._job.encode_calls_at_once - 1 if command.kind == "encode" else 0
+            for _ in range(beside):
+                threading.Thread(target=self._serve, args=(command.worker, thread, tell), daemon=True).start()
+            self._serve(command.worker, thread, tell)
         except SettingsError as error:
             tell(m.WorkerRefused(command.worker, str(error)))
         except BaseException as error:
             problem = problem_of(error)
             tell(m.WorkerDied(command.worker, problem.failure, problem.message))
         finally:
-            if seat.worker is not None:
-                seat.worker.close()
+            if thread.worker is not None:
+                thread.worker.close()
+
+    def _serve(self, number: int, thread: _WorkerThread, tell: Callable[[m.Event | Record], None]) -> None:
+        """Take calls until there are no more."""
+        assert thread.worker is not None
+        while (call := thread.calls.get()) is not None and not thread.is_abandoned:
+            self._do(number, thread.worker, call, tell)
+        # There may be another thread that waits for a call.
+        thread.calls.put(None)
 
     def _make(self, kind: m.WorkerKind) -> AnyWorker:
         if kind == "decode":

@@ -37,6 +37,11 @@ class Job:
         return self.recipe.reads_motion
 
     @property
+    def encode_calls_at_once(self) -> int:
+        """Clips an encoder is at: on a GPU the next one is launched while the host still waits for the last."""
+        return 2 if self.encoder.device == "cuda" else 1
+
+    @property
     def clip_bytes(self) -> int:
         """Frames of a full clip."""
         return self.recipe.clip_frames * self.picture.crop_height_px * self.picture.crop_width_px * 3
@@ -73,6 +78,11 @@ class Stopwatch:
     def __init__(self, cpu_clock: Callable[[], float] = time.process_time) -> None:
         self._cpu_clock = cpu_clock
         self._cpu_s, self._wall_s = cpu_clock(), time.perf_counter()
+
+    @property
+    def started_s(self) -> float:
+        """When the present lap began, by `time.perf_counter`."""
+        return self._wall_s
 
     def lap(self) -> StageTime:
         """Time since the last lap."""

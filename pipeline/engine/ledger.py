@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from pipeline.engine.staff import Node
+from pipeline.engine.worker_pool import Node
 from pipeline.plan.units import Clip, ShardUnit, Unit
 from pipeline.values import FailedRange, PlannedVideo
 
 
 @dataclass(slots=True, eq=False)
-class OwedVideo:
+class UnsettledVideo:
     """A video with clips that are not settled."""
 
     plan: PlannedVideo
@@ -63,12 +63,12 @@ class Ledger:
     """Counts what is owed, so that each clip ends exactly once: in a written shard, or in a recorded failure."""
 
     def __init__(self) -> None:
-        self.videos: dict[str, OwedVideo] = {}
+        self.videos: dict[str, UnsettledVideo] = {}
         self.shards: dict[str, Shard] = {}
         self.clips: dict[Clip, ClipState] = {}
         self.token_bytes = 0
 
-    def owe(self, video: PlannedVideo, units: Iterable[ShardUnit], open_shard: str | None, now_s: float) -> None:
+    def add_video(self, video: PlannedVideo, units: Iterable[ShardUnit], open_shard: str | None, now_s: float) -> None:
         """Take up the clips of a video."""
         for shard_id, unit in units:
             shard = self.shards.setdefault(shard_id, Shard())
@@ -76,7 +76,7 @@ class Ledger:
             shard.units.append(unit)
             shard.outstanding += unit.count
             shard.grown_s = now_s
-            owed = self.videos.setdefault(unit.video_id, OwedVideo(video))
+            owed = self.videos.setdefault(unit.video_id, UnsettledVideo(video))
             owed.unsettled += unit.count
 
     def uri(self, clip: Clip) -> str:

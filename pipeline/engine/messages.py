@@ -304,7 +304,7 @@ class ReportFailure:
 
 
 @dataclass(frozen=True, slots=True)
-class Say:
+class Notify:
     """A line for the person who runs this."""
 
     text: str
@@ -321,9 +321,9 @@ class Finish:
 
 WorkCommand: TypeAlias = StartWorker | KillWorker | AskProgress | Scan | DecodeClip | EncodeClip | WriteShard | Forget
 """What an executor carries out."""
-DeskCommand: TypeAlias = FindInputs | AppendPlan | ReportCopy | ReportFailure | Say | Finish
+DriverCommand: TypeAlias = FindInputs | AppendPlan | ReportCopy | ReportFailure | Notify | Finish
 """What the driver does itself."""
-Command: TypeAlias = WorkCommand | DeskCommand
+Command: TypeAlias = WorkCommand | DriverCommand
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from pipeline.engine.messages import WorkerKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class ResourceRequest:
     """What the user asked for."""
 
     decoders: int | None = None
@@ -23,7 +23,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Room:
+class NodeResources:
     """What a node has."""
 
     cores: int
@@ -33,7 +33,7 @@ class Room:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Crew:
+class NodeWorkers:
     """The workers of one node."""
 
     encoders: int = 0
@@ -48,37 +48,37 @@ class Crew:
         return {"encode": self.encoders, "write": self.writers, "decode": self.decoders}[kind]
 
 
-def place(nodes: Mapping[str, Room], asked: Asked) -> dict[str, Crew]:
-    """Give every node its crew: encoders first, with a GPU and a core each; decoders get what is left.
+def place(nodes: Mapping[str, NodeResources], request: ResourceRequest) -> dict[str, NodeWorkers]:
+    """Say how many workers of each kind every node has.
 
-    A writer goes where there is an encoder, and claims nothing: writing takes about a hundredth of the time of the
-    other stages.
+    Encoders come first, with a GPU and a core each; decoders get what is left. A writer goes where there is an
+    encoder, and claims nothing: writing takes about a hundredth of the time of the other stages.
 
     Args:
         nodes: In the order in which they came: a node that comes later moves nobody.
-        asked: What the user asked for.
+        request: What the user asked for.
     """
-    encoders = _encoders(nodes, asked)
-    free = {name: room.cores - (encoders[name] if asked.reserve_gpus else 0) for name, room in nodes.items()}
-    decoders = _decoders({name: free[name] for name in nodes if "decode" not in nodes[name].unfit}, asked.decoders)
-    can_write = [name for name, room in nodes.items() if "write" not in room.unfit]
+    encoders = _encoders(nodes, request)
+    free = {name: node.cores - (encoders[name] if request.reserve_gpus else 0) for name, node in nodes.items()}
+    decoders = _decoders({name: free[name] for name in nodes if "decode" not in nodes[name].unfit}, request.decoders)
+    can_write = [name for name, node in nodes.items() if "write" not in node.unfit]
     writers = {name for name in can_write if encoders[name]} or set(can_write[:1])
     return {
-        name: Crew(
+        name: NodeWorkers(
             encoders=encoders[name],
             writers=1 if name in writers else 0,
             decoders=decoders.get(name, 0),
-            encoder_cores=_share(room.cores, encoders[name]) if asked.reserve_gpus else 0.0,
-            encoder_gpus=asked.gpu_share if asked.reserve_gpus else 0.0,
+            encoder_cores=_share(node.cores, encoders[name]) if request.reserve_gpus else 0.0,
+            encoder_gpus=request.gpu_share if request.reserve_gpus else 0.0,
             decoder_cores=_share(free[name], decoders.get(name, 0)),
         )
-        for name, room in nodes.items()
+        for name, node in nodes.items()
     }
 
 
-def gpu_slots(nodes: Sequence[Room], gpu_share: float) -> int:
+def gpu_slots(nodes: Sequence[NodeResources], gpu_share: float) -> int:
     """Encoders that the GPUs of these nodes hold: none has parts of two GPUs, some may have several whole ones."""
-    return sum(_slots(room.gpus, gpu_share) for room in nodes)
+    return sum(_slots(node.gpus, gpu_share) for node in nodes)
 
 
 def _slots(gpus: int, gpu_share: float) -> int:
@@ -87,25 +87,25 @@ def _slots(gpus: int, gpu_share: float) -> int:
     return int(gpus / gpu_share + 1e-9)
 
 
-def _encoders(nodes: Mapping[str, Room], asked: Asked) -> dict[str, int]:
-    if not asked.reserve_gpus:
-        return {name: 0 if "encode" in room.unfit else 1 for name, room in nodes.items()}
-    left = None if asked.gpus is None else _slots(asked.gpus, asked.gpu_share)
+def _encoders(nodes: Mapping[str, NodeResources], request: ResourceRequest) -> dict[str, int]:
+    if not request.reserve_gpus:
+        return {name: 0 if "encode" in node.unfit else 1 for name, node in nodes.items()}
+    left = None if request.gpus is None else _slots(request.gpus, request.gpu_share)
     placed = {}
-    for name, room in nodes.items():
-        slots = 0 if "encode" in room.unfit else gpu_slots([room], asked.gpu_share)
+    for name, node in nodes.items():
+        slots = 0 if "encode" in node.unfit else gpu_slots([node], request.gpu_share)
         placed[name] = slots if left is None else min(slots, left)
         left = None if left is None else left - placed[name]
     return placed
 
 
-def _decoders(free: Mapping[str, int], asked: int | None) -> dict[str, int]:
+def _decoders(free: Mapping[str, int], requested: int | None) -> dict[str, int]:
     """One for each free core; a number that was asked for goes where the most cores are free for each."""
     placed = dict.fromkeys(free, 0)
-    if asked is None:
+    if requested is None:
         placed = {name: max(0, cores) for name, cores in free.items()}
-        asked = 0 if any(placed.values()) else 1
-    for _ in range(asked if free else 0):
+        requested = 0 if any(placed.values()) else 1
+    for _ in range(requested if free else 0):
         chosen = max(free, key=lambda name: max(free[name], 0.01) / (placed[name] + 1))
         placed[chosen] += 1
     return placed

@@ -26,14 +26,14 @@ class Planning:
         self._planned: set[str] = set()
         """Ids of the videos in the plan."""
 
-    def know(self, planned: Iterable[str]) -> None:
+    def mark_planned(self, planned: Iterable[str]) -> None:
         """These videos are in the plan already."""
         self._planned.update(planned)
 
     def resume(self, event: m.Pending, now_s: float) -> None:
         """Owe what an earlier run planned and did not write."""
         self._planned.add(event.video.source.video_id)
-        self._owe(event.video, event.units, now_s)
+        self._queue(event.video, event.units, now_s)
 
     def retry(self, event: m.Retry, now_s: float) -> None:
         """Plan clips that failed once more."""
@@ -61,9 +61,9 @@ class Planning:
     def _plan(self, video: PlannedVideo, clips: Unit, generation: int, now_s: float) -> None:
         units = tuple(self._packer.pack(clips, generation))
         self._out.append(m.AppendPlan(video, units))
-        self._owe(video, units, now_s)
+        self._queue(video, units, now_s)
         self._writing.close_all_but(self._packer.open_shard, now_s)
 
-    def _owe(self, video: PlannedVideo, units: tuple[ShardUnit, ...], now_s: float) -> None:
-        self._ledger.owe(video, units, self._packer.open_shard, now_s)
+    def _queue(self, video: PlannedVideo, units: tuple[ShardUnit, ...], now_s: float) -> None:
+        self._ledger.add_video(video, units, self._packer.open_shard, now_s)
         self._decoding.add(units, sequential=video.is_sequential)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
-from pipeline.engine.placement import Asked
+from pipeline.engine.placement import ResourceRequest
 
 STORE_SHARE = 0.3
 """Of a node's object store, for frames; as much of all stores together again, for tokens. The rest is the store's."""
@@ -27,6 +27,8 @@ QUEUED_SCAN_BYTES = 64 << 20
 """A scan of at most so many bytes is short: another call may be queued behind it."""
 NEAR_S = 30.0
 """So much longer a clip waits for an encoder of another node than for one of its own."""
+SLOW_START_S = 60.0
+"""A worker that takes longer to start is told of: others may hold what it needs."""
 ASK_SHARE = 0.25
 """A worker is asked for its progress when so much of its time is over, and so much later again."""
 
@@ -48,7 +50,7 @@ class Limits:
 class Policy:
     """What the scheduler is told of a run."""
 
-    asked: Asked
+    request: ResourceRequest
     fps: Fraction
     clip_frames: int
     clip_bytes: int

@@ -20,7 +20,7 @@ from pipeline.engine.workers import (
     EncodeWorker,
     WorkerTypes,
     WriteWorker,
-    hear,
+    forward_logs,
     problem_of,
 )
 from pipeline.errors import SettingsError, StoreError
@@ -28,6 +28,7 @@ from pipeline.plan.units import Clip, Unit
 from pipeline.values import FailedRange, Input, PlannedVideo
 
 GROUPS = {"watch": 1, "ask": 1}
+ENCODE_GROUPS = GROUPS | {"launch": 2}
 """Calls that are answered while another one is at work, each in a thread of its own."""
 Value = TypeVar("Value")
 
@@ -48,7 +49,7 @@ class Answer:
 
 
 @dataclass(slots=True)
-class Notebook:
+class LogBuffer:
     """What a worker has to say with its next answer."""
 
     lines: list[str] = field(default_factory=list)
@@ -65,8 +66,8 @@ class _Actor:
     worker: DecodeWorker | EncodeWorker | WriteWorker
 
     def __init__(self) -> None:
-        self.notebook = Notebook()
-        hear(self.notebook.lines.append)
+        self.log_buffer = LogBuffer()
+        forward_logs(self.log_buffer.lines.append)
 
     def start(self) -> Answer:
         """Load what the work needs."""
@@ -74,7 +75,7 @@ class _Actor:
             self.worker.start()
         except SettingsError as error:
             return Answer(refusal=str(error))
-        return Answer(value=os.getpid(), notes=self.notebook.take())
+        return Answer(value=os.getpid(), notes=self.log_buffer.take())
 
     @ray.method(concurrency_group="watch")
     def watch(self) -> None:
@@ -88,7 +89,7 @@ class _Actor:
 
     def failed(self, error: BaseException) -> Answer:
         """The answer of a call that ended in an error."""
-        return Answer(problem=problem_of(error), notes=self.notebook.take())
+        return Answer(problem=problem_of(error), notes=self.log_buffer.take())
 
 
 @ray.remote(max_restarts=0, max_task_retries=0, concurrency_groups=GROUPS)
@@ -108,7 +109,7 @@ class DecodeActor(_Actor):
             return Answer(failure=str(error))
         except Exception as error:
             return self.failed(error)
-        return Answer(value=video, notes=self.notebook.take())
+        return Answer(value=video, notes=self.log_buffer.take())
 
     @ray.method(num_returns=2)
     def decode(self, clip: Clip, uri: str, unit: Unit) -> tuple[Answer, Decoded | None]:
@@ -117,10 +118,10 @@ class DecodeActor(_Actor):
             decoded = self.worker.decode(clip, uri, unit)
         except Exception as error:
             return self.failed(error), None
-        return Answer(num_bytes=decoded.num_bytes, notes=self.notebook.take()), decoded
+        return Answer(num_bytes=decoded.num_bytes, notes=self.log_buffer.take()), decoded
 
 
-@ray.remote(max_restarts=0, max_task_retries=0, concurrency_groups=GROUPS)
+@ray.remote(max_restarts=0, max_task_retries=0, concurrency_groups=ENCODE_GROUPS)
 class EncodeActor(_Actor):
     """Holds the encoder."""
 
@@ -135,6 +136,14 @@ class EncodeActor(_Actor):
     @ray.method(num_returns=2)
     def encode(self, decoded: Decoded, uri: str) -> tuple[Answer, Encoded | None]:
         """Encode one clip."""
+        return self._encode(decoded, uri)
+
+    @ray.method(num_returns=2, concurrency_group="launch")
+    def encode_overlapping(self, decoded: Decoded, uri: str) -> tuple[Answer, Encoded | None]:
+        """Encode one clip while another may still be on the device."""
+        return self._encode(decoded, uri)
+
+    def _encode(self, decoded: Decoded, uri: str) -> tuple[Answer, Encoded | None]:
         from pipeline.encode.devices import BrokenDeviceError
 
         try:
@@ -145,7 +154,7 @@ class EncodeActor(_Actor):
         except Exception as error:
             return self.failed(error), None
         done: ClipDone = record
-        return Answer(value=done, num_bytes=encoded.num_bytes, notes=self.notebook.take()), encoded
+        return Answer(value=done, num_bytes=encoded.num_bytes, notes=self.log_buffer.take()), encoded
 
 
 @ray.remote(max_restarts=0, max_task_retries=0, concurrency_groups=GROUPS)
@@ -162,7 +171,7 @@ class WriteActor(_Actor):
             committed: ShardCommitted = self.worker.write(shard_id, clips, failures)
         except Exception as error:
             return self.failed(error)
-        return Answer(value=committed, notes=self.notebook.take())
+        return Answer(value=committed, notes=self.log_buffer.take())
 
 
 def _limit_memory(memory_mb: int) -> None:

@@ -9,22 +9,23 @@ from typing import Any
 
 import ray
 from ray._private import worker as ray_worker
-from ray.exceptions import RayError
+from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.encode.devices import Device, DeviceKind, agree, this_device
 from pipeline.engine.executor import Executor
 from pipeline.engine.job import Job
 from pipeline.engine.messages import NodeUp
-from pipeline.engine.placement import Asked, Room, gpu_slots
+from pipeline.engine.placement import NodeResources, ResourceRequest, gpu_slots
 from pipeline.engine.ray_executor import RayExecutor, living_nodes
 from pipeline.engine.workers import REAL, WorkerTypes
 from pipeline.errors import SettingsError
 from pipeline.settings import Execution
 
-LOCAL_STORE_BYTES = 2 << 30
 log = logging.getLogger(__name__)
+LOCAL_STORE_BYTES = 2 << 30
 PROBE_S = 300.0
+"""How long a node may take to load torch and look at its device."""
 ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}
 """Of the workers: an encoder's threads that wait for each other must not burn the cores that decoders share."""
 
@@ -44,7 +45,7 @@ class RayCluster:
         try:
             nodes = self._await_gpus(execution)
             self._reserves = takes_gpus(execution, nodes)
-            self.asked = Asked(
+            self.request = ResourceRequest(
                 decoders=execution.workers,
                 gpus=execution.gpus,
                 gpu_share=execution.gpu_share,
@@ -104,6 +105,11 @@ def _answer(node: str, ref: Any) -> Device | None:
     """
     try:
         device: Device = ray.get(ref, timeout=PROBE_S)
+    except GetTimeoutError as error:
+        raise SettingsError(
+            f"node {node} did not say within {PROBE_S:.0f} s what it computes on: see `ray status` whether other jobs "
+            "hold its GPUs"
+        ) from error
     except RayError as error:
         cause = getattr(error, "cause", None)
         if isinstance(cause, SettingsError):
@@ -136,7 +142,7 @@ def lacks(execution: Execution, nodes: list[NodeUp]) -> str | None:
     """What the cluster lacks of what was asked for, in one line."""
     wanted = execution.gpus if execution.gpus is not None else int(execution.device == "cuda")
     there = sum(node.gpus for node in nodes)
-    slots = gpu_slots([Room(cores=node.cores, gpus=node.gpus) for node in nodes], 1.0)
+    slots = gpu_slots([NodeResources(cores=node.cores, gpus=node.gpus) for node in nodes], 1.0)
     if wanted > slots:
         advice = "--device cpu, or --gpus 0" if not there else f"at most --gpus {there}"
         return (
@@ -172,7 +178,13 @@ def connect(address: str | None) -> None:
         else:
             # Without "local", Ray would join one that runs on this machine already, or look for a dead one.
             ray.init(address="local", include_dashboard=False, object_store_memory=LOCAL_STORE_BYTES, **quiet)
-    except (ConnectionError, ValueError, RuntimeError, OSError) as error:
-        where = f"--address {address}" if address else "Ray on this machine"
-        raise SettingsError(f"{where} cannot be reached: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # Ray raises a bare Exception where a node does not start in time.
+        ray.shutdown()
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if address:
+            raise SettingsError(f"--address {address} cannot be reached: {reason}") from error
+        raise SettingsError(
+            f"Ray on this machine cannot be started: {reason} Try again when the machine is less busy, or give "
+            "--engine inline"
+        ) from error
     quieten()

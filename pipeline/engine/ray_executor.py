@@ -41,7 +41,7 @@ NODE_DIED = "node has died"
 
 
 @dataclass(slots=True, eq=False)
-class _Hand:
+class _ActorState:
     """An actor, and what the executor must know of it."""
 
     actor: Any
@@ -55,8 +55,9 @@ class RayExecutor:
 
     def __init__(self, job: Job, types: WorkerTypes = REAL) -> None:
         self._job, self._types = ray.put(job), types
+        self._overlaps = job.encode_calls_at_once > 1
         self._happened: SimpleQueue[Callable[[], list[m.Event | Record]]] = SimpleQueue()
-        self._hands: dict[int, _Hand] = {}
+        self._actors: dict[int, _ActorState] = {}
         self._frames: dict[Clip, Any] = {}
         self._tokens: dict[Clip, Any] = {}
         self._nodes: dict[str, m.NodeUp] = {}
@@ -89,8 +90,8 @@ class RayExecutor:
         elif isinstance(command, m.Forget):
             self._frames.pop(command.clip, None)
             self._tokens.pop(command.clip, None)
-        elif command.worker in self._hands:
-            self._call(command, self._hands[command.worker])
+        elif command.worker in self._actors:
+            self._call(command, self._actors[command.worker])
 
     def observe(self, item: Observed) -> None:
         """Count it in Ray's metrics."""
@@ -98,10 +99,10 @@ class RayExecutor:
 
     def close(self) -> None:
         """End every actor."""
-        for hand in self._hands.values():
+        for state in self._actors.values():
             with contextlib.suppress(RayError):
-                ray.kill(hand.actor)
-        self._hands.clear()
+                ray.kill(state.actor)
+        self._actors.clear()
 
     def _look_at_nodes(self) -> list[m.Event | Record]:
         if time.monotonic() - self._looked_s < LOOK_EVERY_S:
@@ -120,8 +121,8 @@ class RayExecutor:
         """A node is gone; its actors are not asked any more."""
         if self._nodes.pop(name, None) is None:
             return []
-        for number in [number for number, hand in self._hands.items() if hand.node == name]:
-            del self._hands[number]
+        for number in [number for number, state in self._actors.items() if state.node == name]:
+            del self._actors[number]
         return [m.NodeDown(name)]
 
     def _start(self, command: m.StartWorker) -> None:
@@ -138,14 +139,14 @@ class RayExecutor:
             actor = EncodeActor.options(**options).remote(self._job, self._types, threads)
         else:
             actor = WriteActor.options(**options).remote(self._job, self._types)
-        self._hands[command.worker] = _Hand(actor, command.kind, command.node)
+        self._actors[command.worker] = _ActorState(actor, command.kind, command.node)
         self._expect(actor.start.remote(), command.worker, partial(self._started, command.worker))
         self._expect(actor.watch.remote(), command.worker, lambda answer: [])
 
-    def _call(self, command: m.WorkCommand, hand: _Hand) -> None:
-        actor, number = hand.actor, command.worker  # type: ignore[union-attr]
+    def _call(self, command: m.WorkCommand, state: _ActorState) -> None:
+        actor, number = state.actor, command.worker  # type: ignore[union-attr]
         if isinstance(command, m.KillWorker):
-            del self._hands[number]
+            del self._actors[number]
             ray.kill(actor)
         elif isinstance(command, m.AskProgress):
             self._expect(actor.steps.remote(), number, lambda steps: [m.Progressed(number, steps)])
@@ -156,7 +157,8 @@ class RayExecutor:
             ref, frames = actor.decode.remote(command.clip, command.uri, command.unit)
             self._expect(ref, number, partial(self._decoded, number, command.clip, frames), command.clip)
         elif isinstance(command, m.EncodeClip):
-            ref, tokens = actor.encode.remote(self._frames[command.clip], command.uri)
+            encode = actor.encode_overlapping if self._overlaps else actor.encode
+            ref, tokens = encode.remote(self._frames[command.clip], command.uri)
             self._expect(ref, number, partial(self._encoded, number, command.clip, tokens), command.clip)
         elif isinstance(command, m.WriteShard):
             clips = [self._tokens[clip] for clip in command.clips]
@@ -175,7 +177,7 @@ class RayExecutor:
     def _came(
         self, future: Any, number: int, then: Callable[[Any], list[m.Event | Record]], subject: m.Subject | None
     ) -> list[m.Event | Record]:
-        if number not in self._hands:
+        if number not in self._actors:
             return []
         error = future.exception()
         if error is not None:
@@ -187,22 +189,22 @@ class RayExecutor:
         return [*(Note(f"{self._name(number)}: {line}") for line in notes), *then(answer)]
 
     def _name(self, number: int) -> str:
-        hand = self._hands[number]
-        return f"{hand.kind} worker {number} on node {hand.node[:8]}"
+        state = self._actors[number]
+        return f"{state.kind} worker {number} on node {state.node[:8]}"
 
     def _failed(self, number: int, error: BaseException, subject: m.Subject | None) -> list[m.Event]:
         """What an error of Ray's means; those of the work itself come as answers."""
-        hand = self._hands[number]
+        state = self._actors[number]
         lost = error.cause if isinstance(error, RayTaskError) else error
         if isinstance(lost, ObjectLostError) and subject is not None:
             return [m.InputLost(number, subject, self._lost_of(subject, lost.object_ref_hex))]
-        if isinstance(error, RayActorError) and (NODE_DIED in str(error) or hand.node not in living_nodes()):
-            return self._lose_node(hand.node)
+        if isinstance(error, RayActorError) and (NODE_DIED in str(error) or state.node not in living_nodes()):
+            return self._lose_node(state.node)
         failure: FailureClass = "out_of_memory" if isinstance(error, OutOfMemoryError) else "crash"
         name = self._name(number)
-        del self._hands[number]
+        del self._actors[number]
         with contextlib.suppress(RayError):
-            ray.kill(hand.actor)
+            ray.kill(state.actor)
         return [m.WorkerDied(number, failure, f"the process of {name} died ({reason_of(error)})")]
 
     def _lost_of(self, subject: m.Subject, object_hex: str) -> tuple[Clip, ...]:

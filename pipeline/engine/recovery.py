@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pipeline.engine import messages as m
-from pipeline.engine.attempts import HOPELESS_CLIPS, Strikes
+from pipeline.engine.attempts import HOPELESS_CLIPS, FailedAttempts
 from pipeline.engine.decoding import Decoding
 from pipeline.engine.encoding import Encoding
 from pipeline.engine.intake import Intake
 from pipeline.engine.ledger import Ledger
 from pipeline.engine.messages import Command
 from pipeline.engine.policy import NODE_LOSS_S, Policy
-from pipeline.engine.staff import Node, Staff, Worker
+from pipeline.engine.worker_pool import Node, Worker, WorkerPool
 from pipeline.engine.writing import Writing
 from pipeline.errors import FailureClass
 from pipeline.plan.clips import clip_span_ns
@@ -24,30 +24,30 @@ class Recovery:
     def __init__(
         self,
         policy: Policy,
-        staff: Staff,
+        pool: WorkerPool,
         ledger: Ledger,
         intake: Intake,
         stages: tuple[Decoding, Encoding, Writing],
         out: list[Command],
     ) -> None:
-        self._policy, self._staff, self._ledger, self._intake, self._out = policy, staff, ledger, intake, out
+        self._policy, self._pool, self._ledger, self._intake, self._out = policy, pool, ledger, intake, out
         self._decoding, self._encoding, self._writing = stages
-        self.strikes = Strikes()
+        self.failed_attempts = FailedAttempts()
         self._unencodable: int | None = 0
         """Clips that no encoder could take, until one was encoded."""
 
-    def went_well(self, subject: Input | Clip) -> None:
+    def succeeded(self, subject: Input | Clip) -> None:
         """An input was scanned, or a clip encoded."""
-        self.strikes.clear(subject)
+        self.failed_attempts.clear(subject)
         if isinstance(subject, Clip):
             self._unencodable = None
             self._encoding.avoid.pop(subject, None)
 
     def forgive(self, node: Node, now_s: float) -> None:
         """A node is gone: the deaths of its workers just before were its own."""
-        for died_s, subject in node.blamed:
+        for died_s, subject in node.recent_deaths:
             if now_s - died_s < NODE_LOSS_S:
-                self.strikes.forgive(subject)
+                self.failed_attempts.forgive(subject)
 
     def pass_on(self, worker: Worker, subject: m.Subject, now_s: float) -> None:
         """A worker is gone: one of its calls, through no fault of its own, goes to another."""
@@ -55,8 +55,8 @@ class Recovery:
             self._decoding.scanning -= 1
             self._decoding.scan_again(subject)
         elif not isinstance(subject, Clip):
-            self._writing.let_go(subject, now_s)
-        elif worker.kind == "encode" and self._staff.is_up(self._ledger.clips[subject].node):
+            self._writing.release(subject, now_s)
+        elif worker.kind == "encode" and self._pool.is_up(self._ledger.clips[subject].node):
             self._encoding.offer(subject, now_s, first=True)
         else:
             self.decode_again(subject, now_s)
@@ -66,27 +66,27 @@ class Recovery:
         self._encoding.withdraw(clip)
         state = self._ledger.drop(clip)
         self._out.append(m.Forget(clip))
-        self._writing.look_at(state.shard_id, now_s)
-        self._decoding.again(clip, state.shard_id, alone=alone)
-        self._decoding.feed_starved(state.node, now_s)
+        self._writing.update(state.shard_id, now_s)
+        self._decoding.decode_again(clip, state.shard_id, alone=alone)
+        self._decoding.assign_to_blocked(state.node, now_s)
 
-    def blame(
+    def record_failure(
         self, worker: Worker, subject: m.Subject, failure: FailureClass, message: str, now_s: float
     ) -> str | None:
         """A call ended badly, through its subject as far as anybody can tell. Returns why the run must end, if so."""
         if isinstance(subject, Input):
-            self._blame_input(worker, subject, failure, message, now_s)
+            self._input_failed(worker, subject, failure, message, now_s)
         elif isinstance(subject, Clip):
-            return self._blame_clip(worker, subject, "encode" if worker.kind == "encode" else failure, message, now_s)
+            return self._clip_failed(worker, subject, "encode" if worker.kind == "encode" else failure, message, now_s)
         else:
             return self._writing.failed(subject, message, now_s)
         return None
 
-    def _blame_input(self, worker: Worker, source: Input, failure: FailureClass, message: str, now_s: float) -> None:
+    def _input_failed(self, worker: Worker, source: Input, failure: FailureClass, message: str, now_s: float) -> None:
         self._decoding.scanning -= 1
-        attempts = self.strikes.add(source, failure)
+        attempts = self.failed_attempts.add(source, failure)
         if attempts is None:
-            self._out.append(m.Say(f"{source.uri}: {message}; scanned again"))
+            self._out.append(m.Notify(f"{source.uri}: {message}; scanned again"))
             self._decoding.scan_again(source)
             return
         failed = FailedRange(
@@ -103,14 +103,14 @@ class Recovery:
         self._out.append(m.ReportFailure(failed, worker.number))
         self._intake.scanned(source, PlannedVideo(source=source.unread_source(), failures=(failed,)), now_s)
 
-    def _blame_clip(self, worker: Worker, clip: Clip, failure: FailureClass, message: str, now_s: float) -> str | None:
-        attempts = self.strikes.add(clip, failure)
+    def _clip_failed(self, worker: Worker, clip: Clip, failure: FailureClass, message: str, now_s: float) -> str | None:
+        attempts = self.failed_attempts.add(clip, failure)
         if attempts is not None:
             return self._give_up(worker, clip, self._failed(worker, clip, failure, message, attempts), now_s)
-        self._out.append(m.Say(f"clip {clip.video_id}-{clip.index:06d}: {message}; {worker.kind}d again"))
+        self._out.append(m.Notify(f"clip {clip.video_id}-{clip.index:06d}: {message}; {worker.kind}d again"))
         if worker.kind == "encode":
             self._encoding.avoid[clip] = worker.number
-        if worker.kind == "encode" and self._staff.is_up(self._ledger.clips[clip].node):
+        if worker.kind == "encode" and self._pool.is_up(self._ledger.clips[clip].node):
             self._encoding.offer(clip, now_s, first=True)
         else:
             self.decode_again(clip, now_s, alone=True)
@@ -135,8 +135,8 @@ class Recovery:
         state = self._ledger.give_up(clip, failed)
         self._encoding.avoid.pop(clip, None)
         self._out += [m.Forget(clip), m.ReportFailure(failed, worker.number)]
-        self._writing.look_at(state.shard_id, now_s)
-        self._decoding.feed_starved(state.node, now_s)
+        self._writing.update(state.shard_id, now_s)
+        self._decoding.assign_to_blocked(state.node, now_s)
         if failed.failure == "encode" and self._unencodable is not None:
             self._unencodable += 1
             if self._unencodable >= HOPELESS_CLIPS:

@@ -1,7 +1,7 @@
 """All decisions of a run, as a state machine: `handle(event, now_s)` returns commands.
 
 It imports neither Ray nor a clock nor a file, so it is tested in virtual time. `messages` is its language; `decoding`,
-`encoding` and `writing` choose what each kind of worker does next, `staff` knows who is there, `intake` what is still
+`encoding` and `writing` choose what each kind of worker does next, `pool` knows who is there, `intake` what is still
 to be planned, and `ledger` what is owed. Here events are taken apart, failures judged, and the end is found.
 """
 
@@ -19,7 +19,7 @@ from pipeline.engine.messages import Command
 from pipeline.engine.planning import Planning
 from pipeline.engine.policy import DRAIN_S, PAUSE_S, Policy
 from pipeline.engine.recovery import Recovery
-from pipeline.engine.staff import KINDS, Staff, Worker
+from pipeline.engine.worker_pool import KINDS, Worker, WorkerPool
 from pipeline.engine.writing import Writing
 from pipeline.errors import FailureClass
 from pipeline.plan.units import Clip
@@ -37,16 +37,16 @@ class Scheduler:
         self._policy = policy
         self._out: list[Command] = []
         self._now_s = 0.0
-        self.staff = Staff(policy.asked, policy.limits)
+        self.pool = WorkerPool(policy.request, policy.limits)
         self.ledger = Ledger()
         self._intake = Intake()
-        self._decoding = Decoding(policy, self.staff, self.ledger, self._intake, self._out)
-        self._encoding = Encoding(self.staff, self.ledger, self._out)
-        self._writing = Writing(self.staff, self.ledger, self._out)
+        self._decoding = Decoding(policy, self.pool, self.ledger, self._intake, self._out)
+        self._encoding = Encoding(self.pool, self.ledger, self._out)
+        self._writing = Writing(self.pool, self.ledger, self._out)
         self._planning = Planning(policy, self._intake, self.ledger, self._decoding, self._writing, self._out)
-        self._planning.know(planned)
+        self._planning.mark_planned(planned)
         stages = self._decoding, self._encoding, self._writing
-        self._recovery = Recovery(policy, self.staff, self.ledger, self._intake, stages, self._out)
+        self._recovery = Recovery(policy, self.pool, self.ledger, self._intake, stages, self._out)
         self._lacks_since_s: float | None = None
         """Since when no node can hold some kind of worker."""
         self._had_all_kinds = False
@@ -76,13 +76,13 @@ class Scheduler:
 
     def kind_of(self, number: int) -> m.WorkerKind | None:
         """What a worker is; None where it is gone."""
-        worker = self.staff.workers.get(number)
+        worker = self.pool.workers.get(number)
         return None if worker is None else worker.kind
 
     def in_flight(self) -> m.InFlight:
         """What is between the stages now."""
-        frames_bytes = sum(node.frames_bytes for node in self.staff.nodes.values())
-        workers = {kind: self.staff.count(kind) for kind in KINDS}
+        frames_bytes = sum(node.frames_bytes for node in self.pool.nodes.values())
+        workers = {kind: self.pool.count(kind) for kind in KINDS}
         return m.InFlight(frames_bytes, self.ledger.token_bytes, workers)
 
     def handle(self, event: m.Event, now_s: float) -> list[Command]:
@@ -98,10 +98,10 @@ class Scheduler:
         if self._end is not None:
             return []
         if now_s - self._now_s > PAUSE_S:
-            self.staff.excuse(now_s - self._now_s)
+            self.pool.postpone_deadlines(now_s - self._now_s)
         self._now_s = now_s
         self._handlers[type(event)](event)  # type: ignore[operator]
-        self._decoding.feed_hungry(now_s)
+        self._decoding.assign_to_idle(now_s)
         if self._drains_until_s is None and self._intake.is_empty and not self.ledger.shards:
             self._finish(None)
         commands = self._out.copy()
@@ -118,78 +118,78 @@ class Scheduler:
         """Whether nothing is remembered of what is settled, but the names of the videos."""
         ledger = self.ledger
         owed = ledger.clips or ledger.shards or ledger.videos or ledger.token_bytes
-        return not (owed or self._recovery.strikes or self._encoding.avoid)
+        return not (owed or self._recovery.failed_attempts or self._encoding.avoid)
 
     # Nodes and workers.
 
     def _node_up(self, event: m.NodeUp) -> None:
-        if event.node not in self.staff.nodes:
-            self.staff.add_node(event)
+        if event.node not in self.pool.nodes:
+            self.pool.add_node(event)
             self._decoding.find_inputs()
 
     def _node_down(self, event: m.NodeDown) -> None:
-        if event.node not in self.staff.nodes:
+        if event.node not in self.pool.nodes:
             return
-        node, gone = self.staff.remove_node(event.node)
+        node, gone = self.pool.remove_node(event.node)
         self._has_lost_nodes = True
         self._say(f"node {event.node} is gone with {len(gone)} workers: what they were at is done again elsewhere")
         self._recovery.forgive(node, self._now_s)
-        self._leave(gone)
+        self._hand_over(gone)
         for clip in self.ledger.lost_with(node):
             self._recovery.decode_again(clip, self._now_s)
-        self._hire()
+        self._start_missing()
 
-    def _hire(self) -> None:
+    def _start_missing(self) -> None:
         if self._drains_until_s is None:
-            self._out += self.staff.hire(self._now_s)
+            self._out += self.pool.start_missing(self._now_s)
 
     def _worker_ready(self, event: m.WorkerReady) -> None:
-        worker = self.staff.workers.get(event.worker)
+        worker = self.pool.workers.get(event.worker)
         if worker is None:
             return
-        self.staff.started(worker)
+        self.pool.started(worker)
         self._next_call(worker)
 
     def _worker_refused(self, event: m.WorkerRefused) -> None:
-        worker = self.staff.remove(event.worker)
+        worker = self.pool.remove(event.worker)
         if worker is None:
             return
         self._out.append(m.KillWorker(event.worker))
-        self.staff.rule_out(worker.node, worker.kind)
+        self.pool.rule_out(worker.node, worker.kind)
         self._go_on_without(worker, event.message, is_usage=True)
-        self._leave([worker])
-        self._hire()
+        self._hand_over([worker])
+        self._start_missing()
 
     def _go_on_without(self, worker: Worker, message: str, *, is_usage: bool) -> None:
         """No worker of this kind can be had on this one's node. Where nodes went, others may come."""
-        if self.staff.lacks() == worker.kind and not self._has_lost_nodes:
+        if self.pool.lacks() == worker.kind and not self._has_lost_nodes:
             self._finish(message, is_usage=is_usage)
         else:
             self._say(f"node {worker.node.name} cannot {worker.kind}: {message}")
 
     def _worker_died(self, event: m.WorkerDied) -> None:
-        self._bury(event.worker, event.failure, event.message)
-        self._hire()
+        self._remove_dead(event.worker, event.failure, event.message)
+        self._start_missing()
 
-    def _bury(self, number: int, failure: FailureClass, message: str) -> None:
+    def _remove_dead(self, number: int, failure: FailureClass, message: str) -> None:
         """A worker is gone: what it was at is blamed, what it had queued goes to others."""
-        worker = self.staff.remove(number)
+        worker = self.pool.remove(number)
         if worker is None:
             return
-        if not worker.is_ready and self.staff.start_failed(worker, self._now_s):
+        if not worker.is_ready and self.pool.start_failed(worker, self._now_s):
             self._go_on_without(worker, f"workers that {worker.kind} end while they start: {message}", is_usage=False)
         head = worker.calls.popleft() if worker.calls else None
-        self._leave([worker])
+        self._hand_over([worker])
         if head is not None:
             if failure != "timeout":
-                worker.node.blamed.append((self._now_s, head))
-            self._blame(worker, head, failure, message)
+                worker.node.recent_deaths.append((self._now_s, head))
+            self._record_failure(worker, head, failure, message)
 
-    def _leave(self, gone: list[Worker]) -> None:
+    def _hand_over(self, gone: list[Worker]) -> None:
         """Workers are gone: their calls are nobody's fault, and go to others."""
         for worker in gone:
-            self._decoding.lose(worker)
-            self._encoding.lose(worker)
+            self._decoding.worker_gone(worker)
+            self._encoding.worker_gone(worker)
         for worker in gone:
             for subject in reversed(worker.calls):
                 self._recovery.pass_on(worker, subject, self._now_s)
@@ -198,7 +198,7 @@ class Scheduler:
     def _next_call(self, worker: Worker) -> None:
         """A worker has room for a call more."""
         if worker.kind == "decode":
-            self._decoding.feed(worker, self._now_s)
+            self._decoding.assign(worker, self._now_s)
         elif worker.kind == "encode":
             self._encoding.fill(worker, self._now_s)
         else:
@@ -206,7 +206,7 @@ class Scheduler:
 
     def _ended(self, number: int, subject: m.Subject) -> Worker | None:
         """The worker whose call has ended; None for a call that was given up meanwhile."""
-        worker = self.staff.workers.get(number)
+        worker = self.pool.workers.get(number)
         return worker if worker is not None and worker.end(subject, self._now_s) else None
 
     # Scanning and planning.
@@ -227,7 +227,7 @@ class Scheduler:
         if worker is None:
             return
         self._decoding.scanning -= 1
-        self._recovery.went_well(event.input)
+        self._recovery.succeeded(event.input)
         self._intake.scanned(event.input, event.video, self._now_s)
         self._planning.plan_scanned(self._now_s)
         self._next_call(worker)
@@ -246,11 +246,11 @@ class Scheduler:
         worker = self._ended(event.worker, event.clip)
         if worker is None:
             return
-        self._recovery.went_well(event.clip)
+        self._recovery.succeeded(event.clip)
         before = self.ledger.encoded(event.clip, worker.node, event.num_bytes)
         self._encoding.fill(worker, self._now_s)
-        self._writing.look_at(self.ledger.clips[event.clip].shard_id, self._now_s)
-        self._decoding.feed_starved(before, self._now_s)
+        self._writing.update(self.ledger.clips[event.clip].shard_id, self._now_s)
+        self._decoding.assign_to_blocked(before, self._now_s)
 
     def _shard_written(self, event: m.ShardWritten) -> None:
         worker = self._ended(event.worker, event.shard_id)
@@ -265,7 +265,7 @@ class Scheduler:
     def _call_failed(self, event: m.CallFailed) -> None:
         worker = self._ended(event.worker, event.subject)
         if worker is not None:
-            self._blame(worker, event.subject, event.failure, event.message)
+            self._record_failure(worker, event.subject, event.failure, event.message)
             self._next_call(worker)
 
     def _input_lost(self, event: m.InputLost) -> None:
@@ -277,11 +277,11 @@ class Scheduler:
             if clip in self.ledger.clips:
                 self._recovery.decode_again(clip, self._now_s)
         if isinstance(event.subject, str):
-            self._writing.let_go(event.subject, self._now_s)
+            self._writing.release(event.subject, self._now_s)
         self._next_call(worker)
 
-    def _blame(self, worker: Worker, subject: m.Subject, failure: FailureClass, message: str) -> None:
-        error = self._recovery.blame(worker, subject, failure, message, self._now_s)
+    def _record_failure(self, worker: Worker, subject: m.Subject, failure: FailureClass, message: str) -> None:
+        error = self._recovery.record_failure(worker, subject, failure, message, self._now_s)
         if error is not None:
             self._finish(error)
         self._planning.plan_scanned(self._now_s)
@@ -289,26 +289,36 @@ class Scheduler:
     # Time and the end.
 
     def _progressed(self, event: m.Progressed) -> None:
-        worker = self.staff.workers.get(event.worker)
+        worker = self.pool.workers.get(event.worker)
         if worker is not None and event.steps != worker.steps:
             worker.steps, worker.since_s = event.steps, self._now_s
 
     def _tick(self, event: m.Tick) -> None:
-        for worker in self.staff.late(self._now_s):
+        for worker in self.pool.late(self._now_s):
             self._out.append(m.KillWorker(worker.number))
             silent_s = self._now_s - worker.since_s
             doing = "start" if not worker.is_ready else worker.kind
-            self._bury(worker.number, "timeout", f"no progress for {silent_s:.0f} s: the {doing} worker was stopped")
-        self._hire()
+            self._remove_dead(
+                worker.number, "timeout", f"no progress for {silent_s:.0f} s: the {doing} worker was stopped"
+            )
+        self._start_missing()
         self._look_for_room()
-        self._out += [m.AskProgress(worker.number) for worker in self.staff.to_be_asked(self._now_s)]
+        self._report_slow_starts()
+        self._out += [m.AskProgress(worker.number) for worker in self.pool.to_be_asked(self._now_s)]
         self._planning.plan_scanned(self._now_s)
         self._writing.resume(self._now_s)
         self._end_drain()
 
+    def _report_slow_starts(self) -> None:
+        for worker in self.pool.slow_starts(self._now_s):
+            self._say(
+                f"node {worker.node.name}: the {worker.kind} worker has not started for "
+                f"{self._now_s - worker.since_s:.0f} s: see whether other jobs hold the node's cores or GPUs"
+            )
+
     def _look_for_room(self) -> None:
         """Wait a while for nodes that can hold every kind of worker."""
-        kind = self.staff.lacks()
+        kind = self.pool.lacks()
         if kind is None:
             self._lacks_since_s, self._had_all_kinds = None, True
             return
@@ -316,10 +326,10 @@ class Scheduler:
             self._lacks_since_s = self._now_s
         limits = self._policy.limits
         if self._now_s - self._lacks_since_s > (limits.start_s if self._had_all_kinds else limits.nodes_s):
-            gpus = sum(node.capacity.gpus for node in self.staff.nodes.values())
-            wants = " with a GPU" if kind == "encode" and self._policy.asked.reserve_gpus else ""
+            gpus = sum(node.capacity.gpus for node in self.pool.nodes.values())
+            wants = " with a GPU" if kind == "encode" and self._policy.request.reserve_gpus else ""
             self._finish(
-                f"no node can hold a worker that {kind}s{wants}: there are {len(self.staff.nodes)} nodes, {gpus} GPUs",
+                f"no node can hold a worker that {kind}s{wants}: there are {len(self.pool.nodes)} nodes, {gpus} GPUs",
                 is_usage=not self._had_all_kinds,
             )
 
@@ -342,7 +352,7 @@ class Scheduler:
 
     def _may_complete(self) -> bool:
         """Whether some shard will be complete without anything more being decoded."""
-        decoding = {subject for worker in self.staff.of_kind("decode") for subject in worker.calls}
+        decoding = {subject for worker in self.pool.of_kind("decode") for subject in worker.calls}
         coming = Counter(
             state.shard_id for clip, state in self.ledger.clips.items() if not state.is_encoded and clip not in decoding
         )
@@ -354,4 +364,4 @@ class Scheduler:
             self._out.append(self._end)
 
     def _say(self, text: str) -> None:
-        self._out.append(m.Say(text))
+        self._out.append(m.Notify(text))

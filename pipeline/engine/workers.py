@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -195,6 +196,9 @@ class EncodeWorker:
     def __init__(self, job: Job, cpu_clock: Callable[[], float] = time.process_time) -> None:
         self._job, self._cpu_clock = job, cpu_clock
         self._encoder: Any = None
+        self._launching = threading.Lock()
+        self._free_s = 0.0
+        """When the last clip was done."""
         self.steps = Steps()
 
     def start(self) -> None:
@@ -216,13 +220,18 @@ class EncodeWorker:
     def encode(self, decoded: Decoded, uri: str) -> tuple[ClipDone, Encoded]:
         """Turn a clip's frames into tokens.
 
+        Two threads may be at it, of which one launches its clip while the other waits for the one before.
+
         Raises:
             EncodeError: the encoder cannot take this clip.
             BrokenDeviceError: the device is lost, and this process with it.
         """
-        watch = Stopwatch(self._cpu_clock)
+        count_in(self.steps)
         try:
-            tokens: TokenSet = self._encoder.encode(decoded.clip, uri)
+            with self._launching:
+                watch = Stopwatch(self._cpu_clock)
+                launched = self._encoder.launch(decoded.clip)
+            tokens: TokenSet = self._encoder.finish(launched, uri)
         except EncodeError:
             from pipeline.encode.devices import require_device
 
@@ -234,12 +243,19 @@ class EncodeWorker:
             video_ns=tokens.end_ns - tokens.start_ns,
             damaged_frames=tokens.damaged_frames,
             decode=decoded.time,
-            encode=watch.lap(),
+            encode=self._time_of(watch),
             tokens=len(tokens.sizes),
             patches=len(tokens.group),
             encoded_patches=tokens.encoded_patches,
         )
         return record, Encoded(tokens)
+
+    def _time_of(self, watch: Stopwatch) -> StageTime:
+        """What a clip took beyond the one before it: the sum over clips is the time in which the encoder was busy."""
+        before_s = max(0.0, self._free_s - watch.started_s)
+        taken = watch.lap()
+        self._free_s = watch.started_s
+        return StageTime(taken.cpu_s, taken.wall_s - before_s)
 
     def close(self) -> None:
         """Let go of the encoder."""
@@ -273,6 +289,7 @@ class WriteWorker:
         """
         from pipeline.shards.manifest import write_shard
 
+        count_in(self.steps)
         watch = Stopwatch(self._cpu_clock)
         job = self._job
         tokens = [clip.tokens for clip in clips]
@@ -356,7 +373,7 @@ def problem_of(error: BaseException) -> Problem:
     return Problem("crash", f"{type(error).__name__}: {text}")
 
 
-def hear(say: Callable[[str], None]) -> None:
+def forward_logs(say: Callable[[str], None]) -> None:
     """Pass on what this process logs or warns of from now on: the standard error of a distant worker is not read."""
     logging.getLogger().addHandler(_Handler(say))
     logging.captureWarnings(True)

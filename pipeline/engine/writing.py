@@ -6,24 +6,24 @@ from collections import OrderedDict
 
 from pipeline.engine.attempts import WRITE_ATTEMPTS, pause_s
 from pipeline.engine.ledger import Ledger, joined
-from pipeline.engine.messages import Command, Say, WriteShard
+from pipeline.engine.messages import Command, Notify, WriteShard
 from pipeline.engine.policy import CALLS_AHEAD, IDLE_SHARD_S
-from pipeline.engine.staff import Staff, Worker
+from pipeline.engine.worker_pool import Worker, WorkerPool
 from pipeline.plan.units import Clip
 
 
 class Writing:
     """Decides which shard is written when, and by whom."""
 
-    def __init__(self, staff: Staff, ledger: Ledger, out: list[Command]) -> None:
-        self._staff, self._ledger, self._out = staff, ledger, out
+    def __init__(self, pool: WorkerPool, ledger: Ledger, out: list[Command]) -> None:
+        self._pool, self._ledger, self._out = pool, ledger, out
         self._complete: OrderedDict[str, None] = OrderedDict()
         """Shards that could be written, in the order in which they were complete."""
         self._paused: dict[str, None] = {}
         """Shards that could not be written, and are tried again later."""
         self._open: str | None = None
 
-    def look_at(self, shard_id: str, now_s: float) -> None:
+    def update(self, shard_id: str, now_s: float) -> None:
         """A shard may be complete, or may not be any more."""
         shard = self._ledger.shards[shard_id]
         self._complete.pop(shard_id, None)
@@ -38,7 +38,7 @@ class Writing:
 
     def write(self, now_s: float) -> None:
         """Give complete shards to writers that have room."""
-        free = [w for w in self._staff.of_kind("write") if w.is_ready and len(w.calls) < CALLS_AHEAD]
+        free = [w for w in self._pool.of_kind("write") if w.is_ready and len(w.calls) < CALLS_AHEAD]
         while free and self._complete:
             shard_id, _ = self._complete.popitem(last=False)
             shard = self._ledger.shards[shard_id]
@@ -53,7 +53,7 @@ class Writing:
     def resume(self, now_s: float) -> None:
         """Write again what has waited long enough."""
         for shard_id in [name for name in self._paused if now_s >= self._ledger.shards[name].again_s]:
-            self.look_at(shard_id, now_s)
+            self.update(shard_id, now_s)
 
     def failed(self, shard_id: str, message: str, now_s: float) -> str | None:
         """An attempt failed; what to tell the user where it was the last one."""
@@ -63,22 +63,22 @@ class Writing:
             return f"shard {shard_id} cannot be written: {message}"
         shard.again_s = now_s + pause_s(shard.attempts)
         self._out.append(
-            Say(f"shard {shard_id} cannot be written: {message}; trying again in {pause_s(shard.attempts):.0f} s")
+            Notify(f"shard {shard_id} cannot be written: {message}; trying again in {pause_s(shard.attempts):.0f} s")
         )
-        self.let_go(shard_id, now_s)
+        self.release(shard_id, now_s)
         return None
 
-    def let_go(self, shard_id: str, now_s: float) -> None:
+    def release(self, shard_id: str, now_s: float) -> None:
         """Its writer has it no more."""
         self._ledger.shards[shard_id].writer = 0
-        self.look_at(shard_id, now_s)
+        self.update(shard_id, now_s)
 
     def close_all_but(self, open_shard: str | None, now_s: float) -> None:
         """Nothing more joins the shard that was open, unless it is this one."""
         before, self._open = self._open, open_shard
         if before is not None and before != open_shard and before in self._ledger.shards:
             self._ledger.shards[before].is_open = False
-            self.look_at(before, now_s)
+            self.update(before, now_s)
 
     def has_idled(self, now_s: float) -> bool:
         """Whether the open shard waits for nothing but further videos, and has for long."""

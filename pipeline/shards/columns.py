@@ -53,6 +53,7 @@ def schema(dim: int) -> pa.Schema:
             ("fidelity", pa.float32()),
             ("motion_source", pa.string()),
             ("damaged_frames", pa.int32()),
+            ("batch_frames", pa.int32()),
         ]
     )
 
@@ -89,6 +90,7 @@ def row_of(clip: TokenSet) -> dict[str, Any]:
         "fidelity": clip.fidelity,
         "motion_source": clip.motion_source,
         "damaged_frames": clip.damaged_frames,
+        "batch_frames": clip.batch_frames,
     }
 
 
@@ -130,4 +132,5 @@ def clip_of(row: dict[str, Any]) -> TokenSet:
         fidelity=row["fidelity"],
         motion_source=row["motion_source"],
         damaged_frames=row["damaged_frames"],
+        batch_frames=row["batch_frames"],
     )

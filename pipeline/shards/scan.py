@@ -120,7 +120,7 @@ def clip_of_sample(members: dict[str, bytes]) -> TokenSet:
     same = ("clip_id", "video_id", "uri", "clip_index", "start_ns", "end_ns", "fidelity", "motion_source")
     embedding = scalars["embedding"]
     return TokenSet(
-        **{name: scalars[name] for name in (*same, "damaged_frames", "tokens_dtype")},
+        **{name: scalars[name] for name in (*same, "damaged_frames", "batch_frames", "tokens_dtype")},
         frame_time_ns=np.asarray(scalars["frame_time_ns"], dtype=np.int64),
         grid_thw=tuple(scalars["grid_thw"]),
         tokens=tokens,

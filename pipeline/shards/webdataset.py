@@ -55,6 +55,7 @@ def _sample(clip: TokenSet, fingerprint: str) -> dict[str, str | bytes]:
         "fidelity": clip.fidelity,
         "motion_source": clip.motion_source,
         "damaged_frames": clip.damaged_frames,
+        "batch_frames": clip.batch_frames,
         "fingerprint": fingerprint,
     }
     members["json"] = json.dumps(scalars, sort_keys=True).encode()

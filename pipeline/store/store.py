@@ -9,6 +9,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol
 
+from pipeline.progress import made_progress
+
 
 class TakenError(OSError):
     """A name is there already."""
@@ -49,6 +51,7 @@ class HashingFile(io.RawIOBase):
         """Write all of it."""
         view = memoryview(data).cast("B")
         self._stream.write(view)
+        made_progress()
         self._digest.update(view)
         self.size_bytes += len(view)
         return len(view)

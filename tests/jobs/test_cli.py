@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.commands.bench import BENCHES
 from jobs.cli import main
+from jobs.commands.bench import BENCHES
 from tests.pipeline.runs import some_videos
 from tests.synthetic import make_video
 

@@ -84,7 +84,7 @@ def test_the_fingerprint_covers_what_decides_bytes_and_nothing_else() -> None:
     different = [
         described(Recipe(keep=0.2)),
         described(Recipe(fps=Fraction(2))),
-        described(Recipe(batch_frames=7)),
+        described(Recipe(), batch_frames=7),
         described(Recipe(compile=True)),
         described(Recipe(), weights_sha256="b"),
         described(Recipe(), compute_dtype="bfloat16"),

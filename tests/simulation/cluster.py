@@ -160,7 +160,7 @@ class Cluster:
             self.at(self.now_s + after_s, self._ready, worker)
 
     def kill(self, number: int) -> None:
-        self._bury(self.workers[number])
+        self._remove_dead(self.workers[number])
 
     def give(self, call: Call) -> None:
         worker = self.workers[call.worker]
@@ -260,10 +260,10 @@ class Cluster:
 
     def _die(self, worker: SimWorker, failure: FailureClass) -> None:
         if not worker.is_dead:
-            self._bury(worker)
+            self._remove_dead(worker)
             self.tell(m.WorkerDied(worker.number, failure, "its process is gone"))
 
-    def _bury(self, worker: SimWorker) -> None:
+    def _remove_dead(self, worker: SimWorker) -> None:
         worker.is_dead = True
         worker.node.workers.pop(worker.number, None)
 

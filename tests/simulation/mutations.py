@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.engine import decoding, encoding, intake, ledger, recovery, scheduler, staff
+from pipeline.engine import decoding, encoding, intake, ledger, recovery, scheduler, worker_pool
 from pipeline.engine import messages as m
 from pipeline.engine.placement import place
 from pipeline.engine.policy import Limits
@@ -19,24 +19,24 @@ Patch = pytest.MonkeyPatch
 def decoders_claim_every_cpu(patch: Patch) -> None:
     """Decoders are placed before encoders, one on every core."""
 
-    def greedy(nodes: Any, asked: Any) -> Any:
-        crews = place(nodes, asked)
-        return {n: replace(c, decoders=nodes[n].cores, decoder_cores=1.0) for n, c in crews.items()}
+    def greedy(nodes: Any, request: Any) -> Any:
+        wanted = place(nodes, request)
+        return {n: replace(c, decoders=nodes[n].cores, decoder_cores=1.0) for n, c in wanted.items()}
 
-    patch.setattr(staff, "place", greedy)
-    patch.setattr(staff, "KINDS", ("decode", "encode", "write"))
+    patch.setattr(worker_pool, "place", greedy)
+    patch.setattr(worker_pool, "KINDS", ("decode", "encode", "write"))
 
 
 def waiting_counts_as_silence(patch: Patch) -> None:
     """A decoder that waits until its frames are taken away is late as well."""
-    old = staff.Staff.late
+    old = worker_pool.WorkerPool.late
 
-    def late(self: staff.Staff, now_s: float) -> list[staff.Worker]:
-        starved = [self.workers[n] for node in self.nodes.values() for n in node.starved]
+    def late(self: worker_pool.WorkerPool, now_s: float) -> list[worker_pool.Worker]:
+        blocked = [self.workers[n] for node in self.nodes.values() for n in node.blocked]
         limit_s = self._limits.decode_s
-        return old(self, now_s) + [w for w in starved if not w.calls and now_s - w.since_s > limit_s]
+        return old(self, now_s) + [w for w in blocked if not w.calls and now_s - w.since_s > limit_s]
 
-    patch.setattr(staff.Staff, "late", late)
+    patch.setattr(worker_pool.WorkerPool, "late", late)
 
 
 def unit_outlives_its_last_clip(patch: Patch) -> None:
@@ -54,9 +54,9 @@ def unit_outlives_its_last_clip(patch: Patch) -> None:
             self._queue_urgent(spent)
         old_lose(self, worker)
 
-    old_lose = decoding.Decoding.lose
+    old_lose = decoding.Decoding.worker_gone
     patch.setattr(decoding.Decoding, "_decode", decode)
-    patch.setattr(decoding.Decoding, "lose", lose)
+    patch.setattr(decoding.Decoding, "worker_gone", lose)
 
 
 def one_bad_clip_ends_the_run(patch: Patch) -> None:
@@ -73,12 +73,12 @@ def no_limit_for(*kinds: str) -> Callable[[Patch], None]:
     """Workers of some kinds may be silent for ever."""
 
     def mutate(patch: Patch) -> None:
-        old = staff.Worker.limit_s
+        old = worker_pool.Worker.limit_s
 
-        def limit_s(self: staff.Worker, limits: Limits) -> float:
+        def limit_s(self: worker_pool.Worker, limits: Limits) -> float:
             return 1e9 if self.kind in kinds and self.is_ready else old(self, limits)
 
-        patch.setattr(staff.Worker, "limit_s", limit_s)
+        patch.setattr(worker_pool.Worker, "limit_s", limit_s)
 
     return mutate
 
@@ -89,7 +89,7 @@ def replacement_is_not_awaited(patch: Patch) -> None:
 
     def died(self: Any, event: m.WorkerDied) -> None:
         old(self, event)
-        for worker in self.staff.of_kind("encode"):
+        for worker in self.pool.of_kind("encode"):
             worker.is_ready = True
             self._encoding.fill(worker, self._now_s)
 
@@ -98,20 +98,20 @@ def replacement_is_not_awaited(patch: Patch) -> None:
 
 def three_lost_encoders_end_the_run(patch: Patch) -> None:
     """The third encoder that is lost ends the run, whatever took it."""
-    old = scheduler.Scheduler._leave
+    old = scheduler.Scheduler._hand_over
 
-    def leave(self: Any, gone: list[staff.Worker]) -> None:
+    def leave(self: Any, gone: list[worker_pool.Worker]) -> None:
         old(self, gone)
         self._lost = getattr(self, "_lost", 0) + sum(worker.kind == "encode" for worker in gone)
         if self._lost >= 3:
             self._finish("the encoder's process died 3 times")
 
-    patch.setattr(scheduler.Scheduler, "_leave", leave)
+    patch.setattr(scheduler.Scheduler, "_hand_over", leave)
 
 
 def retries_go_to_the_back(patch: Patch) -> None:
     """What is done again waits behind everything that is planned."""
-    old = decoding.Decoding.again
+    old = decoding.Decoding.decode_again
 
     def again(self: Any, clip: Any, shard_id: str, *, alone: bool) -> None:
         self._urgent, urgent = decoding.deque(), self._urgent
@@ -119,7 +119,7 @@ def retries_go_to_the_back(patch: Patch) -> None:
         self._fresh += self._urgent
         self._urgent = urgent
 
-    patch.setattr(decoding.Decoding, "again", again)
+    patch.setattr(decoding.Decoding, "decode_again", again)
 
 
 def objects_are_counted(patch: Patch) -> None:
@@ -138,7 +138,7 @@ def lowest_number_first(patch: Patch) -> None:
     def offer(self: Any, clip: Any, now_s: float, *, first: bool = False) -> None:
         room = sorted(number for row in self._room for number in row)
         if room:
-            self._give(self._staff.workers[room[0]], clip, now_s)
+            self._give(self._pool.workers[room[0]], clip, now_s)
         else:
             old(self, clip, now_s, first=first)
 
@@ -147,12 +147,12 @@ def lowest_number_first(patch: Patch) -> None:
 
 def all_is_scanned_first(patch: Patch) -> None:
     """Nothing is decoded before every input is scanned."""
-    old = decoding.Decoding._take_run
+    old = decoding.Decoding._take_unit
 
     def take_run(self: Any) -> Any:
         return old(self) if self._intake.is_empty else None
 
-    patch.setattr(decoding.Decoding, "_take_run", take_run)
+    patch.setattr(decoding.Decoding, "_take_unit", take_run)
 
 
 def limit_covers_a_whole_scan(patch: Patch) -> None:
@@ -177,8 +177,8 @@ def twins_are_planned_once(patch: Patch) -> None:
 def frames_of_a_lost_node_are_forgotten(patch: Patch) -> None:
     """Clips whose frames and encoder go with one node are nobody's."""
 
-    def pass_on(self: Any, worker: staff.Worker, subject: Any, now_s: float) -> None:
-        is_frames = worker.kind == "encode" and not self._staff.is_up(self._ledger.clips[subject].node)
+    def pass_on(self: Any, worker: worker_pool.Worker, subject: Any, now_s: float) -> None:
+        is_frames = worker.kind == "encode" and not self._pool.is_up(self._ledger.clips[subject].node)
         if not is_frames:
             old(self, worker, subject, now_s)
 
@@ -188,7 +188,7 @@ def frames_of_a_lost_node_are_forgotten(patch: Patch) -> None:
 
 def a_sleep_is_silence(patch: Patch) -> None:
     """After the driver's machine slept, all its workers are late."""
-    patch.setattr(staff.Staff, "excuse", lambda self, gap_s: None)
+    patch.setattr(worker_pool.WorkerPool, "postpone_deadlines", lambda self, gap_s: None)
 
 
 def lost_tokens_count_as_there(patch: Patch) -> None:

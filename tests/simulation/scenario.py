@@ -8,7 +8,7 @@ from random import Random
 from typing import Literal
 
 from pipeline.engine.messages import WorkerKind
-from pipeline.engine.placement import Asked
+from pipeline.engine.placement import ResourceRequest
 from pipeline.engine.policy import STORE_SHARE, Limits, Policy
 from pipeline.errors import FAILURE_CLASSES, FailureClass
 from pipeline.plan.units import Clip
@@ -102,7 +102,7 @@ def draw(seed: int) -> Scenario:
         for i in range(rng.choice((1, 1, 2, 2, 3)))
     ]
     policy = Policy(
-        asked=Asked(
+        request=ResourceRequest(
             decoders=rng.choice((None, None, 1, 3, 6)),
             gpus=rng.choice((None, None, 1, 2)),
             gpu_share=rng.choice((1.0, 1.0, 0.5)),

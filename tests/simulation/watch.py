@@ -121,13 +121,13 @@ class Watch:
 
     def see(self, commands: list[m.Command]) -> None:
         """After the scheduler handled an event."""
-        decodes_are_hired = False
+        decodes_are_started = False
         for command in commands:
             if isinstance(command, m.StartWorker):
                 node = self._cluster.nodes[command.node]
                 check(node.fits(command.cores, command.gpus) or not node.is_up, f"no room for {command}")
-                check(not (decodes_are_hired and command.kind == "encode"), "an encoder is hired after a decoder")
-                decodes_are_hired = decodes_are_hired or command.kind == "decode"
+                check(not (decodes_are_started and command.kind == "encode"), "an encoder is started after a decoder")
+                decodes_are_started = decodes_are_started or command.kind == "decode"
                 self.workers[command.worker] = Known(command.kind, command.node)
                 self._cluster.start(command)
             elif isinstance(command, m.KillWorker):

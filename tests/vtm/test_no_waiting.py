@@ -15,7 +15,9 @@ import torch
 from vtm import (
     STRATEGIES,
     MergePlan,
+    agglomeration,
     bipartite_plan,
+    growing,
     merge_plan,
     merge_tree,
     plan_from_targets,
@@ -74,7 +76,10 @@ def test_deciding_and_merging(strategy: str, window_frames: int | None, device: 
 
 
 @pytest.mark.parametrize("max_gap_frames", [None, 1])
-def test_the_tree(max_gap_frames: int | None, device: str) -> None:
+def test_the_tree(max_gap_frames: int | None, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[torch.Tensor] = []
+    for module in (agglomeration, growing):
+        monkeypatch.setattr(module, "is_complete", lambda flag: not read.append(flag))
     x_BNC = torch.ones(2, TOKENS, 9, device=device)
     with no_waiting(device):
         tree = merge_tree(x_BNC, grid=GRID, base=0.3, weights=x_BNC[..., 0], max_gap_frames=max_gap_frames)
@@ -82,6 +87,7 @@ def test_the_tree(max_gap_frames: int | None, device: str) -> None:
         assert applied(plan, x_BNC) == (2, 23, 9)
         assert weighted_mean(x_BNC, plan, x_BNC[..., 0]).shape == (2, 23, 9)
         assert tree.fidelity_at(23).shape == (2,)
+    assert len(read) == 2, "one value a clip, at the end of its tree"
 
 
 def test_rounds_inside_an_encoder(device: str) -> None:

@@ -143,17 +143,28 @@ def test_no_bit_depends_on_the_batch_or_the_threads() -> None:
             assert torch.equal(alone.base_fidelity[0], together.base_fidelity[clip])
 
 
-def test_masked_rows_merge_as_dropped_ones_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a GPU computes, with rows masked and all rounds gone through, on the CPU."""
+def rounds_of_a_gpu(sum_MC: torch.Tensor, shrinking: tuple[tuple[int, float], ...]) -> tuple[torch.Tensor, ...]:
+    return agglomeration.agglomerate_masked(sum_MC, torch.ones(len(sum_MC)), shrinking=shrinking)
+
+
+@pytest.mark.parametrize("shrinking", [(), agglomeration.SHRINKING, ((1, 0.9), (3, 0.75))])
+def test_masked_rows_merge_as_dropped_ones_do(
+    shrinking: tuple[tuple[int, float], ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a GPU computes, with rows masked and dropped by a fixed schedule, on the CPU."""
+    monkeypatch.setattr(agglomeration, "LEAST_ROWS", 3)
     sum_MC = F.normalize(scene()[0].double(), dim=1)
-    count_M = torch.ones(TOKENS)
-    dropped = agglomerate(sum_MC, count_M)
-    monkeypatch.setattr(agglomeration, "_left", lambda groups: groups)
-    nearest = agglomeration._nearest
-    monkeypatch.setattr(agglomeration, "_nearest", lambda groups, _, gap: nearest(groups, groups.alive_K, gap))
-    masked = agglomerate(sum_MC, count_M)
-    assert torch.equal(masked[0], dropped[0])
-    torch.testing.assert_close(masked[1], dropped[1])
+    counted = agglomerate(sum_MC, torch.ones(TOKENS))
+    parent_M, loss_M, complete = rounds_of_a_gpu(sum_MC, shrinking)
+    assert bool(complete)
+    assert torch.equal(parent_M, counted[0])
+    torch.testing.assert_close(loss_M, counted[1])
+
+
+def test_dropping_too_many_rows_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agglomeration, "LEAST_ROWS", 3)
+    sum_MC = F.normalize(scene()[0].double(), dim=1)
+    assert not bool(rounds_of_a_gpu(sum_MC, ((1, 0.3),))[2])
 
 
 def test_what_rounds_leave_merges_in_order(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from vtm.encoders.encoder import Encoder
 from vtm.errors import EncoderError
 
 
-def compile_blocks(encoder: Encoder, batch_frames: int, backend: str | Callable[..., Any] = "inductor") -> str | None:
+def compile_blocks(encoder: Encoder, batch_frames: int, backend: str | Callable[..., Any] = "inductor") -> None:
     """Compile the blocks before the output block, now, for batches of so many frames of the encoder's size.
 
     Args:
@@ -23,11 +23,9 @@ def compile_blocks(encoder: Encoder, batch_frames: int, backend: str | Callable[
         batch_frames: B. A batch of another shape costs a compilation of its own.
         backend: of `torch.compile`.
 
-    Returns:
-        None, or in a line why the blocks stay as they were.
-
     Raises:
-        EncoderError: the encoder merges inside, or its weights are laid out for a CPU.
+        EncoderError: the encoder merges inside, its weights are laid out for a CPU, or the compiler fails: blocks that
+            are not compiled would round differently from those of other processes.
     """
     if encoder.encoder_keep != 1:
         raise EncoderError(f"encoder_keep {encoder.encoder_keep} takes blocks apart, which are compiled whole")
@@ -49,5 +47,6 @@ def compile_blocks(encoder: Encoder, batch_frames: int, backend: str | Callable[
             block._compiled_call_impl = None
         cause = getattr(error, "inner_exception", error)
         reason = str(cause).strip().splitlines() or [""]
-        return f"the blocks run without torch.compile: {type(cause).__name__}: {reason[0]}"
-    return None
+        raise EncoderError(
+            f"the encoder cannot be compiled: {type(cause).__name__}: {reason[0]}: leave out --compile"
+        ) from error

@@ -20,6 +20,7 @@ from vtm.encoders.positions import Rotary, rotary_angles, rotary_of
 from vtm.encoders.vit import VisionTransformer
 from vtm.plan import MergePlan
 from vtm.tome import bipartite_plan, size_bias
+from vtm.upload import to_device
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,7 +103,7 @@ def _embed(vit: VisionTransformer, pixels_B3HW: Tensor) -> _Tokens:
     angles = None
     if vit.grid_rotary is not None:
         angles = rotary_angles(vit.grid_of(pixels_B3HW), vit.config.head_dim, vit.config.positions.theta)
-        angles = angles.to(x_BSD.device).expand(len(x_BSD), -1, -1)
+        angles = to_device(angles, x_BSD.device).expand(len(x_BSD), -1, -1)
     return _Tokens(x_BSD, torch.ones(x_BSD.shape[:2], device=x_BSD.device), angles, None)
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from vtm.encoders.checkpoint.families import vit_config
 from vtm.encoders.checkpoint.files import PREPROCESSOR, open_checkpoint, read_json
 from vtm.errors import EncoderError
+from vtm.upload import to_device
 
 Interpolation = Literal["bicubic", "bilinear"]
 RESAMPLE: dict[int, Interpolation] = {2: "bilinear", 3: "bicubic"}
@@ -230,7 +231,7 @@ def encoder_frames(frames: NDArray[np.uint8] | Tensor, spec: ImageSpec) -> Tenso
 
 def standardise(levels: Tensor, spec: ImageSpec, device: torch.device) -> Tensor:
     """(..., 3) uint8 RGB -> float32 of the same shape, as the preprocessor rescales and normalises it."""
-    values = levels.to(device, non_blocking=True).float()
+    values = to_device(levels, device).float()
     return values.mul_(spec.rescale).sub_(_kept(spec.mean, device)).div_(_kept(spec.std, device))
 
 

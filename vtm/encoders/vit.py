@@ -15,6 +15,7 @@ from vtm.encoders.attention import AttentionInputs, gather_values
 from vtm.encoders.config import Activation, VitConfig
 from vtm.encoders.linear import ACTIVATE, Linear
 from vtm.encoders.positions import Rotary, resize_table, rotary_angles, rotary_of, rotate
+from vtm.upload import to_device
 
 
 class Block(nn.Module):
@@ -116,7 +117,8 @@ class VisionTransformer(nn.Module):
         if grid_hw == self.grid_hw:
             return self.grid_rotary[0], self.grid_rotary[1]
         cos, sin = rotary_of(rotary_angles(grid_hw, self.config.head_dim, self.config.positions.theta))
-        return cos.to(self.grid_rotary), sin.to(self.grid_rotary)
+        dtype, device = self.grid_rotary.dtype, self.grid_rotary.device
+        return to_device(cos.to(dtype), device), to_device(sin.to(dtype), device)
 
     def block_list(self) -> list[Block]:
         """The blocks, first to last."""

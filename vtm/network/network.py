@@ -188,7 +188,7 @@ class VideoTokenMerging(nn.Module):
         values = tokens * (width + 4 * self.config.attention_width)
         if self.config.attention == "plain":
             values += 2 * self.config.heads * tokens * tokens
-        budget = WINDOW_BYTES["cuda" if x_BNC.is_cuda else "cpu"]
+        budget = WINDOW_BYTES["cpu" if x_BNC.device.type == "cpu" else "cuda"]
         return max(1, min(windows, budget // (values * x_BNC.element_size())))
 
     def _check(self, patches_BNC: Tensor, grid: Grid, seeds: Sequence[int] | None, motion: Tensor | None) -> None:

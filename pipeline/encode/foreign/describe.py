@@ -55,7 +55,7 @@ def describe_foreign(recipe: Recipe) -> ForeignDescription:
     return ForeignDescription(geometry=geometry, weights_sha256=weights_sha256)
 
 
-def foreign_features(recipe: Recipe, dtype: torch.dtype, device: str) -> ForeignFeatures:
+def foreign_features(recipe: Recipe, batch_frames: int, dtype: torch.dtype, device: str) -> ForeignFeatures:
     """Load a model of `transformers`.
 
     Raises:
@@ -63,7 +63,7 @@ def foreign_features(recipe: Recipe, dtype: torch.dtype, device: str) -> Foreign
     """
     checkpoint = open_checkpoint(recipe.encoder, revision=recipe.revision)
     geometry = find_geometry(checkpoint, recipe.layer)
-    return ForeignFeatures(load_foreign(checkpoint, geometry, dtype, device), geometry, recipe.batch_frames)
+    return ForeignFeatures(load_foreign(checkpoint, geometry, dtype, device), geometry, batch_frames)
 
 
 def _refuse(recipe: Recipe, architecture: str) -> None:

@@ -28,6 +28,7 @@ class ForeignFeatures:
         self._device, self._dtype = weight.device, weight.dtype
         # A CPU takes each pass for itself anyway.
         together = 1 if self._device.type == "cpu" else geometry.input.frames_per_pass
+        self._frames_together = together
         self._batches = FrameBatches(self._device, max(1, batch_frames // together))
 
     def __call__(self, frames_THW3: NDArray[np.uint8], *, saliency: bool = False) -> ClipFeatures:
@@ -49,7 +50,8 @@ class ForeignFeatures:
         num_rows = -(-len(frames_THW3) // given.frames_per_token_row)
         patches_1ND = rows[:num_rows].flatten(0, 1)[None]
         grid = (num_rows, *self._geometry.layout.grid_hw)
-        return ClipFeatures(grid=grid, patches_1KD=patches_1ND, keys_1Kd=patches_1ND)
+        frames_at_once = self._batches.batch_frames * self._frames_together
+        return ClipFeatures(grid=grid, patches_1KD=patches_1ND, keys_1Kd=patches_1ND, batch_frames=frames_at_once)
 
     def _encode(self, tall_Bhw3: Tensor) -> Tensor:
         """Passes with their frames one below the other, uint8 -> (B, R, H*W, D) float32."""

@@ -20,7 +20,7 @@ def test_rows_are_every_strategy_and_the_peers_by_width(
     monkeypatch.setattr(bench_merge, "in_own_process", lambda measure, request: measure(request))
     assert bench_merge.main([*SMALL, "--dims", "6", "11", "--threads", str(torch.get_num_threads())]) == 0
     facts = json.loads(capsys.readouterr().out)
-    names = [*(name for name in STRATEGIES if name != "none"), "dense matrix", "tome rounds", "vtm tome rounds"]
+    names = ["tree", *(name for name in STRATEGIES if name != "none"), "dense matrix", "tome rounds", "vtm tome rounds"]
     assert [(row["dim"], row["name"]) for row in facts["rows"]] == [(dim, name) for dim in (6, 11) for name in names]
     for row in facts["rows"]:
         assert (row["n"], row["tokens_left"]) == (105, 21)

@@ -56,7 +56,8 @@ def geometry_of(folder: Path, **settings: Any) -> Geometry:
 
 
 def encoder_of(folder: Path, **settings: Any) -> ForeignFeatures:
-    return foreign_features(Recipe(encoder=str(folder), **settings), torch.float32, "cpu")
+    batch_frames = settings.pop("batch_frames", 20)
+    return foreign_features(Recipe(encoder=str(folder), **settings), batch_frames, torch.float32, "cpu")
 
 
 def frames_for(geometry: Geometry, count: int = FRAMES) -> NDArray[np.uint8]:
@@ -340,6 +341,6 @@ def test_a_gpu_gives_the_same_bytes_however_frames_are_grouped(
 ) -> None:
     geometry = geometry_of(checkpoints[family])
     frames, length = frames_for(geometry, 13), geometry.input.frames_per_pass
-    encoder = foreign_features(Recipe(encoder=str(checkpoints[family]), batch_frames=12), torch.float32, str(cuda))
+    encoder = foreign_features(Recipe(encoder=str(checkpoints[family])), 12, torch.float32, str(cuda))
     parts = [encoder(frames[i : i + length]).patches_1KD for i in range(0, len(frames), length)]
     assert torch.equal(encoder(frames).patches_1KD, torch.cat(parts, dim=1))

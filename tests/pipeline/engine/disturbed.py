@@ -18,7 +18,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from pipeline.shards.scan import read_shard
 from pipeline.verify import verify
 from tests.pipeline.runs import rows_of, run, tiny_recipe
 from tests.synthetic import make_video
+from tests.tiny_encoder import make_tiny_encoder
 
 ROOT = Path(__file__).resolve().parents[3]
 NODE_CORES = 2
@@ -202,25 +203,37 @@ def kill_tree(process: subprocess.Popen[Any]) -> None:
 
 
 def main() -> None:
-    """Print one line a run."""
+    """Print one line a run, and one of sums."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--encoder", type=Path, required=True, help="a small encoder's folder")
-    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--kills", type=int, default=100, help="of workers and nodes, while the driver lives")
     parser.add_argument("--driver-kills", type=int, default=30)
     parser.add_argument("--pause-s", type=float, default=2.0, help="between two kills, on average")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        workers, driver = Path(folder) / "workers", Path(folder) / "driver"
-        for part in (workers, driver):
+        encoder, workers, driver = (Path(folder) / name for name in ("encoder", "workers", "driver"))
+        for part in (encoder, workers, driver):
             part.mkdir()
-        disturb_workers(options.encoder, workers, kills=options.kills, seed=options.seed, pause_s=options.pause_s)
+        make_tiny_encoder(encoder)
+        results = disturb_workers(encoder, workers, kills=options.kills, seed=options.seed, pause_s=options.pause_s)
         left, seed = options.driver_kills, options.seed
         while left > 0:
             place = driver / str(seed)
             place.mkdir()
-            left -= disturb_driver(options.encoder, place, kills=left, seed=seed)["killed"]["driver"]
+            results.append(disturb_driver(encoder, place, kills=left, seed=seed))
+            left -= results[-1]["killed"]["driver"]
             seed += 1
+    print(json.dumps(sums(results)))
+
+
+def sums(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """All runs together."""
+    killed: Counter[str] = Counter()
+    for result in results:
+        killed.update(result["killed"])
+    counts = {name: sum(result[name] for result in results) for name in ("clips", "lost", "doubled")}
+    is_sound = all(result["bytes_equal"] and not result["problems"] for result in results)
+    return {"runs": len(results), "kills": dict(killed), **counts, "bytes_equal_and_verified": is_sound}
 
 
 if __name__ == "__main__":

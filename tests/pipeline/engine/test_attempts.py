@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.engine.attempts import MAX_ATTEMPTS, WORTH_RETRYING, WRITE_ATTEMPTS, Strikes, pause_s
+from pipeline.engine.attempts import MAX_ATTEMPTS, WORTH_RETRYING, WRITE_ATTEMPTS, FailedAttempts, pause_s
 from pipeline.engine.ledger import joined
 from pipeline.errors import FAILURE_CLASSES, FailureClass
 from pipeline.values import FailedRange
@@ -10,7 +10,7 @@ from pipeline.values import FailedRange
 
 @pytest.mark.parametrize("failure", FAILURE_CLASSES)
 def test_what_is_worth_it_is_tried_three_times(failure: FailureClass) -> None:
-    strikes = Strikes()
+    strikes = FailedAttempts()
     verdicts = [strikes.add("clip", failure) for _ in range(MAX_ATTEMPTS)]
     if failure in WORTH_RETRYING:
         assert verdicts == [None, None, MAX_ATTEMPTS]
@@ -20,7 +20,7 @@ def test_what_is_worth_it_is_tried_three_times(failure: FailureClass) -> None:
 
 
 def test_a_forgiven_attempt_does_not_count() -> None:
-    strikes = Strikes()
+    strikes = FailedAttempts()
     strikes.add("clip", "crash")
     strikes.add("clip", "crash")
     strikes.forgive("clip")

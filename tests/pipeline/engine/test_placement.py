@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from fractions import Fraction
+
 import pytest
 
-from pipeline.engine.messages import NodeUp, StartWorker
-from pipeline.engine.placement import Asked, Room, gpu_slots, place
-from pipeline.engine.policy import Limits
-from pipeline.engine.staff import Staff
+from pipeline.engine.messages import NodeUp, Notify, StartWorker, Tick
+from pipeline.engine.placement import NodeResources, ResourceRequest, gpu_slots, place
+from pipeline.engine.policy import Limits, Policy
+from pipeline.engine.scheduler import Scheduler
+from pipeline.engine.worker_pool import WorkerPool
 
 GIB = 1 << 30
 
@@ -14,22 +17,25 @@ def claims(commands: list[StartWorker], node: str) -> tuple[float, float]:
     return sum(c.cores for c in commands if c.node == node), sum(c.gpus for c in commands if c.node == node)
 
 
-def hire(asked: Asked, *nodes: NodeUp) -> tuple[Staff, list[StartWorker]]:
-    staff = Staff(asked, Limits())
+def start_missing(request: ResourceRequest, *nodes: NodeUp) -> tuple[WorkerPool, list[StartWorker]]:
+    pool = WorkerPool(request, Limits())
     for node in nodes:
-        staff.add_node(node)
-    return staff, list(staff.hire(0.0))
+        pool.add_node(node)
+    return pool, list(pool.start_missing(0.0))
 
 
 def test_encoders_hold_a_gpu_and_a_core_and_decoders_fill_the_rest() -> None:
-    crews = place({"head": Room(cores=3, gpus=0), "gpu": Room(cores=4, gpus=2)}, Asked(reserve_gpus=True))
-    assert [(c.encoders, c.writers, c.decoders) for c in crews.values()] == [(0, 0, 3), (2, 1, 2)]
-    assert (crews["gpu"].encoder_cores, crews["gpu"].encoder_gpus, crews["gpu"].decoder_cores) == (1.0, 1.0, 1.0)
+    wanted = place(
+        {"head": NodeResources(cores=3, gpus=0), "gpu": NodeResources(cores=4, gpus=2)},
+        ResourceRequest(reserve_gpus=True),
+    )
+    assert [(c.encoders, c.writers, c.decoders) for c in wanted.values()] == [(0, 0, 3), (2, 1, 2)]
+    assert (wanted["gpu"].encoder_cores, wanted["gpu"].encoder_gpus, wanted["gpu"].decoder_cores) == (1.0, 1.0, 1.0)
 
 
 def test_encoders_are_hired_first_on_all_nodes() -> None:
     nodes = (NodeUp("head", 3, 0, GIB), NodeUp("gpu", 4, 2, GIB))
-    _, commands = hire(Asked(reserve_gpus=True), *nodes)
+    _, commands = start_missing(ResourceRequest(reserve_gpus=True), *nodes)
     assert [c.kind for c in commands] == ["encode"] * 2 + ["write"] + ["decode"] * 5
     assert claims(commands, "gpu") == (4.0, 2.0)
 
@@ -38,21 +44,21 @@ def test_encoders_are_hired_first_on_all_nodes() -> None:
     ("gpus", "share", "slots"), [(2, 1.0, 2), (2, 0.5, 4), (2, 0.4, 4), (3, 2.0, 1), (4, 2.0, 2), (0, 1.0, 0)]
 )
 def test_no_encoder_has_parts_of_two_gpus(gpus: int, share: float, slots: int) -> None:
-    assert gpu_slots([Room(cores=8, gpus=gpus)], share) == slots
+    assert gpu_slots([NodeResources(cores=8, gpus=gpus)], share) == slots
 
 
 def test_as_many_gpus_as_asked_for() -> None:
-    nodes = {"a": Room(cores=4, gpus=2), "b": Room(cores=4, gpus=2)}
-    assert [c.encoders for c in place(nodes, Asked(gpus=3, reserve_gpus=True)).values()] == [2, 1]
-    assert [c.encoders for c in place(nodes, Asked(gpus=0, reserve_gpus=True)).values()] == [0, 0]
+    nodes = {"a": NodeResources(cores=4, gpus=2), "b": NodeResources(cores=4, gpus=2)}
+    assert [c.encoders for c in place(nodes, ResourceRequest(gpus=3, reserve_gpus=True)).values()] == [2, 1]
+    assert [c.encoders for c in place(nodes, ResourceRequest(gpus=0, reserve_gpus=True)).values()] == [0, 0]
 
 
 @pytest.mark.parametrize("cores", [1, 2, 3, 5])
 @pytest.mark.parametrize("gpus", [0, 1, 4])
 @pytest.mark.parametrize("decoders", [None, 1, 8])
 def test_more_workers_than_cores_share_them(cores: int, gpus: int, decoders: int | None) -> None:
-    asked = Asked(decoders=decoders, reserve_gpus=bool(gpus))
-    _, commands = hire(asked, NodeUp("a", cores, gpus, GIB))
+    request = ResourceRequest(decoders=decoders, reserve_gpus=bool(gpus))
+    _, commands = start_missing(request, NodeUp("a", cores, gpus, GIB))
     assert claims(commands, "a") <= (cores + 1e-9, gpus)
     kinds = [c.kind for c in commands]
     assert kinds.count("encode") == max(1, gpus)
@@ -60,29 +66,51 @@ def test_more_workers_than_cores_share_them(cores: int, gpus: int, decoders: int
 
 
 def test_a_late_node_moves_nobody() -> None:
-    staff, commands = hire(Asked(decoders=4), NodeUp("a", 2, 0, GIB))
+    pool, commands = start_missing(ResourceRequest(decoders=4), NodeUp("a", 2, 0, GIB))
     assert [c.kind for c in commands].count("decode") == 4
-    staff.add_node(NodeUp("b", 8, 0, GIB))
-    assert [c.kind for c in staff.hire(1.0)] == ["encode", "write"]
+    pool.add_node(NodeUp("b", 8, 0, GIB))
+    assert [c.kind for c in pool.start_missing(1.0)] == ["encode", "write"]
     gone = next(c.worker for c in commands if c.kind == "decode")
-    staff.remove(gone)
-    assert [(c.kind, c.node) for c in staff.hire(2.0)] == [("decode", "b")]
+    pool.remove(gone)
+    assert [(c.kind, c.node) for c in pool.start_missing(2.0)] == [("decode", "b")]
 
 
 def test_what_a_node_refuses_is_placed_elsewhere() -> None:
     nodes = {
-        "a": Room(cores=2, gpus=1, unfit=frozenset({"encode"})),
-        "b": Room(cores=2, gpus=1, unfit=frozenset({"decode", "write"})),
+        "a": NodeResources(cores=2, gpus=1, unfit=frozenset({"encode"})),
+        "b": NodeResources(cores=2, gpus=1, unfit=frozenset({"decode", "write"})),
     }
-    crews = place(nodes, Asked(reserve_gpus=True))
-    assert [(c.encoders, c.writers, c.decoders) for c in crews.values()] == [(0, 1, 2), (1, 0, 0)]
+    wanted = place(nodes, ResourceRequest(reserve_gpus=True))
+    assert [(c.encoders, c.writers, c.decoders) for c in wanted.values()] == [(0, 1, 2), (1, 0, 0)]
 
 
 def test_starts_that_fail_together_are_one_round() -> None:
-    staff, commands = hire(Asked(decoders=6), NodeUp("a", 2, 0, GIB))
+    pool, commands = start_missing(ResourceRequest(decoders=6), NodeUp("a", 2, 0, GIB))
     for command in commands:
-        worker = staff.remove(command.worker)
+        worker = pool.remove(command.worker)
         assert worker is not None
-        assert not staff.start_failed(worker, 0.1)
-    assert list(staff.hire(0.5)) == []
-    assert len(list(staff.hire(1.2))) == len(commands)
+        assert not pool.start_failed(worker, 0.1)
+    assert list(pool.start_missing(0.5)) == []
+    assert len(list(pool.start_missing(1.2))) == len(commands)
+
+
+def test_a_worker_that_starts_slowly_is_reported_once() -> None:
+    scheduler = Scheduler(
+        Policy(
+            request=ResourceRequest(decoders=3),
+            fps=Fraction(1),
+            clip_frames=3,
+            clip_bytes=1,
+            unit_clips=1,
+            shard_clips=1,
+        )
+    )
+    scheduler.handle(NodeUp("a", 2, 0, GIB), 0.0)
+    scheduler.handle(Tick(), 0.0)
+    told = []
+    for now_s in range(1, 200):
+        told += [c.text for c in scheduler.handle(Tick(), float(now_s)) if isinstance(c, Notify)]
+    assert sorted(told) == [
+        f"node a: the {kind} worker has not started for 61 s: see whether other jobs hold the node's cores or GPUs"
+        for kind in ("decode", "encode", "write")
+    ]

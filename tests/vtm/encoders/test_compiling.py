@@ -50,19 +50,20 @@ def patches(encoder: Encoder, frames: int, seed: int) -> torch.Tensor:
 def test_all_blocks_and_batches_share_one_graph(folder: Path) -> None:
     backend, plain = Counting(), load_encoder(folder)
     encoder = load_encoder(folder)
-    assert compile_blocks(encoder, 5, backend) is None
+    compile_blocks(encoder, 5, backend)
     assert backend.graphs == 1
     for seed in range(3):
         assert torch.equal(patches(encoder, 5, seed), patches(plain, 5, seed))
     assert backend.graphs == 1
 
 
-def test_without_a_compiler_the_blocks_run_as_they_are(folder: Path) -> None:
+def test_a_compiler_that_fails_is_an_error_and_not_other_bytes(folder: Path) -> None:
     def missing(graph: torch.fx.GraphModule, example_inputs: list[torch.Tensor]) -> Callable[..., Any]:
         raise OSError("no compiler\nfound here")
 
     encoder = load_encoder(folder)
-    assert compile_blocks(encoder, 2, missing) == "the blocks run without torch.compile: OSError: no compiler"
+    with pytest.raises(EncoderError, match="cannot be compiled: OSError: no compiler: leave out --compile"):
+        compile_blocks(encoder, 2, missing)
     assert torch.equal(patches(encoder, 2, 0), patches(load_encoder(folder), 2, 0))
 
 
@@ -79,6 +80,6 @@ def test_what_cannot_be_compiled_is_said(tmp_path: Path) -> None:
 @pytest.mark.gpu
 def test_a_gpu_compiles_and_agrees(cuda: torch.device, folder: Path) -> None:
     plain, encoder = load_encoder(folder, device=cuda), load_encoder(folder, device=cuda)
-    assert compile_blocks(encoder, 5) is None
+    compile_blocks(encoder, 5)
     expected = patches(plain, 5, 0)
     assert (patches(encoder, 5, 0) - expected).abs().max() < ON_GPU * expected.abs().max()

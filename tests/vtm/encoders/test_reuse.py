@@ -165,12 +165,18 @@ def test_what_is_not_encoded_keeps_its_stand_in_in_every_block(
     assert not torch.allclose(out.patches, encoder(encoder.normalise(frames)).patches, atol=1e-3)
 
 
-@pytest.mark.parametrize(("group_rows", "batch_frames"), [(7, 1), (40, 2), (400, 3), (400, 20)])
+@pytest.mark.parametrize(
+    ("group_rows", "batch_frames", "query_step"), [(7, 1, 1), (40, 2, 4), (400, 3, 99), (400, 20, 5)]
+)
 def test_batches_of_padded_queries(
-    folder: Path, frames: np.ndarray, source_TN: torch.Tensor, group_rows: int, batch_frames: int
+    folder: Path, frames: np.ndarray, source_TN: torch.Tensor, group_rows: int, batch_frames: int, query_step: int
 ) -> None:
     encoder = load_encoder(folder, dtype=torch.float64)
-    packing = pack(source_TN, encoder.config.num_prefix, group_rows=group_rows, batch_frames=batch_frames)
+    packing = pack(
+        source_TN, encoder.config.num_prefix, group_rows=group_rows, batch_frames=batch_frames, query_step=query_step
+    )
+    lengths = {batch.query_BQ.shape[1] for group in packing.groups for batch in group.batches}
+    assert all(length % query_step == 0 or length == packing.row_TS.shape[1] for length in lengths)
     got = sweep(encoder, torch.from_numpy(frames), packing, 1, saliency=True)
     expected = encode_changed(encoder, frames, source_TN, saliency=True)
     assert torch.allclose(got.patches, expected.patches, atol=EXACT_IN_FLOAT64)

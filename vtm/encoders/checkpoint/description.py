@@ -8,7 +8,7 @@ from pathlib import Path
 from vtm.encoders.checkpoint.families import vit_config
 from vtm.encoders.checkpoint.files import PREPROCESSOR, open_checkpoint, read_json
 from vtm.encoders.checkpoint.load import block_count
-from vtm.encoders.checkpoint.state import own_keys
+from vtm.encoders.checkpoint.state import own_keys, present_config
 from vtm.encoders.image import ImageSpec, image_spec
 
 
@@ -22,6 +22,10 @@ class EncoderDescription:
     """D, channels of a token."""
     num_blocks: int
     """Blocks up to the output block."""
+    depth: int
+    """Blocks that the checkpoint has."""
+    pooled_dim: int
+    """E, channels of the image embedding; 0 where the checkpoint has none."""
     image: ImageSpec
     weights_sha256: str
 
@@ -34,11 +38,13 @@ def describe_encoder(folder_or_id: str | Path, *, layer: int = -1, revision: str
     """
     checkpoint = open_checkpoint(folder_or_id, revision=revision)
     config = vit_config(checkpoint.config())
-    own_keys(checkpoint)
+    config = present_config(config, own_keys(checkpoint))
     return EncoderDescription(
         name=checkpoint.name,
         dim=config.dim,
         num_blocks=block_count(layer, config),
+        depth=config.num_blocks,
+        pooled_dim=config.pooled_dim,
         image=image_spec(read_json(checkpoint.folder / PREPROCESSOR), config.patch_px),
         weights_sha256=checkpoint.weights_sha256(),
     )

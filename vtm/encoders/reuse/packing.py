@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from vtm.encoders.reuse.changes import is_encoded
+from vtm.upload import to_device
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,7 +32,7 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The same on a device."""
-        return Batch(self.query_BQ.to(device), self.kept_n.to(device), self.row_BS.to(device))
+        return Batch(*(to_device(x, device) for x in (self.query_BQ, self.kept_n, self.row_BS)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,10 +75,12 @@ class Packing:
 
     def to(self, device: torch.device) -> Packing:
         """The same on a device."""
-        return Packing(self.row_TS.to(device), tuple(group.to(device) for group in self.groups), self.batch_frames)
+        return Packing(
+            to_device(self.row_TS, device), tuple(group.to(device) for group in self.groups), self.batch_frames
+        )
 
 
-def pack(source_TN: Tensor, num_prefix: int, *, group_rows: int, batch_frames: int) -> Packing:
+def pack(source_TN: Tensor, num_prefix: int, *, group_rows: int, batch_frames: int, query_step: int = 1) -> Packing:
     """Lay out the encoded tokens of a clip.
 
     Args:
@@ -85,6 +88,8 @@ def pack(source_TN: Tensor, num_prefix: int, *, group_rows: int, batch_frames: i
         num_prefix: tokens of each frame before its patches; they are always encoded.
         group_rows: most tokens of a group, whichever frames they are of.
         batch_frames: frames whose attention is computed in one call.
+        query_step: the queries of a frame are padded to a multiple of this, or to all tokens of a frame: a GPU's
+            attention is planned anew for every number of them.
     """
     own_TS = pad(is_encoded(source_TN), (num_prefix, 0), value=True)
     frame_T1 = torch.arange(len(own_TS))[:, None]
@@ -94,17 +99,18 @@ def pack(source_TN: Tensor, num_prefix: int, *, group_rows: int, batch_frames: i
     groups = []
     for start in range(0, len(frame_E), group_rows):
         frame_n, place_n = frame_E[start : start + group_rows], place_E[start : start + group_rows]
-        batches = tuple(_batches(frame_n, start, row_TS, batch_frames))
+        batches = tuple(_batches(frame_n, start, row_TS, batch_frames, query_step))
         groups.append(Group(start, frame_n, place_n, batches))
     return Packing(row_TS, tuple(groups), batch_frames)
 
 
-def _batches(frame_n: Tensor, first_row: int, row_TS: Tensor, batch_frames: int) -> Iterator[Batch]:
+def _batches(frame_n: Tensor, first_row: int, row_TS: Tensor, batch_frames: int, query_step: int) -> Iterator[Batch]:
     frame_F, count_F = torch.unique_consecutive(frame_n, return_counts=True)
     first_F = first_row + count_F.cumsum(0) - count_F
     for start in range(0, len(frame_F), batch_frames):
         now = slice(start, start + batch_frames)
         count_B1 = count_F[now, None]
-        query_Q = torch.arange(int(count_B1.max()))
+        most = -(-int(count_B1.max()) // query_step) * query_step
+        query_Q = torch.arange(min(most, row_TS.shape[1]))
         query_BQ = first_F[now, None] + torch.minimum(query_Q, count_B1 - 1)
         yield Batch(query_BQ, (query_Q < count_B1).flatten().nonzero()[:, 0], row_TS[frame_F[now]])

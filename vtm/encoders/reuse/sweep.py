@@ -31,9 +31,12 @@ from vtm.encoders.saliency import attention_saliency
 from vtm.encoders.threads import computing_alone, map_on_threads
 from vtm.encoders.vit import Block
 from vtm.errors import EncoderError
+from vtm.upload import to_device
 
 CPU_LEAST_ROWS = 64
 """Tokens that pass a matrix product together on one thread: with fewer, it waits for the weights."""
+QUERY_LENGTHS = 8
+"""Of a GPU: so many numbers of queries are planned for, at the most."""
 CPU_GROUPS = 16
 """Parts that a clip's encoded tokens are cut into where there are enough: work for so many threads."""
 
@@ -102,7 +105,8 @@ def encode_changed(
             packing = pack(source_TN, num_prefix, group_rows=_cpu_rows(source_TN, num_prefix), batch_frames=1)
             return sweep(encoder, frames_Thw3, packing, threads, saliency=saliency)
         group_rows = batch_frames * (num_prefix + source_TN.shape[1])
-        packing = pack(source_TN, num_prefix, group_rows=group_rows, batch_frames=batch_frames)
+        step = -(-(num_prefix + source_TN.shape[1]) // QUERY_LENGTHS)
+        packing = pack(source_TN, num_prefix, group_rows=group_rows, batch_frames=batch_frames, query_step=step)
         return sweep(encoder, frames_Thw3, packing.to(encoder.device), 1, saliency=saliency)
 
 
@@ -170,11 +174,11 @@ def _embedded(encoder: Encoder, patches_Fpp3: Tensor, group: Group) -> _Step:
     number_m = group.frame_n[is_patch_n] * math.prod(encoder.grid_hw) + patch_m
     pixels_mpp3 = standardise(patches_Fpp3.index_select(0, number_m), encoder.image, device).to(encoder.dtype)
     x_mD: Tensor = vit.patch(pixels_mpp3.permute(0, 3, 1, 2).flatten(1)[None])[0]
-    place_n = group.place_n.to(device)
+    place_n = to_device(group.place_n, device)
     if vit.grid_positions is not None:
-        x_mD = x_mD + vit.grid_positions.index_select(0, patch_m.to(device))
+        x_mD = x_mD + vit.grid_positions.index_select(0, to_device(patch_m, device))
     # Where each token lies among the prefix tokens followed by the group's patches.
-    order_n = torch.where(is_patch_n, num_prefix - 1 + is_patch_n.cumsum(0), group.place_n).to(device)
+    order_n = to_device(torch.where(is_patch_n, num_prefix - 1 + is_patch_n.cumsum(0), group.place_n), device)
     x_1nD = torch.cat((vit.prefix, x_mD)).index_select(0, order_n)[None]
     if vit.pre_norm is not None:
         x_1nD = vit.pre_norm(x_1nD)

@@ -1,4 +1,4 @@
-"""What the driver itself does in a run: name inputs, keep the plan, count, and tell the user."""
+"""The driver's own part of a run: it names the inputs, stores the plan, counts results, and tells the user."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Listener(Protocol):
         """A range of a video is given up."""
 
 
-class Desk:
+class RunDriver:
     """The driver's part of a run.
 
     Args:
@@ -74,6 +74,8 @@ class Desk:
         self._asked_for = 0
         self._rows: list[PlanRow] = []
         self._flushed_s = began_s
+        self._is_unwritable = False
+        """Whether storing the plan failed the last time."""
         self._working_s: float | None = None
         self.tally = Tally()
         self.seen: set[str] = set(located)
@@ -93,10 +95,10 @@ class Desk:
         return bool(self._unknown or self._owed)
 
     def open(self) -> list[m.Event]:
-        """What the scheduler is told first: the planned work whose videos are at hand."""
+        """What the scheduler is told first: the planned work whose videos are among the inputs."""
         return self._take_owed(lambda owed: owed.video_ids <= self._located.keys())
 
-    def handle(self, command: m.DeskCommand) -> None:
+    def handle(self, command: m.DriverCommand) -> None:
         """Carry out a command that is the driver's."""
         if isinstance(command, m.FindInputs):
             self._is_asked = True
@@ -108,7 +110,7 @@ class Desk:
         elif isinstance(command, m.ReportFailure):
             self.tally = self.tally.with_failure()
             self._listener.failed(command.failed)
-        elif isinstance(command, m.Say):
+        elif isinstance(command, m.Notify):
             self._listener.note(command.text)
         else:
             self.outcome = command
@@ -127,8 +129,8 @@ class Desk:
     def answers(self) -> list[m.Event]:
         """Answers to `FindInputs`, as far as they are known.
 
-        That there are no more inputs is said last: work of the plan whose videos were at hand nowhere begins then,
-        with the addresses of old.
+        That there are no more inputs is said last. Planned work whose videos are not among the inputs begins then,
+        at the addresses that the plan holds.
         """
         if self._lease is not None and self._lease.lost_to is not None and self.stopped is None:
             self.stopped = f"{self._lease.lost_to}, who took the run over"
@@ -147,18 +149,31 @@ class Desk:
         return [*self._take_owed(lambda owed: True), m.InputsFound((), is_last=True)]
 
     def flush_plan(self) -> None:
-        """Store the rows that are not yet."""
+        """Store the rows that are not stored yet.
+
+        Raises:
+            OSError: they cannot be stored; they are kept for another attempt.
+        """
         if self._rows:
             append_rows(self._out, self._rows)
             self._rows.clear()
+            self._is_unwritable = False
         self._flushed_s = time.perf_counter()
 
     def flush_plan_in_time(self) -> None:
-        """Store rows now and then."""
-        if self._rows and time.perf_counter() - self._flushed_s > FLUSH_S:
+        """Store rows now and then; where that fails, again later."""
+        now_s = time.perf_counter()
+        if not self._rows or now_s - self._flushed_s <= FLUSH_S:
+            return
+        try:
             self.flush_plan()
+        except OSError as error:
+            self._flushed_s = now_s
+            if not self._is_unwritable:
+                self._listener.note(f"the plan cannot be stored: {error}; trying again every {FLUSH_S:.0f} s")
+            self._is_unwritable = True
 
-    def working(self) -> None:
+    def workers_ready(self) -> None:
         """The first decoder and the first encoder are ready."""
         if self._working_s is None:
             self._working_s = time.perf_counter()
@@ -170,7 +185,12 @@ class Desk:
         Raises:
             SettingsError, EngineError: it could not go on.
         """
-        self.flush_plan()
+        error = None if self.outcome is None else self.outcome.error
+        try:
+            self.flush_plan()
+        except OSError:
+            if error is None:
+                raise
         now_s = time.perf_counter()
         self.tally = replace(
             self.tally,
@@ -180,8 +200,8 @@ class Desk:
             shared_cores=shared_cores,
             wall_s=now_s - (self._working_s or now_s),
         )
-        if self.outcome is not None and self.outcome.error is not None:
-            raise (SettingsError if self.outcome.is_usage else EngineError)(self.outcome.error)
+        if self.outcome is not None and error is not None:
+            raise (SettingsError if self.outcome.is_usage else EngineError)(error)
 
     def _take_owed(self, is_due: Callable[[Owed], bool]) -> list[m.Event]:
         due = [owed for owed in self._owed if is_due(owed)]

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 
 from pipeline.engine.attempts import START_ATTEMPTS, pause_s
 from pipeline.engine.messages import NodeUp, StartWorker, Subject, WorkerKind
-from pipeline.engine.placement import Asked, Crew, Room, place
-from pipeline.engine.policy import ASK_SHARE, CALLS_AHEAD, STORE_SHARE, Limits
+from pipeline.engine.placement import NodeResources, NodeWorkers, ResourceRequest, place
+from pipeline.engine.policy import ASK_SHARE, CALLS_AHEAD, SLOW_START_S, STORE_SHARE, Limits
 from pipeline.plan.units import Clip
 from pipeline.values import Input
 
@@ -36,7 +36,7 @@ class Node:
     """A node and what lies in its object store."""
 
     name: str
-    capacity: Room
+    capacity: NodeResources
     credit_bytes: int
     """Most bytes of frames that may lie here."""
     free_cores: float
@@ -44,12 +44,14 @@ class Node:
     frames_bytes: int = 0
     waiting: OrderedDict[Clip, float] = field(default_factory=OrderedDict)
     """Decoded clips that wait for an encoder, the oldest first."""
-    starved: OrderedDict[int, None] = field(default_factory=OrderedDict)
+    blocked: OrderedDict[int, None] = field(default_factory=OrderedDict)
     """Decoders that wait until frames are taken away."""
     room: tuple[OrderedDict[int, None], ...] = field(default_factory=room_by_calls)
     present: Counter[WorkerKind] = field(default_factory=Counter)
     failed_starts: dict[WorkerKind, FailedStarts] = field(default_factory=dict)
-    blamed: deque[tuple[float, Subject]] = field(default_factory=lambda: deque(maxlen=1000))
+    told_slow: set[WorkerKind] = field(default_factory=set)
+    """Kinds of workers whose slow start was told."""
+    recent_deaths: deque[tuple[float, Subject]] = field(default_factory=lambda: deque(maxlen=1000))
     """What was at work in workers that died here, and when."""
 
 
@@ -93,14 +95,14 @@ class Worker:
         return limits.encode_s if self.kind == "encode" else limits.write_s
 
 
-class Staff:
+class WorkerPool:
     """Nodes and workers, kept as `place` wants them."""
 
-    def __init__(self, asked: Asked, limits: Limits) -> None:
-        self._asked, self._limits = asked, limits
+    def __init__(self, request: ResourceRequest, limits: Limits) -> None:
+        self._request, self._limits = request, limits
         self._last = 0
         self._of_kind: dict[WorkerKind, dict[int, Worker]] = {kind: {} for kind in KINDS}
-        self._crews: dict[str, Crew] = {}
+        self._wanted: dict[str, NodeWorkers] = {}
         """As `place` says for the present nodes."""
         self.nodes: dict[str, Node] = {}
         self.workers: dict[int, Worker] = {}
@@ -125,14 +127,14 @@ class Staff:
     def lacks(self) -> WorkerKind | None:
         """A kind of worker of which there is none, and no node that could hold one."""
         for kind in KINDS:
-            if not self._of_kind[kind] and not any(crew.number_of(kind) for crew in self._crews.values()):
+            if not self._of_kind[kind] and not any(wanted.number_of(kind) for wanted in self._wanted.values()):
                 return kind
         return None
 
     def add_node(self, event: NodeUp) -> None:
         """A node came."""
-        room = Room(cores=event.cores, gpus=event.gpus)
-        self.nodes[event.node] = Node(event.node, room, int(event.store_bytes * STORE_SHARE), float(event.cores))
+        resources = NodeResources(cores=event.cores, gpus=event.gpus)
+        self.nodes[event.node] = Node(event.node, resources, int(event.store_bytes * STORE_SHARE), float(event.cores))
         self._place()
 
     def remove_node(self, name: str) -> tuple[Node, list[Worker]]:
@@ -162,6 +164,7 @@ class Staff:
         """A worker is ready."""
         worker.is_ready = True
         worker.node.failed_starts.pop(worker.kind, None)
+        worker.node.told_slow.discard(worker.kind)
 
     def start_failed(self, worker: Worker, now_s: float) -> bool:
         """A worker ended before it was ready. Returns whether its kind is ruled out on its node from now on."""
@@ -174,18 +177,18 @@ class Staff:
         self.rule_out(worker.node, worker.kind)
         return True
 
-    def hire(self, now_s: float) -> Iterator[StartWorker]:
+    def start_missing(self, now_s: float) -> Iterator[StartWorker]:
         """Start the workers that are missing, encoders first on all nodes."""
         for kind in KINDS:
-            for name, crew in self._crews.items():
+            for name, wanted in self._wanted.items():
                 node = self.nodes[name]
                 if kind in node.failed_starts and now_s < node.failed_starts[kind].again_s:
                     continue
-                for _ in range(crew.number_of(kind) - node.present[kind]):
+                for _ in range(wanted.number_of(kind) - node.present[kind]):
                     if not self._is_full(kind):
-                        yield self._start(kind, node, crew, now_s)
+                        yield self._start(kind, node, wanted, now_s)
 
-    def excuse(self, gap_s: float) -> None:
+    def postpone_deadlines(self, gap_s: float) -> None:
         """Nobody could be heard for a while."""
         for worker in self.workers.values():
             worker.since_s += gap_s
@@ -194,6 +197,14 @@ class Staff:
     def late(self, now_s: float) -> list[Worker]:
         """Workers that made no progress for longer than they may."""
         return [worker for worker in self._at_work() if now_s - worker.since_s > worker.limit_s(self._limits)]
+
+    def slow_starts(self, now_s: float) -> Iterator[Worker]:
+        """A worker of each kind on each node that has been starting for long, once."""
+        for worker in self.workers.values():
+            node, is_slow = worker.node, not worker.is_ready and now_s - worker.since_s > SLOW_START_S
+            if is_slow and worker.kind not in node.told_slow:
+                node.told_slow.add(worker.kind)
+                yield worker
 
     def to_be_asked(self, now_s: float) -> Iterator[Worker]:
         """Workers of which it is time to know how far they are."""
@@ -206,18 +217,18 @@ class Staff:
         return (worker for worker in self.workers.values() if worker.calls or not worker.is_ready)
 
     def _place(self) -> None:
-        self._crews = place({name: node.capacity for name, node in self.nodes.items()}, self._asked)
+        self._wanted = place({name: node.capacity for name, node in self.nodes.items()}, self._request)
 
     def _is_full(self, kind: WorkerKind) -> bool:
         """Whether there are as many decoders as were asked for. Late nodes move nobody: who is there stays there."""
-        return kind == "decode" and self._asked.decoders is not None and self.count(kind) >= self._asked.decoders
+        return kind == "decode" and self._request.decoders is not None and self.count(kind) >= self._request.decoders
 
-    def _start(self, kind: WorkerKind, node: Node, crew: Crew, now_s: float) -> StartWorker:
+    def _start(self, kind: WorkerKind, node: Node, wanted: NodeWorkers, now_s: float) -> StartWorker:
         self._last += 1
-        wanted = {"encode": crew.encoder_cores, "decode": crew.decoder_cores, "write": 0.0}[kind]
+        cores = {"encode": wanted.encoder_cores, "decode": wanted.decoder_cores, "write": 0.0}[kind]
         # Those who are here keep what they claimed when fewer were wanted: a claim must fit beside theirs.
-        worker = Worker(self._last, kind, node, now_s, cores=max(0.0, min(wanted, node.free_cores)))
+        worker = Worker(self._last, kind, node, now_s, cores=max(0.0, min(cores, node.free_cores)))
         node.free_cores = round(node.free_cores - worker.cores, 4)
         self.workers[self._last] = self._of_kind[kind][self._last] = worker
         node.present[kind] += 1
-        return StartWorker(self._last, kind, node.name, worker.cores, crew.encoder_gpus if kind == "encode" else 0.0)
+        return StartWorker(self._last, kind, node.name, worker.cores, wanted.encoder_gpus if kind == "encode" else 0.0)

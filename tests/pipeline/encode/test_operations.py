@@ -1,0 +1,55 @@
+"""How much a GPU is asked to do for a clip after its encoder: figures that may not grow.
+
+Each operator costs a GPU some microseconds to launch, whatever its size. Measured on `meta`, where shapes are all there
+is: the values that a GPU's path would wait for are not there to be read.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pipeline.encode.clip_arrays import arrays_of
+from tests.operations import operations_of, replay_as_on_a_gpu
+from vtm import agglomeration, growing, merge_plan, merge_tree
+
+GRID = (60, 16, 16)
+TOKENS = 60 * 16 * 16
+LEFT = 1536
+
+
+@pytest.fixture(autouse=True)
+def on_meta(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (agglomeration, growing):
+        monkeypatch.setattr(module, "is_complete", lambda flag: True)
+
+
+@pytest.fixture
+def features() -> torch.Tensor:
+    return torch.empty(1, TOKENS, 384, device="meta")
+
+
+def test_a_tree_and_its_cut(features: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    launched = operations_of(lambda: merge_tree(features, grid=GRID).coarsen(num_tokens=LEFT))
+    assert launched < 8000
+    replay_as_on_a_gpu(monkeypatch)
+    assert operations_of(lambda: merge_tree(features, grid=GRID).coarsen(num_tokens=LEFT)) < 120
+
+
+@pytest.mark.parametrize(("strategy", "most"), [("naive", 32), ("motion", 60), ("coverage", 200)])
+def test_plans(strategy: str, most: int, features: torch.Tensor) -> None:
+    scores = features[..., 0]
+    assert (
+        operations_of(
+            lambda: merge_plan(features, strategy=strategy, grid=GRID, keep=0.1, motion=scores, saliency=scores)
+        )
+        < most
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+def test_what_follows_the_merge(dtype: str, features: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = merge_plan(features, strategy="naive", grid=GRID, keep=0.1)
+    assert operations_of(lambda: arrays_of(features, plan, dtype)) < 60
+    replay_as_on_a_gpu(monkeypatch)
+    assert operations_of(lambda: arrays_of(features, plan, dtype)) < 20
