@@ -1,51 +1,114 @@
-"""The command `vtm`: finds the sub-command's file, parses, runs, and turns errors into one line and an exit code.
+"""The command `vtm`: imports the sub-command's file, parses, runs, and turns errors into one line and an exit code.
 
-Exit codes: 0 all done; 3 finished, but some input failed and is recorded; 2 wrong usage, settings or input;
-1 anything else.
+Exit codes: 0 success; 1 failure; 2 wrong usage, settings or input; 3 finished, but some input failed and is recorded;
+130 interrupted; 141 standard output was closed, as by `head`.
 """
 
 from __future__ import annotations
 
-import argparse
 import importlib
+import logging
 import os
 import sys
+import threading
 from collections.abc import Sequence
+from types import ModuleType
+from typing import NoReturn
+
+from jobs.logs import add_verbosity_options, set_up_logging
+from jobs.parser import Parser, UsageError
+from pipeline.settings import nearest
 
 COMMANDS = {
-    "extract": "extract videos into token shards; resumes by itself",
-    "plan": "say what a run would do, from headers alone",
-    "verify": "prove that a run folder is complete and sound",
-    "repair": "make again what verify finds wrong, and only that",
-    "status": "say how far a run is, from its store alone",
+    "extract": "extract videos into token shards; the same command resumes a run",
+    "plan": "estimate clips, tokens, bytes and GPU hours of a run without decoding",
+    "submit": "run a recipe on a Ray cluster, or write it as a KubeRay or Slurm job",
+    "verify": "check that a run folder is complete and undamaged",
+    "repair": "extract again what verify finds missing or damaged",
+    "status": "show the progress of a run from its run folder",
     "inspect": "summarise a run folder",
-    "replay": "decode and encode one clip of a run again, to look into a failure",
-    "merge": "merge the clips of each video into tokens of the whole video",
-    "budget": "find the one loss that spends the tokens of a run best",
-    "report": "make a page that shows what was merged",
+    "replay": "decode and encode one clip of a run again, to debug a failure",
+    "merge": "merge the clips of each video into tokens for the whole video",
+    "budget": "choose how to spend a number of tokens over all clips of a run",
+    "search": "find the clips and moments most similar to a picture, a clip, a time span or a text",
+    "export": "write a cache in the layout of another reader",
+    "report": "write an HTML page that shows what was merged",
     "train": "train learnable merging on token caches",
     "eval": "evaluate a trained network",
-    "predict": "predict every video of a cache by a trained network",
-    "bench": "measure, with peers in the same run",
-    "assets": "fetch the demo's film and weights",
+    "predict": "predict a label for every video of a token cache",
+    "bench": "run a benchmark, with other software in the same run",
+    "assets": "download the film and the weights of the demo",
 }
-OK, FAILED, USAGE, PARTIAL = 0, 1, 2, 3
+OK, FAILED, USAGE, PARTIAL, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 3, 130, 141
+WORKER_THREADS = ("decode-", "encode-", "write-")
+log = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    # Decoders share the cores with the encoder's threads, which would burn them while they wait for each other.
+    # Decoders share the cores with the encoder's threads, which would otherwise spin while they wait for each other.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     arguments = list(sys.argv[1:] if argv is None else argv)
-    parser = _parser(arguments)
-    options = parser.parse_args(arguments)
+    set_up_logging(verbose=False, quiet=False)
     try:
-        return int(options.run(options))
+        code = _run(arguments)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # The interpreter flushes standard output once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
     except (ValueError, OSError, _extract_error()) as error:
         return _report(error)
     except KeyboardInterrupt:
-        print("vtm: interrupted; what is committed stands, the same command goes on from there", file=sys.stderr)
-        return 130
+        print("vtm: interrupted; committed shards are kept, run the same command again to resume", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _run(arguments: Sequence[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(overview())
+        return OK if arguments else USAGE
+    if arguments[0] == "--version":
+        from pipeline.version import __version__
+
+        print(f"vtm {__version__}")
+        return OK
+    name = arguments[0]
+    if name not in COMMANDS:
+        kind = "an option of vtm itself" if name.startswith("-") else "a command"
+        raise UsageError(f"{name} is not {kind}: {nearest(name, COMMANDS)}`vtm --help` lists the commands")
+    parser, module = command_parser(name)
+    options = parser.parse(arguments[1:])
+    set_up_logging(verbose=options.verbose, quiet=options.quiet)
+    return int(module.run(options))
+
+
+def command_parser(name: str) -> tuple[Parser, ModuleType]:
+    """The parser of one command, and its module: the others are not imported."""
+    module = importlib.import_module(f"jobs.commands.{name}")
+    parser = Parser(f"vtm {name}", COMMANDS[name][0].upper() + COMMANDS[name][1:] + ".")
+    module.add_arguments(parser)
+    add_verbosity_options(parser)
+    return parser, module
+
+
+def overview() -> str:
+    """The help of `vtm` itself."""
+    width = max(map(len, COMMANDS))
+    return "\n".join(
+        [
+            "usage: vtm COMMAND ...",
+            "",
+            "Extract compact token sequences from long videos, once, for training, serving and retrieval.",
+            "",
+            "commands (`vtm COMMAND --help` shows the options):",
+            *(f"  {name:<{width}}  {purpose}" for name, purpose in COMMANDS.items()),
+            "",
+            "options: -h, --help; --version",
+            "exit codes: 0 success, 1 failure, 2 wrong usage or settings, 3 finished with recorded failures",
+        ]
+    )
 
 
 def _extract_error() -> type[Exception]:
@@ -55,7 +118,7 @@ def _extract_error() -> type[Exception]:
 
 
 def _report(error: Exception) -> int:
-    """One line on stderr. Errors about what was asked are usage; the others are not the user's to mend."""
+    """One line on stderr. What the user can correct is a usage error; everything else is a failure."""
     from pipeline.errors import EncodeError, EngineError, ExtractError, StoreError
 
     if not _is_ours(error):
@@ -69,27 +132,20 @@ def _report(error: Exception) -> int:
 
 
 def _is_ours(error: Exception) -> bool:
-    """Whether this package raised it on purpose, or the system did; other ValueErrors are bugs and keep their trace."""
+    """Whether this package or the system raised it on purpose; other ValueErrors are bugs and keep their traceback."""
     return isinstance(error, OSError) or type(error).__module__.split(".")[0] in ("pipeline", "vtm", "jobs")
 
 
-def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
-    """The parser of all commands; only the one that is called is imported."""
-    parser = argparse.ArgumentParser(
-        prog="vtm",
-        description="Extract compact token sequences from long videos, once, for training, serving and retrieval.",
-        epilog="exit codes: 0 all done, 3 finished with recorded failures, 2 wrong usage or settings, 1 anything else",
-    )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    called = next((text for text in arguments if not text.startswith("-")), "")
-    for name, purpose in COMMANDS.items():
-        command = commands.add_parser(name, help=purpose, description=purpose)
-        if name == called:
-            module = importlib.import_module(f"jobs.commands.{name}")
-            module.add_arguments(command)
-            command.set_defaults(run=module.run)
-    return parser
+def run_and_exit() -> NoReturn:
+    """The console script."""
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if any(thread.name.startswith(WORKER_THREADS) for thread in threading.enumerate()):
+        # A run that stopped early leaves threads in native code, which abort when the interpreter is torn down.
+        os._exit(code)
+    sys.exit(code)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_and_exit()

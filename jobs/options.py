@@ -1,85 +1,157 @@
-"""The settings as command-line options: one name each, the same as in a TOML recipe."""
+"""The settings as command-line options, made from the fields of `Recipe` and `Execution` and their docstrings.
+
+A setting is described once, where it is defined, and has one name in TOML and on the command line.
+"""
 
 from __future__ import annotations
 
 import argparse
+import ast
+import inspect
+import sys
+from collections.abc import Iterator
+from dataclasses import MISSING, dataclass, fields
+from fractions import Fraction
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from jobs.parser import Parser
 from pipeline.errors import SettingsError
 from pipeline.settings import AMOUNTS, Execution, Recipe, build, load_toml
 
-REUSE_HELP = (
-    "do not encode a patch again while its pixels differ from those last encoded by at most LEVELS of 255 on average "
-    "(every patch is encoded)"
-)
+COMMON = frozenset({"encoder", "keep", "fidelity", "fps", "format", "workers", "gpus", "address", "limit"})
+"""Settings of the first help; the others are listed by `--help-all`."""
+METAVARS = {
+    "encoder": "DIR|ID",
+    "fps": "RATE",
+    "tokens_per_clip": "M",
+    "alpha_background": "RRGGBB",
+    "format": "LIST",
+    "scorer": "DIR",
+    "reuse_levels": "LEVELS",
+    "fidelity": "COSINE",
+    "address": "URL",
+}
+UNIT_METAVARS = {"_s": "SECONDS", "_mb": "MB", "_frames": "FRAMES", "_clips": "CLIPS"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One field of `Recipe` or `Execution`, as an option."""
+
+    name: str
+    kind: type
+    choices: tuple[str, ...]
+    default: Any
+    text: str
+
+    @property
+    def option(self) -> str:
+        """As on the command line."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def metavar(self) -> str:
+        """What a value of it is called."""
+        if self.choices and self.name not in METAVARS:
+            return "{" + ",".join(self.choices) + "}"
+        for unit, metavar in UNIT_METAVARS.items():
+            if self.name.endswith(unit):
+                return metavar
+        named = {int: "N", float: "SHARE"}.get(self.kind, self.name.upper().replace("_", "-"))
+        return METAVARS.get(self.name, named)
+
+    @property
+    def help(self) -> str:
+        """Description and default, for the option's help."""
+        text = " ".join(self.text.replace("`", "").split()).rstrip(".")
+        text = text[0].lower() + text[1:] if text[1:2].islower() else text
+        if self.default is None or self.kind is bool:
+            return text
+        shown = ",".join(self.default) if isinstance(self.default, tuple) else self.default
+        shown = f"{shown:g}" if self.kind is float else shown
+        return f"{text} (default: {shown})"
+
+
+@cache
+def settings_in(cls: type) -> tuple[Setting, ...]:
+    """The settings of a class, in its order."""
+    hints, texts = get_type_hints(cls), _docstrings(cls)
+    return tuple(
+        Setting(
+            name=field.name,
+            kind=_kind(hints[field.name]),
+            choices=_choices(hints[field.name]),
+            default=None if field.default is MISSING else field.default,
+            text=texts.get(field.name, ""),
+        )
+        for field in fields(cls)
+    )
+
+
+def _docstrings(cls: type) -> dict[str, str]:
+    """The docstring below each field: Python keeps them in the source alone."""
+    tree = ast.parse(inspect.getsource(sys.modules[cls.__module__]))
+    body = next(node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == cls.__name__)
+    return dict(_documented(body))
+
+
+def _documented(body: list[ast.stmt]) -> Iterator[tuple[str, str]]:
+    for field, below in pairwise(body):
+        if not (isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)):
+            continue
+        if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+            yield field.target.id, str(below.value.value)
+
+
+def _kind(hint: Any) -> type:
+    """The type that a value is parsed to; tuples and rates are parsed by `build`."""
+    if isinstance(hint, UnionType):
+        hint = next(part for part in get_args(hint) if part is not type(None))
+    return hint if hint in (int, float, bool) else Fraction if hint is Fraction else str
+
+
+def _choices(hint: Any) -> tuple[str, ...]:
+    if get_origin(hint) is tuple:
+        hint = get_args(hint)[0]
+    return get_args(hint) if get_origin(hint) is Literal else ()
 
 
 def add_recipe_options(parser: argparse.ArgumentParser) -> None:
-    """Options that decide the bytes; defaults live in `Recipe`, so an option left out stays out."""
-    group = parser.add_argument_group("recipe")
-    add = group.add_argument
-    add("--encoder", metavar="ID|DIR", help=f"Hugging Face id or local folder (default {Recipe().encoder})")
-    add("--revision", help="branch, tag or commit of a Hugging Face id")
-    add("--layer", type=int, help="output block: -1 last (default), -2 last but one, 9 the ninth")
-    add("--encoder-keep", type=float, metavar="SHARE", help="share of a frame's patches left inside the encoder (1)")
-    add("--reuse-levels", "--reuse", type=float, metavar="LEVELS", help=REUSE_HELP)
-    add("--strategy", help=f"how merge targets are chosen (default {Recipe().strategy})")
-    add("--keep", type=float, metavar="SHARE", help="share of a clip's tokens to keep (0.1)")
-    add("--tokens-per-clip", type=int, metavar="M", help="tokens to keep per clip, instead of a share")
-    add("--fidelity", type=float, metavar="F", help="keep as few as have this mean cosine in every clip (tree)")
-    add("--weights", help="what patches count in the tree: uniform (default), saliency or motion")
-    add("--max-gap-frames", type=int, metavar="T", help="most frames between what the tree merges (any number)")
-    add("--partition-factor", type=int, metavar="GAMMA", help="every GAMMA-th token is a target, instead of a share")
-    add("--merge-share", type=float, metavar="R", help="merge only this share of the sources, the most similar (1)")
-    add("--vtm", metavar="DIR", help="trained scorer or network, for --strategy learnable")
-    add("--fps", metavar="RATE", help="grid instants a second, such as 1, 0.5 or 30000/1001 (1)")
-    add("--clip-frames", type=int, metavar="T", help="grid instants a clip (60)")
-    add("--frames", help="exact (default: what is on display at each instant) or key (nearest key frame, far cheaper)")
-    add("--tonemap", action="store_true", default=None, help="bring HLG and PQ video to the standard dynamic range")
-    add("--deinterlace", action="store_true", default=None, help="take one field of interlaced pictures")
-    add("--alpha-background", metavar="RRGGBB", help="colour under transparent pictures (transparency is left out)")
-    add("--resize", help="torch (default, fast, within a level of Pillow) or pillow (bit for bit)")
-    add("--embedding", help="fill the column embedding: auto (default: after the last block), always or never")
-    add("--dtype", help="of the tokens: float16 (default), bfloat16, float32, int8")
-    add("--compute-dtype", help="of the arithmetic: auto (default), float32, bfloat16, float16")
-    add("--batch-frames", type=int, metavar="B", help="frames the encoder takes at once (20)")
-    add("--compile", action="store_true", default=None, help="run the encoder through torch's compiler, on a GPU")
+    """Options that decide what is written; an option that is not given is None."""
+    _add(parser, "what to extract", Recipe)
 
 
 def add_execution_options(parser: argparse.ArgumentParser) -> None:
-    """Options that change no byte."""
-    group = parser.add_argument_group("execution")
-    add = group.add_argument
-    add("--format", metavar="LIST", help="parquet (default), webdataset, or parquet,webdataset")
-    add("--engine", help="ray (default) or inline")
-    add("--address", help="Ray cluster to join (default: RAY_ADDRESS, else Ray starts here)")
-    add("--workers", type=int, metavar="N", help="decode workers (as many as cores)")
-    add("--device", help="what encoders compute on: auto (default: GPUs where there are any), cuda or cpu")
-    add("--gpus", type=int, metavar="N", help="GPUs to encode on (all there are; 0: none)")
-    add("--gpu-share", type=float, metavar="SHARE", help="share of a GPU that an encoder takes (1)")
-    add("--wait-for-nodes-s", type=float, metavar="S", help="wait for GPUs that an autoscaler may add (0)")
-    add("--unit-clips", type=int, metavar="N", help="clips a worker decodes in one pass (2)")
-    add("--shard-clips", type=int, metavar="N", help="most clips in a shard (32)")
-    add(
-        "--unit-timeout-s",
-        type=float,
-        metavar="S",
-        help="stop a decode worker without progress for so long (300)",
-    )
-    add(
-        "--encode-timeout-s",
-        type=float,
-        metavar="S",
-        help="stop an encode worker that is at one clip for so long (600)",
-    )
-    add("--decode-memory-mb", type=int, metavar="MB", help="most memory that a decode worker may allocate (4096)")
-    add("--retry-failed", action="store_true", default=None, help="try again what is recorded as failed")
-    add("--config", metavar="FILE.toml", help="read settings from a recipe; options given here win")
+    """Options that do not change the bytes of a clip."""
+    _add(parser, "how to run", Execution)
+
+
+def add_config_option(parser: argparse.ArgumentParser) -> None:
+    """`--config`, which names a recipe."""
+    parser.add_argument("--config", metavar="FILE.toml", help="read settings from a recipe; options given here win")
+
+
+def _add(parser: argparse.ArgumentParser, title: str, cls: type) -> None:
+    group = parser.add_argument_group(title)
+    for setting in settings_in(cls):
+        named: dict[str, Any] = {"help": setting.help.replace("%", "%%"), "default": None}
+        if setting.kind is bool:
+            named |= {"action": "store_true"}
+        else:
+            named |= {"metavar": setting.metavar}
+            if setting.kind in (int, float):
+                named |= {"type": setting.kind}
+        action = group.add_argument(setting.option, **named)
+        if isinstance(parser, Parser) and setting.name not in COMMON:
+            parser.mark_advanced(action)
 
 
 def settings_of(options: argparse.Namespace) -> tuple[list[str], str | None, Recipe, Execution]:
-    """Inputs, where the run lives, recipe and execution, from options over a recipe file over defaults.
+    """Inputs, where the run is stored, recipe and execution: options override a recipe file, which overrides defaults.
 
     Raises:
         SettingsError: a setting is unknown or cannot be carried out.
@@ -93,10 +165,14 @@ def settings_of(options: argparse.Namespace) -> tuple[list[str], str | None, Rec
     values |= {name: value for name, value in given.items() if name not in ("inputs", "config", "run")}
     out = values.get("out")
     try:
-        inputs = list(options.inputs) or [str(text) for text in values.get("inputs", [])]
+        inputs = list(options.inputs) or [str(text) for text in _listed(values.get("inputs", []))]
         return inputs, str(out) if out else None, build(Recipe, values), build(Execution, values)
     except TypeError as error:
-        raise SettingsError(f"a setting has the wrong kind of value: {error}") from error
+        raise SettingsError(f"a setting has the wrong type: {error}") from error
+
+
+def _listed(value: Any) -> list[Any]:
+    return [value] if isinstance(value, str) else list(value)
 
 
 def execution_of(options: argparse.Namespace) -> Execution:

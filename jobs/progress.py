@@ -1,7 +1,8 @@
-"""Progress in video time: a bar on a terminal, plain lines elsewhere."""
+"""Progress in video time: a bar on a terminal, log lines elsewhere."""
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from types import TracebackType
@@ -14,13 +15,18 @@ from pipeline.values import FailedRange
 
 LINE_EVERY_S = 10.0
 BAR = "{desc} {percentage:3.0f}%|{bar}| {n:.2f}/{total:.2f} h of video [{elapsed}<{remaining}{postfix}]"
+log = logging.getLogger(__name__)
 
 
 class Progress:
-    """Listens to a run and shows how far it is."""
+    """Listens to a run and shows its progress.
 
-    def __init__(self) -> None:
-        self._terminal = sys.stderr.isatty()
+    Args:
+        quiet: Show no bar; log lines are filtered by the logging level.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._terminal = sys.stderr.isatty() and not quiet
         self._bar: Any = None
         self._total_ns = self._done_ns = 0
         self._began_s = self._line_s = time.monotonic()
@@ -36,14 +42,11 @@ class Progress:
             self._bar.close()
 
     def note(self, text: str) -> None:
-        """A line that stays."""
-        if self._bar is not None:
-            self._bar.write(text, file=sys.stderr)
-        else:
-            print(text, file=sys.stderr, flush=True)
+        """Show a line."""
+        log.info("%s", text)
 
     def planned(self, video_ns: int) -> None:
-        """So much more is ahead."""
+        """Add to the work ahead."""
         if not self._total_ns:
             self._began_s = time.monotonic()
         self._total_ns += video_ns
@@ -53,18 +56,18 @@ class Progress:
             self._bar.total = self._total_ns / 3.6e12
 
     def record(self, record: Record) -> None:
-        """Move on."""
+        """Advance by what a worker has finished."""
         if isinstance(record, ClipDone):
             self._advance(record.video_ns)
         elif isinstance(record, ShardCommitted):
             self._shards += 1
 
     def failed(self, failed: FailedRange) -> None:
-        """Move on, and say what is lost."""
+        """Advance over a failed range, and log it."""
         self._failures += 1
         self._advance(failed.end_ns - failed.start_ns)
         where = f", {failed.start_ns / 1e9:.1f} to {failed.end_ns / 1e9:.1f} s" if failed.end_ns else ""
-        self.note(f"failed: {failed.uri}{where} [{failed.failure}] {failed.message}")
+        log.warning("failed: %s%s [%s] %s", failed.uri, where, failed.failure, failed.message)
 
     def _advance(self, video_ns: int) -> None:
         self._done_ns += video_ns
@@ -76,11 +79,14 @@ class Progress:
         elif time.monotonic() - self._line_s >= LINE_EVERY_S:
             self._line_s = time.monotonic()
             left_s = (self._total_ns - self._done_ns) / 1e9 / max(times, 1e-9)
-            print(
-                f"{self._done_ns / 3.6e12:.2f} of {self._total_ns / 3.6e12:.2f} h of video, {times:.0f}x real time, "
-                f"{left_s:.0f} s left, {self._shards} shards, {self._failures} failed",
-                file=sys.stderr,
-                flush=True,
+            log.info(
+                "%.2f of %.2f h of video, %.0fx real time, %.0f s left, %d shards, %d failed",
+                self._done_ns / 3.6e12,
+                self._total_ns / 3.6e12,
+                times,
+                left_s,
+                self._shards,
+                self._failures,
             )
 
 

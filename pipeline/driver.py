@@ -84,10 +84,24 @@ class RunDriver:
         self.stopped: str | None = None
         """Why the run ends early, where it is not a signal."""
         self._lease: Lease | None = None
+        self._limit_clips: int | None = None
 
     def watch(self, lease: Lease) -> None:
         """End the run when somebody else takes it over."""
         self._lease = lease
+
+    def stop_after(self, clips: int | None) -> None:
+        """End the run once so many clips are committed; None: when all are."""
+        self._limit_clips = clips
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether the run was ended because its limit was reached."""
+        return self.stopped is not None and self.stopped == self._limit_reason
+
+    @property
+    def _limit_reason(self) -> str:
+        return f"--limit {self._limit_clips}"
 
     @property
     def has_work(self) -> bool:
@@ -134,6 +148,9 @@ class RunDriver:
         """
         if self._lease is not None and self._lease.lost_to is not None and self.stopped is None:
             self.stopped = f"{self._lease.lost_to}, who took the run over"
+            return [m.Stop(self.stopped)]
+        if self._limit_clips is not None and self.tally.shards >= self._limit_clips and self.stopped is None:
+            self.stopped = self._limit_reason
             return [m.Stop(self.stopped)]
         if not self._is_asked:
             return []
@@ -204,8 +221,11 @@ class RunDriver:
             raise (SettingsError if self.outcome.is_usage else EngineError)(error)
 
     def _take_owed(self, is_due: Callable[[Owed], bool]) -> list[m.Event]:
-        due = [owed for owed in self._owed if is_due(owed)]
-        self._owed = [owed for owed in self._owed if owed not in due]
+        due: list[Owed] = []
+        later: list[Owed] = []
+        for owed in self._owed:
+            (due if is_due(owed) else later).append(owed)
+        self._owed = later
         events: list[m.Event] = []
         for owed in due:
             for event in at(owed, self._located):
@@ -245,7 +265,7 @@ class RunDriver:
 
     def _announce(self, video: PlannedVideo, clips: int) -> None:
         if video.num_clips:
-            self._listener.planned(video.end_ns * clips // video.num_clips)
+            self._listener.planned((video.end_ns - video.start_ns) * clips // video.num_clips)
 
 
 def _units(event: m.Pending | m.Retry) -> list[Unit]:

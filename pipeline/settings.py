@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from fractions import Fraction
 from pathlib import Path
@@ -16,17 +18,19 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-TokenDtype = Literal["float16", "bfloat16", "float32", "int8"]
+TokenDtype = Literal["float16", "bfloat16", "float32", "int8", "int4"]
 ComputeDtype = Literal["auto", "float32", "bfloat16", "float16"]
 ShardFormat = Literal["parquet", "webdataset"]
-EngineName = Literal["ray", "inline"]
+EngineName = Literal["auto", "ray", "inline"]
 DeviceName = Literal["auto", "cuda", "cpu"]
-TokenWeights = Literal["uniform", "saliency", "motion"]
+TokenWeights = Literal["uniform", "saliency", "motion", "learnt"]
 EmbeddingChoice = Literal["auto", "always", "never"]
-STRATEGIES = ("none", "naive", "center", "boundary", "motion", "saliency", "coverage", "learnable", "tree")
+VisionStage = Literal["projected", "tower"]
+StrategyName = Literal["none", "naive", "center", "boundary", "motion", "saliency", "coverage", "learnable", "tree"]
+STRATEGIES: tuple[StrategyName, ...] = get_args(StrategyName)
 DEFAULT_KEEP = 0.1
 AMOUNTS = ("keep", "tokens_per_clip", "partition_factor", "fidelity")
-"""Settings of which at most one says how far clips merge."""
+"""Settings that say how many tokens are left; at most one of them is given."""
 
 T = TypeVar("T")
 
@@ -37,7 +41,14 @@ def _require(ok: bool, message: str) -> None:
 
 
 def _choice(name: str, value: str, known: tuple[str, ...]) -> None:
-    _require(value in known, f"--{name} {value} is unknown: choose one of {', '.join(known)}")
+    if value not in known:
+        raise SettingsError(f"--{name} {value} is unknown: {nearest(value, known)}choose one of {', '.join(known)}")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`did you mean NAME? ` where one of the known names is close, else nothing."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {close[0]}? " if close else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,69 +56,77 @@ class Recipe:
     """Everything that decides what is written for a clip, and so what the fingerprint covers."""
 
     encoder: str = "google/siglip2-base-patch16-224"
-    """A Hugging Face id, or a folder with config.json, model.safetensors and preprocessor_config.json."""
+    """Folder with config.json, model.safetensors and preprocessor_config.json, or a Hugging Face id."""
     revision: str | None = None
     """Branch, tag or commit of a Hugging Face id."""
     layer: int = -1
-    """Output block: -1 the last, -2 the last but one, 9 the ninth."""
+    """Block whose output is taken: -1 is the last, -2 the last but one, 9 the ninth."""
+    size_px: str | None = None
+    """Size of the frames for a video-LLM's vision part. By default its processor's own smart resize is used."""
+    stage: VisionStage = "projected"
+    """Output of a video-LLM's vision part: `projected` is what its language model reads, `tower` what is projected."""
     encoder_keep: float = 1.0
-    """Share of a frame's patches left by merging inside the encoder; 1 merges none."""
+    """Share of a frame's patches left by merging inside the encoder (ToMe); 1 merges none."""
     reuse_levels: float | None = None
-    """A patch is not encoded again while the mean difference of its uint8 values to those last encoded is at most this;
-    a frame that changed by more than a third is encoded whole, and every frame is where nothing is said."""
-    strategy: str = "tree"
-    """How the merge picks its targets; `tree` stores with them what leaves any smaller number at reading."""
+    """Reuse a patch's last encoding while its pixels differ from it by at most this many of 255 levels on average. A
+    frame in which more than a third changed is encoded whole. By default every patch of every frame is encoded."""
+    strategy: StrategyName = "tree"
+    """Merging strategy. `tree` stores a merge tree, which can be read at any smaller number of tokens."""
     keep: float | None = None
-    """Share of a clip's tokens left by the merge; 0.1 where nothing is said."""
+    """Share of a clip's tokens left after merging. The default is 0.1."""
     tokens_per_clip: int | None = None
-    """Tokens left per clip, instead of a share."""
+    """Number of tokens left in each clip, instead of a share."""
     fidelity: float | None = None
-    """Mean cosine that every clip is to have with its tokens, instead of a share; for `tree`."""
+    """Keep the fewest tokens with which every clip has this mean cosine similarity to its patches (`tree` only)."""
     weights: TokenWeights = "uniform"
-    """What a patch counts for `tree`: `uniform`, or half of it by the encoder's `saliency` or by `motion`."""
+    """Weight of each patch in a `tree`: uniform; half of it by the encoder's saliency or by motion; or learnt, by the
+    scores of `scorer`."""
     max_gap_frames: int | None = None
-    """`tree` merges only groups between which at most so many frames lie: 0 keeps moments together."""
+    """Largest gap in time, in frames, between groups that `tree` merges; 0 merges only groups adjacent in time. By
+    default there is no limit."""
     partition_factor: int | None = None
-    """The paper's γ, instead of a share: every γ-th token is a target."""
+    """The paper's γ, instead of a share: every γ-th token is a merge target."""
     merge_share: float = 1.0
-    """The paper's R as a share of the sources: only the most similar are merged."""
-    vtm: str | None = None
-    """Folder of a trained scorer or network, for `learnable`."""
+    """The paper's R, as a share of the source tokens: only the most similar ones are merged."""
+    scorer: str | None = None
+    """Folder of a trained scorer or network, made by `vtm train`, for the strategy `learnable`
+    or the weights `learnt`."""
     fps: Fraction = Fraction(1)
-    """Grid instants a second of video."""
+    """Frames sampled per second of video, such as 1, 0.5 or 30000/1001."""
     clip_frames: int = 60
-    """Grid instants a clip."""
+    """Frames sampled per clip."""
     frames: FrameChoice = "exact"
-    """`exact`: the frame on display at each instant. `key`: the nearest key frame, at a fraction of the cost."""
+    """`exact`: the frame on display at each sampling time. `key`: the nearest key frame, which is far cheaper."""
     tonemap: bool = False
-    """Whether HLG and PQ video is brought to the standard dynamic range; else its coded values are taken."""
+    """Map HLG and PQ (HDR) video to standard dynamic range. By default the coded values are used as they are."""
     deinterlace: bool = False
-    """Whether one field of interlaced pictures is taken; else both stay woven."""
+    """Use one field of interlaced pictures. By default both fields stay interleaved."""
     alpha_background: str | None = None
-    """Colour (RRGGBB) under transparent pictures; transparency is left out where nothing is said."""
+    """Background colour (RRGGBB) for transparent pictures. By default transparency is ignored."""
     resize: Resizer = "torch"
-    """Whose antialiased resize: `torch`, fast, within a level of Pillow; `pillow`, bit for bit."""
+    """Antialiased resize: `torch` is fast and within one level of Pillow; `pillow` equals it bit for bit."""
     embedding: EmbeddingChoice = "auto"
-    """When the column `embedding` is filled: `auto` where the output block is the last, whose tokens it is made of;
-    `always` after an earlier one too, by running the blocks after it; `never`."""
+    """When to fill the column `embedding`, the image embedding: `auto` if the output block is the last, `always` also
+    after an earlier block, by running the remaining ones, or `never`."""
     dtype: TokenDtype = "float16"
-    """Of the tokens written."""
+    """Data type of the stored tokens."""
     compute_dtype: ComputeDtype = "auto"
-    """Of the encoder's arithmetic; `auto` follows the device."""
+    """Data type of the encoder's arithmetic; `auto` depends on the device."""
     batch_frames: int | None = None
-    """Frames the encoder takes at once: 20 on a CPU, a clip of at most 60 on a GPU, where nothing is said. A GPU's
-    kernels round differently for other shapes, so it is part of the recipe."""
+    """Frames per encoder batch. It changes rounding on a GPU, and so is part of the recipe. The default is 20 on a CPU;
+    on a GPU it is 60, or a clip if that is shorter."""
     compile: bool = False
-    """Whether a GPU runs the encoder's blocks through torch's compiler. It rounds differently, so it is part of it."""
+    """Run the encoder's blocks through torch.compile on a GPU. It changes rounding, and so is part of the recipe."""
 
     def __post_init__(self) -> None:
         _choice("strategy", self.strategy, STRATEGIES)
+        _choice("stage", self.stage, get_args(VisionStage))
         _choice("resize", self.resize, get_args(Resizer))
         _choice("frames", self.frames, get_args(FrameChoice))
         colour = self.alpha_background
         _require(
             colour is None or (len(colour) == 6 and all(c in "0123456789abcdefABCDEF" for c in colour)),
-            f"--alpha-background {colour} is no colour: give six hex digits, for example ffffff for white",
+            f"--alpha-background {colour} is not a colour: give six hex digits, for example ffffff for white",
         )
         _choice("dtype", self.dtype, get_args(TokenDtype))
         _choice("compute-dtype", self.compute_dtype, get_args(ComputeDtype))
@@ -116,68 +135,68 @@ class Recipe:
         _require(
             self.batch_frames is None or self.batch_frames > 0, f"--batch-frames {self.batch_frames} must be 1 or more"
         )
-        _require(self.layer != 0, "--layer 0 names no block: count from 1, or from -1 backwards")
+        _require(self.layer != 0, "--layer 0 is not a block: the first is 1, the last is -1")
         for name in ("keep", "encoder_keep", "merge_share"):
             share = getattr(self, name)
             option = name.replace("_", "-")
             _require(
                 share is None or 0 < share <= 1,
-                f"--{option} {share} must be above 0 and at most 1: it is a share of the tokens, 0.1 keeps a tenth",
+                f"--{option} {share} must be above 0 and at most 1: it is a share, 0.1 keeps a tenth",
             )
         tokens, factor = self.tokens_per_clip, self.partition_factor
         _require(tokens is None or tokens > 0, f"--tokens-per-clip {tokens} must be 1 or more")
         _require(factor is None or factor > 1, f"--partition-factor {factor} must be 2 or more")
         given = [n for n in AMOUNTS if getattr(self, n) is not None]
         names = " and ".join("--" + n.replace("_", "-") for n in given)
-        _require(len(given) <= 1, f"{names} exclude each other: give one of them")
+        _require(len(given) <= 1, f"{names} cannot be used together: give one of them")
         _require(
             self.strategy != "none" or not given, f"--strategy none keeps every token: leave out {names}, or merge"
         )
         _require(
             self.fidelity is None or (self.strategy == "tree" and 0 < self.fidelity < 1),
-            f"--fidelity {self.fidelity} must be above 0 and below 1, and wants --strategy tree, which alone knows it",
+            f"--fidelity {self.fidelity} must be above 0 and below 1, and needs --strategy tree",
         )
         _choice("embedding", self.embedding, get_args(EmbeddingChoice))
         _choice("weights", self.weights, get_args(TokenWeights))
         _require(
             self.weights == "uniform" or self.strategy == "tree",
-            f"--weights {self.weights} says what --strategy tree keeps up: leave it out of --strategy {self.strategy}",
+            f"--weights {self.weights} needs --strategy tree: leave it out with --strategy {self.strategy}",
         )
         _require(
             self.weights != "motion" or self.encoder_keep == 1,
-            f"--weights motion is of the patch grid, which --encoder-keep {self.encoder_keep} dissolves: "
-            "leave one of them out",
+            f"--weights motion needs the whole patch grid, and --encoder-keep {self.encoder_keep} merges patches "
+            "inside the encoder: leave one of them out",
         )
         gap = self.max_gap_frames
         _require(gap is None or gap >= 0, f"--max-gap-frames {gap} must be 0 or more")
         _require(
             gap is None or self.strategy == "tree",
-            f"--max-gap-frames bounds what --strategy tree merges: leave it out of --strategy {self.strategy}",
+            f"--max-gap-frames needs --strategy tree: leave it out with --strategy {self.strategy}",
         )
         _require(
             self.strategy != "tree" or (factor is None and self.merge_share == 1),
-            "--strategy tree takes --keep, --tokens-per-clip or --fidelity: --partition-factor and --merge-share "
-            "are the paper's, for --strategy naive and the others",
+            "--partition-factor and --merge-share do not apply to --strategy tree: give --keep, --tokens-per-clip or "
+            "--fidelity, or choose --strategy naive",
         )
         _require(
-            (self.strategy == "learnable") == (self.vtm is not None),
-            "--strategy learnable and --vtm DIR (a folder made by `vtm train`) go together",
+            (self.strategy == "learnable" or self.weights == "learnt") == (self.scorer is not None),
+            "--scorer DIR (made by `vtm train`) goes together with --strategy learnable or with --weights learnt",
         )
 
         _require(
             self.encoder_keep == 1 or self.strategy not in ("center", "boundary", "motion", "learnable"),
-            f"--strategy {self.strategy} places its targets on the patch grid, "
-            f"which --encoder-keep {self.encoder_keep} dissolves: leave one of them out",
+            f"--strategy {self.strategy} needs the whole patch grid, and --encoder-keep {self.encoder_keep} merges "
+            "patches inside the encoder: leave one of them out",
         )
         levels = self.reuse_levels
         _require(
             levels is None or 0 <= levels <= 255,
-            f"--reuse-levels {levels} must be 0 to 255: it is a mean difference of uint8 values, 2 spares still scenes",
+            f"--reuse-levels {levels} must be 0 to 255: it is a mean difference of uint8 values; try 2",
         )
         _require(
             levels is None or self.encoder_keep == 1,
-            f"--reuse-levels {levels} lets single patches stand for later ones, "
-            f"which --encoder-keep {self.encoder_keep} dissolves: leave one of them out",
+            f"--reuse-levels {levels} needs the whole patch grid, and --encoder-keep {self.encoder_keep} merges "
+            "patches inside the encoder: leave one of them out",
         )
 
         _require(
@@ -187,7 +206,7 @@ class Recipe:
         )
         _require(
             not self.compile or (levels is None and self.encoder_keep == 1),
-            "--compile compiles whole blocks, which --encoder-keep and --reuse-levels take apart: leave one out",
+            "--compile does not work with --encoder-keep or --reuse-levels: leave one out",
         )
 
     @property
@@ -201,8 +220,8 @@ class Recipe:
         return "saliency" in (self.strategy, self.weights)
 
     @property
-    def says_how_far(self) -> bool:
-        """Whether a share, a count or a factor was given."""
+    def has_amount(self) -> bool:
+        """Whether a share, a count, a fidelity or a factor was given."""
         return any(getattr(self, name) is not None for name in AMOUNTS)
 
     @property
@@ -210,7 +229,7 @@ class Recipe:
         """The share to keep, where no count, factor or fidelity says otherwise."""
         if self.strategy == "none":
             return 1.0
-        if self.keep is None and self.says_how_far:
+        if self.keep is None and self.has_amount:
             return None
         return DEFAULT_KEEP if self.keep is None else self.keep
 
@@ -220,46 +239,49 @@ class Execution:
     """How the work is carried out; nothing here changes a clip's bytes."""
 
     format: tuple[ShardFormat, ...] = ("parquet",)
-    """Shard formats to write."""
-    engine: EngineName = "ray"
-    """`ray`: actors on this machine or a cluster. `inline`: this process alone."""
+    """Shard formats to write: parquet, webdataset, or both separated by a comma."""
+    engine: EngineName = "auto"
+    """`inline` runs in this process, `ray` in Ray actors. `auto` is `inline` on one machine with at most one GPU, and
+    `ray` where a cluster is named or several GPUs are used."""
     address: str | None = None
-    """A Ray cluster to join; without it RAY_ADDRESS, else Ray starts locally."""
+    """Address of a Ray cluster to join. By default RAY_ADDRESS is used where it is set."""
     workers: int | None = None
-    """Decode workers; as many as cores where nothing is said."""
+    """Number of decode workers. By default one per core."""
     device: DeviceName = "auto"
-    """What encoders compute on: `auto` is `cuda` where the nodes have GPUs, else `cpu`."""
+    """Device that encodes: `auto` uses GPUs where there are any."""
     gpus: int | None = None
-    """GPUs to encode on; all there are where nothing is said, 0 to encode on the cores. With `device` cpu they are
-    reserved and not used: a rehearsal."""
+    """Number of GPUs to encode on; 0 encodes on the CPU. By default all of them. With `--device cpu` they are reserved
+    but not used, as a rehearsal."""
     gpu_share: float = 1.0
-    """Share of a GPU that an encoder takes: 0.5 puts two encoders on each."""
+    """Share of a GPU that one encoder takes; 0.5 puts two encoders on each GPU."""
     wait_for_nodes_s: float = 0.0
     """How long to wait for GPUs that an autoscaler may add to the cluster."""
     unit_clips: int = 2
-    """Clips a worker decodes in one pass."""
+    """Clips that a worker decodes in one pass."""
     shard_clips: int = 32
-    """Most clips in a shard (a unit is never split)."""
+    """Maximum number of clips per shard."""
     unit_timeout_s: float = 300.0
-    """A decode worker that makes no progress for so long is stopped."""
+    """Stop a decode worker that makes no progress for this long."""
     encode_timeout_s: float = 600.0
-    """An encode worker that makes no progress for so long is stopped."""
+    """Stop an encode worker that makes no progress for this long."""
     decode_memory_mb: int = 4096
-    """Most memory that a decode worker may allocate beyond what it starts with."""
+    """Maximum memory that a decode worker may allocate after it has started."""
     retry_failed: bool = False
     """Try again what earlier runs recorded as failed."""
+    limit: int | None = None
+    """Stop after the first clips, as a test of settings. Each is then a unit and a shard of its own."""
 
     def __post_init__(self) -> None:
         _choice("engine", self.engine, get_args(EngineName))
         _choice("device", self.device, get_args(DeviceName))
         _require(0 < self.gpu_share <= 1, f"--gpu-share {self.gpu_share} must be above 0 and at most 1")
         _require(
-            self.device != "cuda" or self.gpus != 0, "--device cuda and --gpus 0 exclude each other: leave one out"
+            self.device != "cuda" or self.gpus != 0, "--device cuda and --gpus 0 contradict each other: leave one out"
         )
         _require(bool(self.format), "--format needs parquet, webdataset or both")
         for name in self.format:
             _choice("format", name, get_args(ShardFormat))
-        for count_name, least in (("workers", 1), ("gpus", 0), ("unit_clips", 1), ("shard_clips", 1)):
+        for count_name, least in (("workers", 1), ("gpus", 0), ("unit_clips", 1), ("shard_clips", 1), ("limit", 1)):
             count = getattr(self, count_name)
             option = count_name.replace("_", "-")
             _require(count is None or count >= least, f"--{option} {count} must be {least} or more")
@@ -273,16 +295,19 @@ def load_toml(path: Path) -> dict[str, Any]:
     """The settings of a TOML recipe, names as on the command line with `_` or `-`.
 
     Raises:
-        SettingsError: the file cannot be read, or holds a name that is no setting.
+        SettingsError: the file cannot be read, or holds a name that is not a setting.
     """
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SettingsError(f"--config {path} cannot be read as TOML: {error}") from error
-    settings = {name.replace("-", "_"): value for name, value in data.items()}
+    # `vtm submit` reads that table.
+    settings = {name.replace("-", "_"): value for name, value in data.items() if name != "cluster"}
     known = sorted({f.name for cls in (Recipe, Execution) for f in fields(cls)} | {"inputs", "out"})
     for name, value in settings.items():
-        _require(name in known, f"--config {path}: {name} is no setting: choose from {', '.join(known)}")
+        if name not in known:
+            hint = f"{nearest(name, known)}known are {', '.join(known)}"
+            raise SettingsError(f"--config {path}: {name} is not a setting: {hint}")
         _require_kind(f"--config {path}", name, value)
     return settings
 
@@ -342,4 +367,4 @@ def parse_fps(text: object) -> Fraction:
     try:
         return Fraction(str(text))
     except (ValueError, ZeroDivisionError) as error:
-        raise SettingsError(f"--fps {text} is no rate: give a number such as 1, 0.5 or 30000/1001") from error
+        raise SettingsError(f"--fps {text} is not a frame rate: give a number such as 1, 0.5 or 30000/1001") from error

@@ -100,11 +100,13 @@ class RunSummary:
     tally: Tally
     stopped: str | None = None
     """Why the run ended before it was done."""
+    is_limited: bool = False
+    """Whether that was `--limit`."""
 
     @property
     def exit_code(self) -> int:
         """0: everything that was asked for is extracted. 3: something failed and is recorded. 130: stopped."""
-        if self.stopped is not None:
+        if self.stopped is not None and not self.is_limited:
             return 130
         return 3 if self.failures else 0
 
@@ -131,7 +133,9 @@ class RunSummary:
         lines += [f"  failed: {f.uri} [{f.failure}] {f.message}" for f in self.failures[:10]]
         if len(self.failures) > 10:
             lines.append(f"  and {len(self.failures) - 10} more in {self.out}/failures.parquet")
-        if self.stopped is not None:
+        if self.is_limited:
+            lines.append(f"{self.stopped} reached: run the same command without --limit to extract the rest")
+        elif self.stopped is not None:
             lines.append(f"stopped by {self.stopped}: run the same command again to go on from here")
         if not tally.clips and not tally.failures and self.stopped is None:
             return [*lines, "nothing was left to do"]

@@ -1,5 +1,7 @@
 """Video token merging: vision transformers and the merge of their tokens over space and time."""
 
+from importlib.metadata import PackageNotFoundError, version
+
 from vtm.encoders import (
     Encoder,
     EncoderOutput,
@@ -14,8 +16,9 @@ from vtm.growing import merge_tree, tree_of_fidelity
 from vtm.merge import plan_from_targets
 from vtm.motion import token_motion
 from vtm.plan import Grid, MergePlan, identity_plan
+from vtm.size_attention import size_bias, size_bias_mask, size_bias_score_mod
 from vtm.strategies import STRATEGIES, Strategy, merge_plan
-from vtm.tome import bipartite_plan, removal_schedule, size_bias
+from vtm.tome import bipartite_plan, removal_schedule
 from vtm.tree import MergeTree
 from vtm.weights import weighted_mean, weights_from
 
@@ -44,9 +47,17 @@ __all__ = [
     "read_image_spec",
     "removal_schedule",
     "size_bias",
+    "size_bias_mask",
+    "size_bias_score_mod",
     "token_cosines",
     "token_motion",
     "tree_of_fidelity",
     "weighted_mean",
     "weights_from",
 ]
+
+try:
+    __version__ = version("vtm-pipeline")
+except PackageNotFoundError:
+    # A checkout on PYTHONPATH that was never installed.
+    __version__ = "0+unknown"

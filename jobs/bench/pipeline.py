@@ -10,12 +10,13 @@ import platform
 import resource
 import tempfile
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from jobs.options import add_recipe_options, settings_of
 from jobs.progress import Silence
+from jobs.rates import Rates
 from pipeline.settings import EngineName, Execution, Recipe
 
 
@@ -32,9 +33,16 @@ def run(options: argparse.Namespace) -> int:
     """Measure one after the other."""
     (video,), _, recipe, execution = settings_of(options)
     rows = measure(video, recipe, execution)
+    rates = Rates(
+        device=rows[0]["device"],
+        encode_frames_per_s=rows[0]["frames"] / rows[0]["encode_s"],
+        decode_core_s_per_video_s=rows[1]["decode_cpu_s"] / rows[0]["video_s"],
+        cores=os.cpu_count() or 1,
+        source=f"vtm bench pipeline {video}",
+    )
     machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
     if options.json:
-        print(json.dumps({"machine": machine, "rows": rows}, indent=1))
+        print(json.dumps({"machine": machine, "rows": rows, "rates": asdict(rates)}, indent=1))
     else:
         for row in rows:
             print(
@@ -76,6 +84,9 @@ def _plain_script(video: str, recipe: Recipe, execution: Execution) -> dict[str,
     ended_s = time.perf_counter()
     return {
         "name": "plain script",
+        "device": description.device,
+        "frames": sum(len(clip.frames) for clip in clips),
+        "video_s": float((info.last_pts - info.start_pts) * info.time_base),
         "wall_s": ended_s - began_s,
         "decode_s": decoded_s - began_s,
         "encode_s": ended_s - decoded_s,

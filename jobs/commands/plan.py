@@ -1,158 +1,141 @@
-"""`vtm plan`: what a run would do, from packets and headers alone; longest video first."""
+"""`vtm plan`: what a run would take, from headers and sample tables; the longest video first."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
-from dataclasses import asdict, dataclass
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
-from jobs.options import add_execution_options, add_recipe_options, settings_of
+from jobs.estimate import Estimate, estimate, token_count
+from jobs.options import add_config_option, add_recipe_options, settings_of
+from jobs.rates import Rates, load_rates, measure_rates
 from jobs.table import print_table
-from pipeline.errors import SettingsError
+from pipeline.errors import DecodeError, SettingsError
 from pipeline.settings import Recipe
 
-TYPICAL_SHARE = 0.1
-"""Of the tokens, where a fidelity is asked for: what is left depends on pixels that a plan does not see."""
+MOST_ROWS = 40
+log = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Inputs and every setting; nothing is written."""
-    parser.add_argument("inputs", nargs="*", metavar="INPUT", help="file, folder, glob, list file or address")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    """Inputs and the recipe; nothing is written."""
     parser.add_argument(
-        "--frames-per-s", type=float, default=None, metavar="F", help="encoder speed, to estimate the time it takes"
+        "inputs",
+        nargs="*",
+        metavar="INPUT",
+        help="video, folder, glob, list file, or address such as s3://bucket/prefix",
     )
+    add_config_option(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON, with all videos")
+    parser.add_argument("--rates", type=Path, metavar="FILE", help="speeds, as `vtm bench pipeline --json` prints them")
+    parser.add_argument(
+        "--no-calibration", action="store_true", help="without --rates, do not measure speed on the first video"
+    )
+    parser.add_argument("--workers", type=int, metavar="N", help="scan processes (default: one per core)")
     add_recipe_options(parser)
-    add_execution_options(parser)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Estimate:
-    """What one video comes to."""
-
-    uri: str
-    codec: str
-    duration_s: float
-    clips: int
-    frames: int
-    tokens: int
-    size_bytes: int
-    problem: str = ""
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the table; exit code 3 when some input cannot be read."""
-    inputs, _, recipe, _ = settings_of(options)
+    inputs, _, recipe, execution = settings_of(options)
     if not inputs:
         raise SettingsError("no input was given: name a video, a folder, a glob, a list file or an address")
-    rows = estimate(inputs, recipe)
+    rates = None if options.rates is None else load_rates(options.rates)
+    # After the checks, because this imports torch.
+    from pipeline.encode.describe import describe_encoder
+    from pipeline.encode.devices import this_device
+
+    began_s = time.perf_counter()
+    count = token_count(recipe, *describe_encoder(recipe, this_device("cpu")))
+    rows = estimate(inputs, count, execution.workers)
+    log.debug("scanned %d inputs in %.1f s", len(rows), time.perf_counter() - began_s)
+    if rates is None and not options.no_calibration:
+        rates = _calibrated(rows, recipe)
+    totals = totals_of(rows, rates)
     if options.json:
-        print(json.dumps([asdict(row) for row in rows], indent=1))
+        facts = {"videos": [asdict(row) for row in rows], "totals": totals}
+        print(json.dumps(facts | {"rates": None if rates is None else asdict(rates)}, indent=1))
     else:
-        print_table(
-            ["video", "codec", "length s", "clips", "frames", "tokens", "MB", ""],
-            [
-                [
-                    r.uri,
-                    r.codec,
-                    f"{r.duration_s:.1f}",
-                    r.clips,
-                    r.frames,
-                    r.tokens,
-                    f"{r.size_bytes / 1e6:.1f}",
-                    r.problem,
-                ]
-                for r in rows
-            ],
-        )
-        frames = sum(row.frames for row in rows)
-        print(
-            f"{len(rows)} videos, {sum(r.duration_s for r in rows) / 3600:.2f} h, {sum(r.clips for r in rows)} clips, "
-            f"{frames} frames to encode, {sum(r.tokens for r in rows)} tokens, "
-            f"{sum(r.size_bytes for r in rows) / 1e6:.1f} MB"
-        )
-        if options.frames_per_s:
-            print(f"encoding at {options.frames_per_s:g} frames a second: {frames / options.frames_per_s / 3600:.2f} h")
+        _print_rows(rows)
+        print("\n".join(lines(totals, rates, recipe)))
     return 3 if any(row.problem for row in rows) else 0
 
 
-def estimate(inputs: list[str], recipe: Recipe) -> list[Estimate]:
-    """Scan and plan every input in this process, longest first."""
-    from pipeline.encode.describe import describe_encoder
-    from pipeline.encode.devices import this_device
-    from pipeline.errors import DecodeError
-    from pipeline.inputs.sources import find_inputs, identify
-    from pipeline.plan.clips import plan_clips
-    from pipeline.plan.videos import plan_video
-    from pipeline.values import FailedRange
-    from pipeline.video import scan_video
-    from vtm.network import load_network
-    from vtm.network import tokens_left as network_tokens_left
-
-    encoder, picture = describe_encoder(recipe, this_device("cpu"))
-    folder = recipe.vtm if encoder.vtm_decides_count else None
-    network = None if folder is None else load_network(folder).config
-    rows = []
-    seen = set()
-    for source in find_inputs(inputs):
-        if isinstance(source, FailedRange):
-            rows.append(_failed(source.uri, source.message))
-            continue
-        try:
-            identified = identify(source.uri)
-            if identified.video_id in seen:
-                continue
-            seen.add(identified.video_id)
-            info = scan_video(identified)
-        except (DecodeError, OSError) as error:
-            failure = f"[{error.failure}] " if isinstance(error, DecodeError) else ""
-            rows.append(_failed(source.uri, f"{failure}{error}"))
-            continue
-        video = plan_video(info, fps=recipe.fps, clip_frames=recipe.clip_frames)
-        clips = plan_clips(info, fps=recipe.fps, clip_frames=recipe.clip_frames)
-        frames = [len(clip.frame_pts) for clip in clips]
-        steps = [-(-count // encoder.frames_per_token_row) for count in frames]
-        sources = [count * picture.grid_hw[0] * picture.grid_hw[1] for count in steps]
-        if network is None:
-            tokens = [tokens_left(recipe, count) for count in sources]
-        else:
-            tokens = [network_tokens_left(network, (count, *picture.grid_hw)) for count in steps]
-        per_token = encoder.dim * _itemsize(recipe) + 4 + 12 + (2 + 4 if recipe.strategy == "tree" else 0)
-        rows.append(
-            Estimate(
-                uri=source.uri,
-                codec=video.codec,
-                duration_s=video.duration_found_s,
-                clips=video.num_clips,
-                frames=sum(frames),
-                tokens=sum(tokens),
-                size_bytes=sum(tokens) * per_token + sum(sources) * 2,
-            )
-        )
-    return sorted(rows, key=lambda row: -row.duration_s)
+def _calibrated(rows: Sequence[Estimate], recipe: Recipe) -> Rates | None:
+    """Rates of this machine, on the shortest of the videos; None where none can be decoded."""
+    readable = sorted((row for row in rows if not row.problem), key=lambda row: row.duration_s)
+    # A short first clip says less: of the videos with a full clip, the shortest.
+    full = [row for row in readable if row.clips > 1] or readable[-1:]
+    try:
+        return measure_rates(full[0].uri, recipe) if full else None
+    except DecodeError as error:
+        log.warning("no calibration: %s", error)
+        return None
 
 
-def _failed(uri: str, problem: str) -> Estimate:
-    return Estimate(uri=uri, codec="", duration_s=0, clips=0, frames=0, tokens=0, size_bytes=0, problem=problem)
+def totals_of(rows: Sequence[Estimate], rates: Rates | None) -> dict[str, Any]:
+    """Sums over all videos, and the hours that they take."""
+    duration_s, frames = sum(row.duration_s for row in rows), sum(row.frames for row in rows)
+    totals: dict[str, Any] = {
+        "videos": sum(not row.problem for row in rows),
+        "unreadable": sum(bool(row.problem) for row in rows),
+        "duration_s": duration_s,
+        "clips": sum(row.clips for row in rows),
+        "frames": frames,
+        "tokens": sum(row.tokens for row in rows),
+        "size_bytes": sum(row.size_bytes for row in rows),
+    }
+    if rates is not None:
+        totals["encoder_h"] = frames / rates.encode_frames_per_s / 3600
+        totals["decode_core_h"] = duration_s * rates.decode_core_s_per_video_s / 3600
+    return totals
 
 
-def _itemsize(recipe: Recipe) -> int:
-    return {"int8": 1, "float32": 4}.get(recipe.dtype, 2)
-
-
-def tokens_left(recipe: Recipe, num_sources: int) -> int:
-    """Tokens that a clip of so many source patches keeps."""
-    from vtm.budget import Budget, num_merged
-
-    if recipe.strategy == "none":
-        return num_sources
-    if recipe.fidelity is not None:
-        return math.ceil(num_sources * TYPICAL_SHARE)
-    budget = Budget(
-        partition_factor=recipe.partition_factor,
-        keep=recipe.share_kept,
-        num_tokens=recipe.tokens_per_clip,
-        merge_share=recipe.merge_share,
+def lines(totals: dict[str, Any], rates: Rates | None, recipe: Recipe) -> list[str]:
+    """The totals for people."""
+    about = "about " if recipe.fidelity is not None else ""
+    text = [
+        f"{totals['videos']} videos, {totals['duration_s'] / 3600:.2f} h, {totals['clips']} clips, "
+        f"{totals['frames']} frames to encode, {about}{totals['tokens']} tokens, {about}"
+        f"{totals['size_bytes'] / 1e6:.1f} MB"
+        + (f", {totals['unreadable']} unreadable" if totals["unreadable"] else "")
+    ]
+    if rates is None:
+        return text
+    unit = "GPU hours" if rates.device == "cuda" else f"hours of {rates.cores} cores"
+    text.append(
+        f"encoding {totals['encoder_h']:.2f} {unit} at {rates.encode_frames_per_s:.0f} frames/s; "
+        f"decoding {totals['decode_core_h']:.2f} core hours ({rates.source})"
     )
-    return num_sources - num_merged(num_sources - budget.targets(num_sources), recipe.merge_share)
+    if rates.device == "cuda" and totals["encoder_h"]:
+        text.append(f"{totals['decode_core_h'] / totals['encoder_h']:.1f} cores decode as fast as one GPU encodes")
+    elif rates.device == "cpu":
+        text.append("for GPU hours, run `vtm bench pipeline VIDEO --json > rates.json` on a GPU and give --rates")
+    return text
+
+
+def _print_rows(rows: Sequence[Estimate]) -> None:
+    shown = [*rows[:MOST_ROWS], *[row for row in rows[MOST_ROWS:] if row.problem][:MOST_ROWS]]
+    print_table(
+        ["video", "codec", "length s", "clips", "frames", "tokens", "MB", ""],
+        [
+            [
+                row.uri,
+                row.codec,
+                f"{row.duration_s:.1f}",
+                row.clips,
+                row.frames,
+                row.tokens,
+                f"{row.size_bytes / 1e6:.1f}",
+                row.problem,
+            ]
+            for row in shown
+        ],
+    )
+    if len(shown) < len(rows):
+        print(f"and {len(rows) - len(shown)} more (all with --json)")

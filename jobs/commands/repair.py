@@ -7,23 +7,24 @@ import json
 import sys
 
 from jobs.commands.verify import MOST_PROBLEMS
-from jobs.options import add_execution_options, execution_of
+from jobs.options import add_config_option, add_execution_options, execution_of
 from jobs.progress import Progress
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The run and how to go about it."""
     parser.add_argument("out", metavar="DIR", help="run folder, or the address of one")
-    parser.add_argument("--json", action="store_true", help="print what was found and done as JSON")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_config_option(parser)
     add_execution_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Repair, and say what was wrong and what still is; exit code 0 when nothing is, 1 when something is."""
+    """Repair, and print what was wrong; exit code 0 when nothing is left, else 1."""
     from pipeline.repair import repair
 
     execution = execution_of(options)
-    with Progress() as progress:
+    with Progress(quiet=options.quiet) as progress:
         done = repair(options.out, execution, progress)
     made = 0 if done.summary is None else done.summary.tally.clips
     if options.json:

@@ -1,4 +1,4 @@
-"""`vtm verify`: is the run folder complete and sound?"""
+"""`vtm verify`: check that a run folder is complete and undamaged."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         const=8,
         default=0,
         metavar="N",
-        help="also extract N clips, spread over the run, again and compare them byte for byte (8)",
+        help="also extract N clips of the run again (8 without a number) and compare them byte for byte",
     )
-    parser.add_argument("--json", action="store_true", help="print the verdict as JSON")
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Say what is wrong; exit code 0 when nothing is, 1 when something is."""
+    """Print what is wrong; exit code 0 when nothing is, else 1."""
     from pipeline.verify import verify
 
     verdict = verify(options.out)
@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
         print(problem, file=sys.stderr)
     if len(verdict.problems) > MOST_PROBLEMS:
         print(f"and {len(verdict.problems) - MOST_PROBLEMS} more", file=sys.stderr)
-    state = "sound and complete" if verdict.is_sound else f"{len(verdict.problems)} problems"
+    state = "complete and undamaged" if verdict.is_sound else f"{len(verdict.problems)} problems"
     counts = f"{verdict.videos} videos, {verdict.clips} clips, {verdict.failed_ranges} recorded failures"
     print(f"{options.out}: {state} ({counts})")
     return 0 if verdict.is_sound else 1

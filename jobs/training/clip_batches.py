@@ -10,6 +10,7 @@ import random
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import torch
@@ -18,7 +19,7 @@ from jobs.training.labels import CachedVideo, Label, Split
 from pipeline import TokenCache
 from pipeline.encode.clip_encoder import clip_seed
 from pipeline.errors import InputError, SettingsError
-from vtm import NetworkError, token_motion
+from vtm import NetworkError
 from vtm.network import Origin
 from vtm.plan import Grid
 from vtm.training import ClipBatch
@@ -88,16 +89,19 @@ class ClipSource:
 
     def count(self, size: int) -> int:
         """Batches of up to `size` clips that make an epoch."""
+        _check_size(size)
         return sum(-(-len(members) // size) for members in self._by_grid().values())
 
     def in_order(self, size: int) -> Iterator[ClipBatch]:
         """All clips, each with its own seed."""
+        _check_size(size)
         for members in self._by_grid().values():
             for start in range(0, len(members), size):
                 yield self._read(members[start : start + size], epoch=0)
 
     def shuffled(self, size: int, seed: int, epoch: int) -> Iterator[ClipBatch]:
         """All clips in an order and with seeds that depend on the epoch."""
+        _check_size(size)
         chance = random.Random(f"{seed} {epoch}")
         pieces = []
         for members in self._by_grid().values():
@@ -119,14 +123,15 @@ class ClipSource:
         targets = [target for target in found if target is not None]
         # An epoch's own seeds in training: a partition drawn once would be learnt by heart.
         seeds = tuple(clip_seed(f"{entry.clip_id} {epoch}" if epoch else entry.clip_id) for entry in entries)
-        patches_BNC = torch.stack([clip.unmerged().float() for clip in clips])
+        firsts = accumulate((len(clip.tokens) for clip in clips), initial=0)
         return ClipBatch(
-            patches=patches_BNC,
+            patches=torch.cat([clip.tokens for clip in clips]),
+            rows=torch.stack([clip.group.long() + first for clip, first in zip(clips, firsts, strict=False)]),
             grid=entries[0].grid,
             seeds=seeds,
             target=torch.tensor(targets, dtype=torch.int64 if self._classes else torch.float32) if targets else None,
             videos=tuple(entry.video_id for entry in entries),
-            motion=token_motion(patches_BNC, entries[0].grid) if self._motion else None,
+            wants_motion=self._motion,
         )
 
 
@@ -172,6 +177,11 @@ def labelled_clips(
     """
     targets = {video: label.target for video, label in by_video.items() if label.split == split}
     return ClipSource(caches, targets, classes=classes, motion=motion)
+
+
+def _check_size(size: int) -> None:
+    if size < 1:
+        raise SettingsError(f"--batch {size} must be 1 or more: it is a number of clips")
 
 
 def _origin(cache: TokenCache) -> Origin:

@@ -22,7 +22,7 @@ from pipeline.video import open_video, timing_of
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Preview:
-    """Some frames of a clip and the tokens that stand for their patches."""
+    """Some frames of a clip and the tokens that represent their patches."""
 
     clip: TokenSet
     shown: tuple[int, ...]
@@ -31,6 +31,8 @@ class Preview:
     """(len(shown), height, width, 3) RGB; None where the video is not there any more."""
     group: NDArray[np.int64]
     """(len(shown), H, W): the token of each patch."""
+    frames_per_row: int = 1
+    """Frames that one step of the grid in time holds: a video model's tubelet."""
 
 
 def clip_facts(out: Where, cut: Cut | None = None) -> list[ClipFacts]:
@@ -57,11 +59,30 @@ def _facts_of(clip: TokenSet) -> ClipFacts:
         grid_thw=clip.grid_thw,
         num_tokens=len(clip.tokens),
         fidelity=clip.fidelity,
+        damaged_frames=clip.damaged_frames,
     )
 
 
-def preview_clips(out: Where, num_clips: int, num_frames: int, cut: Cut | None = None) -> Iterator[Preview]:
-    """Clips spread over the run, each with frames spread over it; no others are read.
+def spread(total: int, count: int) -> list[int]:
+    """`count` positions of `total`, spread evenly."""
+    return sorted(set(np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist())) if total else []
+
+
+def preview_clips(
+    out: Where,
+    num_clips: int,
+    num_frames: int,
+    cut: Cut | None = None,
+    positions: Sequence[int] | None = None,
+) -> Iterator[Preview]:
+    """Some clips, each with frames spread over it; no others are read.
+
+    Args:
+        out: The run.
+        num_clips: How many, spread over the run.
+        num_frames: Frames of each.
+        cut: Merge them further.
+        positions: These clips instead, by their position in the run.
 
     Raises:
         RunFolderError, SettingsError: they cannot be cut so.
@@ -69,10 +90,8 @@ def preview_clips(out: Where, num_clips: int, num_frames: int, cut: Cut | None =
     cache = TokenCache(out)
     if cut is not None:
         check_cut(cache.path, cache.run, cut)
-    total = len(cache)
-    wanted = np.linspace(0, total - 1, min(num_clips, total)).round().astype(int).tolist() if total else []
     frames_per_row = cache.run["encoder"].get("frames_per_token_row", 1)
-    for position in sorted(set(wanted)):
+    for position in spread(len(cache), num_clips) if positions is None else positions:
         clip = cache.token_set(position)
         clip = clip if cut is None else coarsened(clip, cut)
         count = clip.grid_thw[0]
@@ -83,6 +102,7 @@ def preview_clips(out: Where, num_clips: int, num_frames: int, cut: Cut | None =
             shown=tuple(shown),
             frames=_frames(out, cache.run, clip, shown),
             group=clip.group.astype(np.int64).reshape(clip.grid_thw)[rows],
+            frames_per_row=frames_per_row,
         )
 
 

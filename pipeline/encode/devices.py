@@ -44,7 +44,8 @@ def this_device(name: str) -> Device:
         SettingsError: there is none.
     """
     if name == "cpu":
-        capabilities = torch.cpu.get_capabilities()
+        # Older releases of torch cannot say.
+        capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
         native = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
         return Device(kind="cpu", name="cpu", native_dtype="bfloat16" if native else "float32")
     if not torch.cuda.is_available():
@@ -121,4 +122,4 @@ def require_device(kind: DeviceKind) -> None:
     try:
         torch.cuda.synchronize()
     except RuntimeError as error:
-        raise BrokenDeviceError(f"the GPU is lost to this process: {error}") from error
+        raise BrokenDeviceError(f"the GPU is lost to this process, start the run again: {error}") from error

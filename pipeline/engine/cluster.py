@@ -1,7 +1,8 @@
-"""Where a run takes place: this process, or Ray; and what its encoders compute on."""
+"""Where a run takes place: in this process or on Ray; and the device of its encoders."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
@@ -14,27 +15,27 @@ from pipeline.engine.job import Job
 from pipeline.engine.placement import ResourceRequest
 from pipeline.engine.workers import REAL, WorkerTypes
 from pipeline.errors import SettingsError
-from pipeline.settings import Execution
+from pipeline.settings import EngineName, Execution
 
 
 class Cluster(Protocol):
-    """Nodes that are there, and what was agreed for them."""
+    """The present nodes, and what was agreed for them."""
 
     device: Device
     request: ResourceRequest
 
     def executor(self, job: Job, types: WorkerTypes = REAL) -> Executor:
-        """What carries a run out here."""
+        """The executor of a run here."""
 
 
 @contextmanager
 def open_cluster(execution: Execution) -> Iterator[Cluster]:
-    """Reach what the settings name; Ray is imported only when it is used.
+    """Connect to what the settings name; Ray is imported only when it is used.
 
     Raises:
-        SettingsError: it cannot be reached, or can never hold what is asked.
+        SettingsError: it cannot be reached, or can never hold what is requested.
     """
-    if execution.engine == "inline":
+    if chosen_engine(execution) == "inline":
         yield InlineCluster(execution)
         return
     from pipeline.engine.ray_cluster import RayCluster
@@ -44,6 +45,20 @@ def open_cluster(execution: Execution) -> Iterator[Cluster]:
         yield cluster
     finally:
         cluster.close()
+
+
+def chosen_engine(execution: Execution) -> EngineName:
+    """The engine that `auto` means: this process, unless a cluster is named or several GPUs are to be used.
+
+    A run in this process starts sooner and hands frames on without copying them (`vtm bench pipeline`); Ray isolates
+    every worker in a process of its own.
+    """
+    if execution.engine != "auto":
+        return execution.engine
+    if execution.address is not None or os.environ.get("RAY_ADDRESS") or execution.wait_for_nodes_s:
+        return "ray"
+    gpus = execution.gpus if execution.gpus is not None or execution.device == "cpu" else torch.cuda.device_count()
+    return "ray" if (gpus or 0) > 1 else "inline"
 
 
 class InlineCluster:

@@ -55,6 +55,11 @@ class RangeFile(io.RawIOBase):
     def __init__(
         self, uri: str, *, timeout_s: float = READ_TIMEOUT_S, waits_s: tuple[float, ...] = RETRY_WAITS_S
     ) -> None:
+        if uri.startswith("parquet://"):
+            # Imported here because it imports pyarrow.
+            from pipeline.inputs.cells import register
+
+            register()
         self._filesystem, self._path = fsspec.url_to_fs(uri)
         self._waits_s = waits_s
         # The synchronous face of an asynchronous file system takes a time limit with each call.

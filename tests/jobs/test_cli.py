@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from dataclasses import fields
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
 
-from jobs.cli import main
+from jobs import commands
+from jobs.cli import COMMANDS, command_parser, main
 from jobs.commands.bench import BENCHES
+from jobs.options import settings_in
+from pipeline.settings import Execution, Recipe
 from tests.pipeline.runs import some_videos
 from tests.synthetic import make_video
 
+ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ["--strategy", "naive", "--fps", "2", "--clip-frames", "3", "--batch-frames", "2", "--engine", "inline"]
 
 
@@ -40,7 +48,7 @@ def done(videos: list[Path], tiny_encoder: Path, tmp_path_factory: pytest.TempPa
         (["good.mp4", "--encoder", "nowhere"], "nowhere: no such folder"),
         (["good.mp4", "--encoder", "folder"], "lacks config.json"),
         (["good.mp4", "--out", "nowhere://bucket/out"], "no file system for such an address"),
-        (["good.mp4", "--fps", "fast"], "--fps fast is no rate"),
+        (["good.mp4", "--fps", "fast"], "--fps fast is not a frame rate"),
         (["good.mp4", "--config", "gone.toml"], "--config gone.toml cannot be read"),
         ([], "no input was given"),
     ],
@@ -90,7 +98,7 @@ def test_a_text_file_named_mp4_is_recorded_and_exit_code_3(
 
 def test_verify(done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", str(done)]) == 0
-    assert "sound and complete (3 videos, 11 clips, 0 recorded failures)" in capsys.readouterr().out
+    assert "complete and undamaged (3 videos, 11 clips, 0 recorded failures)" in capsys.readouterr().out
     assert main(["verify", str(tmp_path)]) == 2
     assert "holds no run" in capsys.readouterr().err
 
@@ -117,26 +125,49 @@ def test_inspect(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_plan_agrees_with_what_was_made(
     done: Path, videos: list[Path], tiny_encoder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["plan", *map(str, videos), "--encoder", str(tiny_encoder), *RECIPE, "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)
+    assert main(["plan", *map(str, videos), "--encoder", str(tiny_encoder), *RECIPE[:-2], "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    rows, totals = plan["videos"], plan["totals"]
     assert [row["clips"] for row in rows] == [7, 3, 1]
-    assert sum(row["frames"] for row in rows) == 32
+    assert totals["frames"] == sum(row["frames"] for row in rows) == 32
+    assert totals["encoder_h"] == pytest.approx(32 / plan["rates"]["encode_frames_per_s"] / 3600)
     from pipeline import TokenCache
 
     assert sum(row["tokens"] for row in rows) == sum(len(clip.tokens) for clip in TokenCache(done))
 
 
-def test_report(done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    page = tmp_path / "page.html"
-    assert main(["report", str(done), "--clips", "2", "--page", str(page)]) == 0
-    text = page.read_text()
-    assert text.count("data:image/png;base64,") >= 2
-    assert "http://" not in text.replace("http://www.w3.org", "")
-    assert "https://" not in text
-    start = text.index('type="application/json">') + len('type="application/json">')
-    previews = json.loads(text[start : text.index("</script>", start)])
-    assert len(previews) == 2
-    assert [sum(clip["sizes"]) for clip in previews] == [clip["sources"] for clip in previews]
+def test_plan_takes_hours_from_rates_and_scans_many_in_processes(
+    videos: list[Path], tiny_encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rates = {"device": "cuda", "encode_frames_per_s": 16.0, "decode_core_s_per_video_s": 0.5, "cores": 2, "source": ""}
+    (tmp_path / "rates.json").write_text(json.dumps({"rates": rates}))
+    (tmp_path / "text.mp4").write_text("no video")
+    more = [make_video(tmp_path / f"{i}.mkv", frames=7 + i) for i in range(2)]
+    command = ["plan", *map(str, [*videos, *more, tmp_path / "text.mp4"]), "--encoder", str(tiny_encoder)]
+    assert main([*command, *RECIPE[:-2], "--rates", str(tmp_path / "rates.json"), "--workers", "2"]) == 3
+    text = capsys.readouterr().out
+    assert "GPU hours at 16 frames/s" in text
+    assert "cores decode as fast as one GPU encodes" in text
+    assert "1 unreadable" in text
+    assert "5 videos" in text
+    (tmp_path / "rates.json").write_text("{}")
+    assert main([*command, "--rates", str(tmp_path / "rates.json")]) == 2
+    assert "holds no rates" in capsys.readouterr().err
+
+
+def test_plan_reads_little_of_an_mp4(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from jobs.estimate import _by_ranges
+    from pipeline.inputs.sources import identify
+    from pipeline.video import scan_video
+    from pipeline.video.tracks import Track
+
+    video = make_video(tmp_path / "film.mp4", frames=700, fps=25, gop=50)
+    whole = scan_video(identify(str(video)))
+    read = []
+    monkeypatch.setattr(Track, "add", lambda *_: read.append(1))
+    by_table = scan_video(identify(_by_ranges(str(video))))
+    assert not read
+    assert by_table.frame_pts.tolist() == whole.frame_pts.tolist()
 
 
 def test_a_recipe_file_and_options_over_it(
@@ -161,12 +192,111 @@ def test_a_recipe_with_values_of_the_wrong_kind_is_one_line(
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
 
 
-def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        main(["--help"])
-    assert stop.value.code == 0
+def test_help_names_every_command_and_each_is_a_file(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
     text = capsys.readouterr().out
-    assert all(name in text for name in ("extract", "plan", "verify", "inspect", "report", "train", "eval", "bench"))
+    files = {path.stem for path in Path(commands.__path__[0]).glob("*.py")} - {"__init__"}
+    assert set(COMMANDS) == files
+    assert all(f"  {name} " in text for name in files)
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_help_shows_common_options_first_and_all_on_request(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([name, "--help"])
+    assert stop.value.code == 0
+    short = capsys.readouterr().out
+    parser, _ = command_parser(name)
+    assert f"usage: vtm {name}" in short
+    assert all(action.help for action in parser._actions), "an option without a description"
+    full = parser.format_full_help()
+    assert len(full.splitlines()) >= len(short.splitlines())
+    if name == "extract":
+        assert "--unit-clips" not in short
+        assert "--unit-clips" in full
+        assert "{float16,bfloat16,float32,int8,int4}" in full
+        assert short.count("\n  --") <= 14
+
+
+def test_every_setting_is_an_option_described_once() -> None:
+    for cls in (Recipe, Execution):
+        for setting, field in zip(settings_in(cls), fields(cls), strict=True):
+            assert setting.name == field.name
+            assert 10 < len(setting.text.split(". ")[0]) < 200, setting.name
+    full = command_parser("extract")[0].format_full_help()
+    for setting in (*settings_in(Recipe), *settings_in(Execution)):
+        assert f"  {setting.option}" in full
+    kinds = {setting.name: setting.kind for setting in (*settings_in(Recipe), *settings_in(Execution))}
+    assert (kinds["layer"], kinds["keep"], kinds["compile"], kinds["gpus"]) == (int, float, bool, int)
+    assert (kinds["fps"], kinds["format"], kinds["strategy"]) == (Fraction, str, str)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["extract", "--kepp", "0.1"], "extract: --kepp is not an option: did you mean --keep?"),
+        (["extract", "--kee", "0.1"], "--kee is not an option: did you mean --keep?"),
+        (["extract", "--layer", "deep"], "argument --layer: invalid int value: 'deep'"),
+        (["inspect", "a", "b"], "b is one argument too many"),
+        (["extarct"], "extarct is not a command: did you mean extract?"),
+        (["--verison"], "--verison is not an option of vtm itself"),
+        (["bench", "decode", "film.mp4", "--fsp", "2"], "bench decode: --fsp is not an option: did you mean --fps?"),
+        (["extract", "a.mp4", "--out", "o", "--strategy", "tre"], "did you mean tree?"),
+    ],
+)
+def test_a_typo_is_answered_with_the_nearest_name(
+    arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert expected in captured.err
+    assert len(captured.err.strip().splitlines()) == 1
+    assert not captured.out
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    import pipeline
+
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"vtm {pipeline.__version__}\n"
+
+
+def test_a_closed_pipe_is_quiet(done: Path) -> None:
+    command = [sys.executable, "-m", "jobs.cli", "inspect", str(done)]
+    inspect = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)
+    assert inspect.stdout is not None
+    inspect.stdout.close()
+    assert inspect.stderr is not None
+    assert inspect.stderr.read() == b""
+    assert inspect.wait() == 141
+
+
+def test_a_limit_stops_early_and_the_same_command_goes_on(
+    videos: list[Path], tiny_encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["extract", *map(str, videos), "--encoder", str(tiny_encoder), "--out", str(tmp_path / "out"), *RECIPE]
+    assert main([*command, "--limit", "1", "--workers", "1"]) == 0
+    assert "--limit 1 reached" in capsys.readouterr().out
+    assert main(["inspect", str(tmp_path / "out"), "--json"]) == 0
+    totals = json.loads(capsys.readouterr().out)["totals"]
+    assert 1 <= totals["clips_done"] == totals["shards"]
+    assert main(command) == 0
+    capsys.readouterr()
+    assert main(["verify", str(tmp_path / "out")]) == 0
+    assert "11 clips" in capsys.readouterr().out
+
+
+def test_quiet_shows_nothing_but_the_summary(
+    videos: list[Path], tiny_encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "text.mp4").write_text("no video")
+    command = ["extract", str(tmp_path / "text.mp4"), str(videos[2]), "--encoder", str(tiny_encoder), *RECIPE]
+    assert main([*command, "--out", str(tmp_path / "loud")]) == 3
+    assert "failed: " in capsys.readouterr().err
+    assert main([*command, "--out", str(tmp_path / "quiet"), "-q"]) == 3
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    assert "1 failed" in captured.out
 
 
 @pytest.mark.parametrize("name", sorted(BENCHES))

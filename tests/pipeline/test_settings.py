@@ -24,25 +24,26 @@ def described(recipe: Recipe, **changes: Any) -> RunDescription:
         ({"strategy": "magic"}, r"--strategy magic is unknown: choose one of none, naive"),
         ({"keep": 0.0}, r"--keep 0\.0 must be above 0 and at most 1"),
         ({"keep": 1.5}, r"--keep 1\.5 must be above 0 and at most 1"),
-        ({"keep": 0.1, "tokens_per_clip": 9}, r"--keep and --tokens-per-clip exclude each other"),
+        ({"keep": 0.1, "tokens_per_clip": 9}, r"--keep and --tokens-per-clip cannot be used together"),
         ({"strategy": "none", "keep": 0.5}, r"--strategy none keeps every token"),
-        ({"strategy": "learnable"}, r"--vtm DIR"),
+        ({"strategy": "learnable"}, r"--scorer DIR"),
         ({"tokens_per_clip": 0}, r"--tokens-per-clip 0 must be 1 or more"),
         ({"partition_factor": 1}, r"--partition-factor 1 must be 2 or more"),
-        ({"encoder_keep": 0.5, "strategy": "motion"}, r"which --encoder-keep 0\.5 dissolves"),
-        ({"compile": True, "encoder_keep": 0.5}, r"--compile compiles whole blocks"),
-        ({"compile": True, "reuse_levels": 2.0}, r"--compile compiles whole blocks"),
+        ({"encoder_keep": 0.5, "strategy": "motion"}, r"--encoder-keep 0\.5 merges patches inside"),
+        ({"compile": True, "encoder_keep": 0.5}, r"--compile does not work with"),
+        ({"compile": True, "reuse_levels": 2.0}, r"--compile does not work with"),
         ({"merge_share": 0.0}, r"--merge-share"),
-        ({"merge_share": 0.5}, r"--strategy tree takes --keep, --tokens-per-clip or --fidelity"),
-        ({"partition_factor": 6}, r"--strategy tree takes --keep"),
-        ({"fidelity": 0.95, "keep": 0.1}, r"--keep and --fidelity exclude each other"),
+        ({"merge_share": 0.5}, r"do not apply to --strategy tree"),
+        ({"partition_factor": 6}, r"do not apply to --strategy tree"),
+        ({"fidelity": 0.95, "keep": 0.1}, r"--keep and --fidelity cannot be used together"),
         ({"fidelity": 1.0}, r"--fidelity 1\.0 must be above 0 and below 1"),
-        ({"fidelity": 0.9, "strategy": "naive"}, r"wants --strategy tree"),
+        ({"fidelity": 0.9, "strategy": "naive"}, r"needs --strategy tree"),
         ({"weights": "colour"}, r"--weights colour is unknown"),
-        ({"weights": "motion", "strategy": "naive"}, r"--weights motion says what --strategy tree keeps up"),
-        ({"weights": "motion", "encoder_keep": 0.5}, r"--weights motion is of the patch grid"),
+        ({"weights": "learnt"}, r"--scorer DIR .* goes together with --strategy learnable or with --weights learnt"),
+        ({"weights": "motion", "strategy": "naive"}, r"--weights motion needs --strategy tree"),
+        ({"weights": "motion", "encoder_keep": 0.5}, r"--weights motion needs the whole patch grid"),
         ({"max_gap_frames": -1}, r"--max-gap-frames -1 must be 0 or more"),
-        ({"max_gap_frames": 1, "strategy": "coverage"}, r"--max-gap-frames bounds what --strategy tree merges"),
+        ({"max_gap_frames": 1, "strategy": "coverage"}, r"--max-gap-frames needs --strategy tree"),
         ({"fps": Fraction(0)}, r"--fps 0 must be above 0"),
         ({"layer": 0}, r"--layer 0"),
         ({"dtype": "float64"}, r"--dtype float64 is unknown"),
@@ -88,8 +89,9 @@ def test_the_fingerprint_covers_what_decides_bytes_and_nothing_else() -> None:
         described(Recipe(compile=True)),
         described(Recipe(), weights_sha256="b"),
         described(Recipe(), compute_dtype="bfloat16"),
+        described(Recipe(), device="cuda"),
     ]
-    assert len({run.fingerprint() for run in [plain, *different]}) == 7
+    assert len({run.fingerprint() for run in [plain, *different]}) == 8
 
 
 def test_compiling_is_for_gpus(tiny_encoder: Path) -> None:
@@ -111,7 +113,7 @@ def test_toml(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("kep = 0.1", "kep is no setting: choose from .*keep"), ("keep = ", "cannot be read as TOML")]
+    ("text", "message"), [("kep = 0.1", "kep is not a setting: did you mean"), ("keep = ", "cannot be read as TOML")]
 )
 def test_a_bad_toml_is_one_line(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "r.toml"
@@ -122,7 +124,7 @@ def test_a_bad_toml_is_one_line(tmp_path: Path, text: str, message: str) -> None
 
 @pytest.mark.parametrize("text", ["fast", "1/0", ""])
 def test_a_rate_that_is_none(text: str) -> None:
-    with pytest.raises(SettingsError, match="is no rate"):
+    with pytest.raises(SettingsError, match="is not a frame rate"):
         parse_fps(text)
 
 

@@ -58,7 +58,8 @@ def pack_linear_maps(network: nn.Module) -> None:
 
     A packed network stays on the CPU and is for inference alone: no gradient passes it.
     """
-    capabilities = torch.cpu.get_capabilities()
+    # Older releases of torch cannot say what the CPU has; they compute without the layout.
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     native = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
     if not native or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return

@@ -37,6 +37,7 @@ def cache(tmp_path: Path) -> Path:
             tokens[:, 0] += 2.0 if video % 2 else -2.0
             clips.append(dataclasses.replace(clip, tokens=tokens, uri=f"videos/v{video}.mp4"))
     folder = tmp_path / "cache"
+    folder.mkdir()
     write_shard(folder, "a" * 16, clips, [], RUN, ("parquet",))
     (folder / "run.json").write_text(json.dumps(RUN))
     return folder
@@ -110,7 +111,9 @@ def test_motion_is_that_of_the_cached_tokens(
     caches, given = open_caches([cache]), load_labels(labels)
     by_video = match_labels(given, caches.videos()).by_video
     batch = next(labelled_clips(caches, by_video, "test", classes=True, motion=True).in_order(8))
-    torch.testing.assert_close(batch.motion, token_motion(batch.patches, (3, 2, 5)), rtol=0, atol=0)
+    moved = batch.to(torch.device("cpu"))
+    assert moved.motion is not None
+    torch.testing.assert_close(moved.motion, token_motion(moved.patches, (3, 2, 5)), rtol=0, atol=0)
     header, row = (line.split() for line in found.splitlines())
     assert header == ["split", "videos", "clips", "accuracy", "log_loss"]
     assert row[3] == f"{figures('classification', predict_videos(network, [batch]))['accuracy']:.4f}"
@@ -275,6 +278,24 @@ def test_help_shows_defaults(capsys: pytest.CaptureFixture[str]) -> None:
         if command == "train":
             assert "(default: 70)" in said
             assert "(default: 0.001)" in said
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--batch", "0", "--batch 0 must be 1 or more"),
+        ("--learning-rate", "nan", "learning_rate is above 0 and finite, got nan"),
+        ("--auxiliary-weight", "nan", "auxiliary_weight is 0 or more and finite, got nan"),
+        ("--dropout", "nan", "dropout in [0, 1), got"),
+    ],
+)
+def test_a_setting_out_of_range_is_one_line(
+    cache: Path, labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, value: str, message: str
+) -> None:
+    assert run_training(cache, tmp_path / "net", "--labels", labels, option, value) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
 
 
 @pytest.mark.parametrize("change", ["label", "split", "cache"])

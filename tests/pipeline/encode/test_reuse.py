@@ -84,7 +84,7 @@ def test_the_threshold_says_how_much_is_encoded(still: Path, tiny_encoder: Path,
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"reuse_levels": 2.0, "encoder_keep": 0.5}, r"--reuse-levels 2\.0 .*which --encoder-keep 0\.5 dissolves"),
+        ({"reuse_levels": 2.0, "encoder_keep": 0.5}, r"--reuse-levels 2\.0 .*--encoder-keep 0\.5 merges"),
         ({"reuse_levels": -1.0}, r"--reuse-levels -1\.0 must be 0 to 255"),
         ({"reuse_levels": float("nan")}, r"--reuse-levels nan must be 0 to 255"),
     ],

@@ -24,6 +24,7 @@ from vtm.network import (
     ScorerConfig,
     VideoTokenMerging,
     load_network,
+    load_scorer,
     save_model,
 )
 
@@ -97,7 +98,7 @@ def trained(folder: Path, kind: str, width: int = DIM, strategy: Any = "learnabl
 
 
 def test_a_trained_scorer(videos: list[Path], tiny_encoder: Path, tmp_path: Path) -> None:
-    recipe = tiny_recipe(tiny_encoder, strategy="learnable", vtm=str(trained(tmp_path / "scorer", "scorer")))
+    recipe = tiny_recipe(tiny_encoder, strategy="learnable", scorer=str(trained(tmp_path / "scorer", "scorer")))
     run(videos, tmp_path / "out", recipe)
     assert verify(tmp_path / "out").problems == ()
     assert {clip.tokens.shape[1] for clip in TokenCache(tmp_path / "out")} == {DIM}
@@ -109,8 +110,8 @@ def test_a_trained_network_writes_its_own_tokens(
 ) -> None:
     folder = trained(tmp_path / "network", "network", strategy=strategy)
     with pytest.raises(SettingsError, match="leave out --keep"):
-        run(videos, tmp_path / "out", tiny_recipe(tiny_encoder, strategy="learnable", keep=0.5, vtm=str(folder)))
-    recipe = tiny_recipe(tiny_encoder, strategy="learnable", keep=None, vtm=str(folder))
+        run(videos, tmp_path / "out", tiny_recipe(tiny_encoder, strategy="learnable", keep=0.5, scorer=str(folder)))
+    recipe = tiny_recipe(tiny_encoder, strategy="learnable", keep=None, scorer=str(folder))
     run(videos, tmp_path / "out", recipe)
     run(videos, tmp_path / "again", recipe, unit_clips=1)
     assert verify(tmp_path / "out").problems == ()
@@ -121,12 +122,33 @@ def test_a_trained_network_writes_its_own_tokens(
         assert int(clip.sizes.sum()) == int(np.prod(clip.grid_thw))
 
 
+def test_learnt_weights_say_where_the_tree_spends_tokens(
+    videos: list[Path], tiny_encoder: Path, tmp_path: Path
+) -> None:
+    folder = trained(tmp_path / "network", "network", strategy="weighted")
+    recipe = tiny_recipe(tiny_encoder, strategy="tree", weights="learnt", scorer=str(folder), dtype="float32")
+    run(videos, tmp_path / "out", recipe)
+    assert verify(tmp_path / "out").problems == ()
+    run(videos, tmp_path / "all", tiny_recipe(tiny_encoder, strategy="none", keep=None, dtype="float32"))
+    scorer = load_scorer(folder)
+    for clip, whole in zip(TokenCache(tmp_path / "out"), TokenCache(tmp_path / "all"), strict=True):
+        with torch.inference_mode():
+            weights_N = scorer.weights(whole.unmerged()[None], whole.grid_thw)[0].double()
+        group_N = clip.group.flatten().long()
+        expected_M = torch.zeros(len(clip.tokens), dtype=torch.float64).index_add_(0, group_N, weights_N)
+        torch.testing.assert_close(clip.weights.double(), expected_M / weights_N.mean(), rtol=1e-3, atol=1e-3)
+        assert clip.tokens.shape[1] == DIM
+    no_scores = trained(tmp_path / "naive", "network", strategy="naive")
+    with pytest.raises(SettingsError, match="only a learnable or weighted network has a scorer"):
+        run(videos, tmp_path / "other", dataclasses.replace(recipe, scorer=str(no_scores)))
+
+
 def test_a_model_for_other_tokens_is_refused(videos: list[Path], tiny_encoder: Path, tmp_path: Path) -> None:
     folder = trained(tmp_path / "scorer", "scorer", width=DIM + 1)
     with pytest.raises(SettingsError, match="trained on tokens of 25 channels, the encoder's have 24"):
-        run(videos, tmp_path / "out", tiny_recipe(tiny_encoder, strategy="learnable", vtm=str(folder)))
-    with pytest.raises(SettingsError, match="--vtm"):
-        run(videos, tmp_path / "out", tiny_recipe(tiny_encoder, strategy="learnable", vtm=str(tmp_path)))
+        run(videos, tmp_path / "out", tiny_recipe(tiny_encoder, strategy="learnable", scorer=str(folder)))
+    with pytest.raises(SettingsError, match="--scorer"):
+        run(videos, tmp_path / "out", tiny_recipe(tiny_encoder, strategy="learnable", scorer=str(tmp_path)))
 
 
 @pytest.mark.parametrize(
@@ -143,7 +165,7 @@ def test_a_network_of_other_tokens_is_refused(
     folder = trained(tmp_path / "network", "network")
     own = describe_encoder(tiny_encoder)
     origin = Origin(encoder="tiny", weights_sha256=own.weights_sha256, layer=-1, fps="2")
-    recipe = tiny_recipe(tiny_encoder, strategy="learnable", keep=None, vtm=str(folder))
+    recipe = tiny_recipe(tiny_encoder, strategy="learnable", keep=None, scorer=str(folder))
     save_model(folder, load_network(folder), origin)
     assert describe_for_run(recipe, Device(kind="cpu"))[0].vtm_decides_count
     save_model(folder, load_network(folder), dataclasses.replace(origin, **learnt))

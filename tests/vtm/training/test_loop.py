@@ -5,11 +5,13 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from tests.vtm.training.conftest import clip_batches
+from vtm import token_motion
 from vtm.network import VideoTokenMerging, save_model
 from vtm.training import (
     ClipBatch,
@@ -26,7 +28,7 @@ MakeTask = Callable[..., TrainingTask[VideoTokenMerging]]
 
 
 class Killed(BaseException):
-    """Stands for a signal: nothing in the loop may catch it."""
+    """In place of a signal: nothing in the loop may catch it."""
 
 
 def killed_in_epoch(last: int) -> Callable[[int], Iterator[ClipBatch]]:
@@ -190,7 +192,38 @@ def test_others_may_read_what_training_writes(network: VideoTokenMerging, make_t
         assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o644
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"learning_rate": float("nan")}, "learning_rate is above 0 and finite, got nan"),
+        ({"learning_rate": 0.0}, "learning_rate is above 0"),
+        ({"weight_decay": float("inf")}, "weight_decay is 0 or more and finite, got inf"),
+        ({"clip_norm": -1.0}, "clip_norm is 0 or more"),
+        ({"patience": -1}, "patience is 0 or more"),
+        ({"epochs": 0, "warmup_epochs": 0}, "epochs is at least 1"),
+        ({"precision": "int4"}, "precision is one of float32, bfloat16"),
+    ],
+)
+def test_settings_out_of_range_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(TrainingError, match=message):
+        dataclasses.replace(SETTINGS, **changes)
+
+
 def test_damaged_checkpoint_is_named(network: VideoTokenMerging, make_task: MakeTask, tmp_path: Path) -> None:
     (tmp_path / "checkpoint.safetensors").write_bytes(b"nonsense")
     with pytest.raises(TrainingError, match="no checkpoint of a training run"):
         train(network, make_task(), SETTINGS, tmp_path)
+
+
+def test_merged_tokens_are_spread_where_they_are_used() -> None:
+    """Merged tokens and a map travel; the patches are the same as if they had been spread before."""
+    tokens_KC = torch.randn(7, 5, generator=torch.Generator().manual_seed(3)).half()
+    rows_BN = torch.tensor([[0, 2, 1, 0, 2, 2], [3, 6, 4, 5, 3, 6]])
+    batch = ClipBatch(patches=tokens_KC, rows=rows_BN, grid=(2, 1, 3), seeds=(1, 2), wants_motion=True)
+    spread = ClipBatch(patches=tokens_KC.float()[rows_BN], grid=(2, 1, 3), seeds=(1, 2))
+    moved = batch.to(torch.device("cpu"))
+    assert torch.equal(moved.patches, spread.to(torch.device("cpu")).patches)
+    assert moved.motion is not None
+    assert torch.equal(moved.motion, token_motion(moved.patches, (2, 1, 3)))
+    assert moved.rows is None
+    assert batch.to(torch.device("meta")).patches.shape == (2, 6, 5)

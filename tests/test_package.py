@@ -1,0 +1,75 @@
+"""The wheel and the source archive: what is in them, and that the wheel alone extracts a video."""
+
+from __future__ import annotations
+
+import email
+import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.synthetic import make_video
+
+ROOT = Path(__file__).resolve().parents[1]
+pytest.importorskip("hatchling", reason="hatchling builds the package; it comes with the extra `dev`")
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "hatchling", "build", "-d", str(folder)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    return folder
+
+
+def test_the_wheel_holds_what_it_needs_and_says_what_it_is(built: Path) -> None:
+    (wheel,) = built.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        about = email.message_from_bytes(archive.read(next(n for n in names if n.endswith("METADATA"))))
+    for name in ("jobs/report/page.html", "jobs/report/page.css", "jobs/report/page.js", "jobs/recipes/laptop.toml"):
+        assert name in names
+    assert {f"{package}/py.typed" for package in ("vtm", "pipeline", "jobs")} <= names
+    assert not [name for name in names if name.startswith(("tests/", "docs/"))]
+    assert about["License-Expression"] == "Apache-2.0"
+    assert {Path(name).name for name in names if "/licenses/" in name} == {"LICENSE", "NOTICE"}
+    assert "cluster" in about.get_all("Provides-Extra", [])
+
+
+def test_the_source_archive_builds_the_wheel(built: Path, tmp_path: Path) -> None:
+    (source,) = built.glob("*.tar.gz")
+    with tarfile.open(source) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (folder,) = tmp_path.iterdir()
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path / "again")]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    (wheel,), (again,) = built.glob("*.whl"), (tmp_path / "again").glob("*.whl")
+    assert zipfile.ZipFile(wheel).namelist() == zipfile.ZipFile(again).namelist()
+
+
+def test_the_wheel_alone_extracts_a_video(built: Path, tiny_encoder: Path, tmp_path: Path) -> None:
+    (wheel,) = built.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    make_video(tmp_path / "film.mp4", frames=40)
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
+
+    def vtm(*arguments: str) -> str:
+        command = [sys.executable, "-m", "jobs.cli", *arguments]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+        return done.stdout
+
+    where = subprocess.run(
+        [sys.executable, "-c", "import jobs, pipeline, vtm; print(jobs.__file__, pipeline.__file__, vtm.__file__)"],
+        **{"cwd": tmp_path, "env": environment, "capture_output": True, "text": True, "check": True},
+    )
+    assert all(path.startswith(str(tmp_path / "site")) for path in where.stdout.split())
+    vtm("extract", "film.mp4", "--encoder", str(tiny_encoder), "--batch-frames", "2", "--gpus", "0", "--out", "out")
+    assert "complete and undamaged" in vtm("verify", "out")
+    vtm("report", "out")
+    assert (tmp_path / "out" / "report.html").stat().st_size > 10_000
