@@ -18,6 +18,8 @@ from pipeline.video.packets import PacketSource
 from pipeline.video.tracks import Track
 
 DEFAULT_RATE = Fraction(25)
+SLOWEST_COUNTED = Fraction(1, 60)
+"""Frames a second, of streams whose frames are counted."""
 LONGEST_VIDEO_S = 31 * 86400
 """A span beyond a month comes of a damaged clock, not of a video; and it would be planned instant by instant."""
 UNPROMISED_STILL_S = 60
@@ -99,7 +101,9 @@ def read_timeline(
             keys = keys if keys_increase and np.isin(keys, ticks).all() else ticks[:1]
             warnings = ("packets do not tell the frames: all were decoded",)
             return Timeline("stream", time_base, ticks, keys, waits, warnings=warnings)
-    rate = Fraction(stream.guessed_rate or stream.average_rate or DEFAULT_RATE)
+    rates = (Fraction(rate) for rate in (stream.guessed_rate, stream.average_rate) if rate)
+    # A damaged header may promise a frame in months, and each instant of them would be planned.
+    rate = next((rate for rate in rates if rate >= SLOWEST_COUNTED), DEFAULT_RATE)
     numbers = np.arange(len(decoded), dtype=np.int64)
     warning = f"timestamps are unusable: frames are counted, at {float(rate):g} a second"
     return Timeline("ordinal", 1 / rate, numbers, numbers[:1], warnings=(warning,))

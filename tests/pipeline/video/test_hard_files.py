@@ -46,6 +46,18 @@ def test_a_clock_that_runs_backwards_is_counted(tmp_path: Path) -> None:
     assert [number_of(frame) for clip in clips for frame in clip.frames] == [i % 40 for i in range(0, 80, 5)]
 
 
+def test_a_rate_of_a_frame_in_days_is_not_believed(tmp_path: Path) -> None:
+    """One flipped bit in the header of an AVI file, whose frames are counted, once made a year of instants."""
+    path = make_video(tmp_path / "video.avi", frames=20, bframes=2, options=FAST)
+    data = bytearray(path.read_bytes())
+    place = data.index(b"strh") + 8 + 20
+    assert int.from_bytes(data[place : place + 4], "little") == 1
+    data[place + 3] ^= 1
+    path.write_bytes(data)
+    info = scan_video(source_of(path))
+    assert (info.timestamps, info.frames_found, info.time_base) == ("ordinal", 20, Fraction(1, 25))
+
+
 @pytest.mark.parametrize("aspect", ["1:5000", "5000:1"])
 def test_pixels_of_absurd_shape_are_clamped(tmp_path: Path, aspect: str) -> None:
     path = tmp_path / "video.mp4"

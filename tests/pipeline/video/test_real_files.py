@@ -96,7 +96,7 @@ def odd_videos(film: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Pat
         "opengop264.mp4": "-c:v libx264 -preset veryfast -bf 3 -x264-params open-gop=1:keyint=60:scenecut=0",
         "opengop265.mp4": "-c:v libx265 -preset ultrafast -tag:v hvc1"
         " -x265-params log-level=error:open-gop=1:keyint=60:scenecut=0:bframes=4",
-        "vfr.mp4": r"-vf select='not(mod(n\,7))+lt(mod(n\,50)\,20)',scale=160:-2 -vsync vfr " + x264,
+        "vfr.mp4": r"-vf select='not(mod(n\,7))+lt(mod(n\,50)\,20)',scale=160:96 -vsync vfr " + x264,
         "vp9.webm": "-c:v libvpx-vp9 -deadline realtime -cpu-used 8 -b:v 1M -g 60",
         "av1.mp4": "-c:v libsvtav1 -preset 12 -crf 40 -g 60",
         "mpeg4.avi": "-c:v mpeg4 -q:v 5 -bf 2 -g 60",
@@ -104,7 +104,7 @@ def odd_videos(film: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Pat
         "interlaced.mp4": "-c:v libx264 -preset veryfast -flags +ildct+ilme -g 60",
         "intrarefresh.mp4": "-c:v libx264 -preset veryfast -intra-refresh 1 -g 60",
     }.items():
-        size = [] if "-vf" in arguments else ["-vf", "scale=160:-2"]
+        size = [] if "-vf" in arguments else ["-vf", "scale=160:96"]
         _ffmpeg(folder, "-ss", "60", "-t", "11", "-i", str(film), "-an", *size, *arguments.split(), name)
     for name, arguments in {
         "editlist.mp4": "-ss 3.3 -i b.mp4 -c copy",
