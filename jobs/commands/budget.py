@@ -15,7 +15,7 @@ DEFAULT_KEEPS = (0.1, 0.05, 0.02, 0.01)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The folder, and what is to be left of it."""
-    parser.add_argument("out", metavar="DIR", help="run folder of --strategy tree")
+    parser.add_argument("out", metavar="RUN", help="run folder of --strategy tree")
     parser.add_argument(
         "--keep", type=float, nargs="+", metavar="SHARE", help="shares of all source patches of the run"
     )
