@@ -30,6 +30,8 @@ COMMANDS = {
     "replay": "decode and encode one clip of a run again, to debug a failure",
     "merge": "merge the clips of each video into tokens for the whole video",
     "budget": "choose how to spend a number of tokens over all clips of a run",
+    "search": "find the clips and moments most similar to a picture, a clip, a time span or a text",
+    "export": "write a cache in the layout of another reader",
     "report": "write an HTML page that shows what was merged",
     "train": "train learnable merging on token caches",
     "eval": "evaluate a trained network",

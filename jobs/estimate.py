@@ -44,25 +44,29 @@ class TokenCount:
     """What the estimate needs to know of the encoder and the merging."""
 
     recipe: Recipe
-    grid_hw: tuple[int, int]
+    picture: PictureSpec
     dim: int
     frames_per_token_row: int
     by_network: Callable[[tuple[int, int, int]], int] | None = None
     """(T, H, W) to tokens, where a trained network decides."""
 
-    def of_clip(self, frames: int) -> tuple[int, int]:
-        """Source patches and tokens left of a clip with so many frames."""
+    def of_clip(self, frames: int, shown_hw: tuple[int, int]) -> tuple[int, int]:
+        """Source patches and tokens left of a clip with so many frames, of a video shown at a height and width."""
+        from pipeline.video.resize import fitted
+
+        grid_hw = fitted(self.picture, shown_hw).grid_hw
         steps = -(-frames // self.frames_per_token_row)
-        sources = steps * self.grid_hw[0] * self.grid_hw[1]
+        sources = steps * grid_hw[0] * grid_hw[1]
         if self.by_network is not None:
-            return sources, self.by_network((steps, *self.grid_hw))
+            return sources, self.by_network((steps, *grid_hw))
         return sources, tokens_left(self.recipe, sources)
 
     @property
     def token_bytes(self) -> int:
         """Bytes of a token on disk: channels, size and centre, and in a tree its parent and loss."""
-        item = {"int8": 1, "float32": 4}.get(self.recipe.dtype, 2)
-        return self.dim * item + 4 + 12 + (2 + 4 if self.recipe.strategy == "tree" else 0)
+        # Of int4 half a byte, and four bytes for 32 channels.
+        item = {"int4": 0.625, "int8": 1, "float32": 4}.get(self.recipe.dtype, 2)
+        return math.ceil(self.dim * item) + 4 + 12 + (2 + 4 if self.recipe.strategy == "tree" else 0)
 
 
 def token_count(recipe: Recipe, encoder: EncoderDescription, picture: PictureSpec) -> TokenCount:
@@ -75,7 +79,7 @@ def token_count(recipe: Recipe, encoder: EncoderDescription, picture: PictureSpe
         by_network = partial(network_tokens_left, load_network(recipe.scorer).config)
     return TokenCount(
         recipe=recipe,
-        grid_hw=picture.grid_hw,
+        picture=picture,
         dim=encoder.dim,
         frames_per_token_row=encoder.frames_per_token_row,
         by_network=by_network,
@@ -128,26 +132,30 @@ def estimate_video(count: TokenCount, uri: str) -> Estimate:
     """Scan one video, and count its clips, frames and tokens."""
     from pipeline.inputs.sources import identify
     from pipeline.plan.clips import plan_clips
+    from pipeline.plan.spans import id_of_part, split_address
     from pipeline.plan.videos import plan_video
     from pipeline.video import scan_video
 
     recipe = count.recipe
     try:
         source = identify(uri)
-        info = scan_video(replace(source, uri=_by_ranges(uri)))
+        address, part = split_address(uri)
+        info = scan_video(replace(source, uri=_by_ranges(address)))
+        part_id = id_of_part(source.video_id, part)
+        info = replace(info, source=replace(info.source, uri=uri, video_id=part_id))
+        video = plan_video(info, fps=recipe.fps, clip_frames=recipe.clip_frames)
     except (DecodeError, OSError) as error:
         failure = f"[{error.failure}] " if isinstance(error, DecodeError) else ""
-        return _failed(uri, f"{failure}{error}".replace(_by_ranges(uri), uri))
-    video = plan_video(info, fps=recipe.fps, clip_frames=recipe.clip_frames)
+        return _failed(uri, f"{failure}{error}".replace(_by_ranges(split_address(uri)[0]), uri))
     clips = plan_clips(info, fps=recipe.fps, clip_frames=recipe.clip_frames, frames=recipe.frames)
     frames = [len(clip.frame_pts) for clip in clips]
-    counts = [count.of_clip(number) for number in frames]
+    counts = [count.of_clip(number, (info.height_px, info.width_px)) for number in frames]
     sources, tokens = (sum(column) for column in zip(*counts, strict=True))
     return Estimate(
         uri=uri,
-        video_id=source.video_id,
+        video_id=part_id,
         codec=video.codec,
-        duration_s=video.duration_found_s,
+        duration_s=(video.end_ns - video.start_ns) / 1e9 if video.first_instant else video.duration_found_s,
         clips=video.num_clips,
         frames=sum(frames),
         tokens=tokens,

@@ -221,8 +221,11 @@ class RunDriver:
             raise (SettingsError if self.outcome.is_usage else EngineError)(error)
 
     def _take_owed(self, is_due: Callable[[Owed], bool]) -> list[m.Event]:
-        due = [owed for owed in self._owed if is_due(owed)]
-        self._owed = [owed for owed in self._owed if owed not in due]
+        due: list[Owed] = []
+        later: list[Owed] = []
+        for owed in self._owed:
+            (due if is_due(owed) else later).append(owed)
+        self._owed = later
         events: list[m.Event] = []
         for owed in due:
             for event in at(owed, self._located):
@@ -262,7 +265,7 @@ class RunDriver:
 
     def _announce(self, video: PlannedVideo, clips: int) -> None:
         if video.num_clips:
-            self._listener.planned(video.end_ns * clips // video.num_clips)
+            self._listener.planned((video.end_ns - video.start_ns) * clips // video.num_clips)
 
 
 def _units(event: m.Pending | m.Retry) -> list[Unit]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pipeline.engine.messages import Pending, Retry
 from pipeline.plan.settled import consecutive
-from pipeline.plan.units import ShardUnit
+from pipeline.plan.units import Clip, ShardUnit
 from pipeline.shards.run_folder import RunState
 from pipeline.values import FailedRange, Input, PlannedVideo
 
@@ -59,7 +59,8 @@ def owed_work(state: RunState, unfinished: Sequence[str], *, retry_failed: bool)
     """Shards that are not committed and, where it is asked for, clips that are recorded as failed."""
     found = [_pending(state, shard_id) for shard_id in unfinished]
     if retry_failed:
-        found += [_retry(state, video_id, clips) for video_id, clips in state.settled.lost.items()]
+        attempts = state.plan.attempts_of(state.settled.lost.keys())
+        found += [_retry(state, video_id, clips, attempts) for video_id, clips in state.settled.lost.items()]
     return [owed for owed in found if owed.events]
 
 
@@ -80,11 +81,10 @@ def _pending(state: RunState, shard_id: str) -> Owed:
     return Owed(events, frozenset(by_video))
 
 
-def _retry(state: RunState, video_id: str, clips: set[int]) -> Owed:
-    attempts = state.plan.attempts_of(video_id)
+def _retry(state: RunState, video_id: str, clips: set[int], attempts: Mapping[Clip, int]) -> Owed:
     by_generation: dict[int, list[int]] = {}
     for index in clips:
-        by_generation.setdefault(attempts[index], []).append(index)
+        by_generation.setdefault(attempts[Clip(video_id, index)], []).append(index)
     video = state.plan.videos[video_id]
     events = tuple(
         Retry(video, tuple(consecutive(video_id, chosen)), generation)

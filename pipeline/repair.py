@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
+from pipeline.adopt import adopt
 from pipeline.driver import Listener
+from pipeline.encode.describe import check_weights
 from pipeline.run import extract_named
+from pipeline.run_description import EncoderDescription
 from pipeline.settings import Execution, Recipe, build
 from pipeline.shards.commits import read_manifests, uncommit
 from pipeline.shards.manifest import PLACES, rewrite_without
@@ -16,6 +20,10 @@ from pipeline.store import Store, Where, open_store
 from pipeline.store.lease import leased
 from pipeline.summary import RunSummary
 from pipeline.verify import Finding, Verdict, verify
+
+ROUNDS = 2
+"""Where a table of the plan is gone, clips that were committed may be planned into other shards: then they are there
+twice, which the second round mends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,36 +50,47 @@ def repair(out: Where, execution: Execution, listener: Listener) -> Repaired:
     """
     store = open_store(out)
     run = read_run(store)
-    with leased(store, listener.note):
-        before = verify(store)
-        remove_damage(store, before.findings)
+    before = verify(store)
     if before.is_sound:
         return Repaired(before, before, None)
-    formats = formats_of(store) or execution.format
     settings = {name: getattr(execution, name) for name in Execution.__dataclass_fields__} | {
-        "format": formats,
+        "format": formats_of(store) or execution.format,
         "device": run["encoder"]["device"] if execution.device == "auto" else execution.device,
         "retry_failed": False,
     }
-    # Only what is recorded: what else lies at the named places by now is for `vtm extract`.
-    summary = extract_named(None, store, build(Recipe, run["settings"]), Execution(**settings), listener)
-    return Repaired(before, verify(store), summary)
+    execution, recipe = Execution(**settings), build(Recipe, run["settings"])
+    # Nothing is removed before it is known that it can be made again.
+    check_weights(recipe, EncoderDescription(**run["encoder"]))
+    after, summary = before, None
+    for _ in range(ROUNDS):
+        with leased(store, listener.note):
+            remove_damage(store, after.findings)
+        # Only what is recorded: what else lies at the named places by now is for `vtm extract`.
+        summary = extract_named(None, store, recipe, execution, listener)
+        after = verify(store)
+        if all(finding.remedy in ("extract", "none") for finding in after.findings):
+            break
+    return Repaired(before, after, summary)
 
 
 def remove_damage(store: Store, findings: Sequence[Finding]) -> None:
-    """Remove what is wrong, so that it is owed."""
+    """Remove what is wrong, so that it is owed; record again what is sound and lacks its record."""
+    run = read_run(store)
     twice: dict[str, set[str]] = defaultdict(set)
     for finding in findings:
         if finding.remedy == "delete":
             store.delete(finding.subject)
         elif finding.remedy == "thin":
             twice[finding.subject].add(finding.clip_id)
+    # After unreadable records are gone, which have the names of those that adopting writes.
+    for name in sorted(finding.subject for finding in findings if finding.remedy == "adopt"):
+        if not adopt(store, PurePosixPath(name).stem, run):
+            store.delete(name)
     gone = {finding.subject for finding in findings if finding.remedy == "uncommit"}
     if gone:
         uncommit(store, gone)
     if not twice:
         return
-    run = read_run(store)
     manifests = read_manifests(store)
     for shard_id, clip_ids in twice.items():
         if shard_id in manifests:
@@ -80,5 +99,5 @@ def remove_damage(store: Store, findings: Sequence[Finding]) -> None:
 
 def formats_of(store: Store) -> tuple[str, ...]:
     """The formats that a run's shards are written in."""
-    names = {file.name.partition("/")[0] for m in read_manifests(store).values() for file in m.files}
+    names = {file.name.partition("/")[0] for m in read_manifests(store, broken=[]).values() for file in m.files}
     return tuple(form for form, (folder, _) in PLACES.items() if folder in names)

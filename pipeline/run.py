@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 from pipeline.driver import Listener, RunDriver
@@ -187,6 +187,7 @@ def policy_of(job: Job, request: ResourceRequest) -> Policy:
         # With a limit every clip is committed by itself, so that the run can end after any of them.
         unit_clips=1 if execution.limit else execution.unit_clips,
         shard_clips=1 if execution.limit else execution.shard_clips,
+        encode_calls_at_once=job.encode_calls_at_once,
         limits=Limits(scan_s=silent_s, decode_s=silent_s, encode_s=execution.encode_timeout_s, nodes_s=nodes_s),
     )
 
@@ -194,17 +195,22 @@ def policy_of(job: Job, request: ResourceRequest) -> Policy:
 def summarise(job: Job, found: Sequence[Input | FailedRange], driver: RunDriver, stopped: str | None) -> RunSummary:
     """Bring the records up to date, and say what the folder holds and what this run took."""
     state = write_records(job.out)
-    asked = driver.seen | {item.video_id if isinstance(item, FailedRange) else item.unread_id for item in found}
+    uris = {item.uri for item in found} if state.settled.failures else set()
     return RunSummary(
         out=job.out.address,
         videos=len(state.plan.videos),
         clips=sum(len(clips) for clips in state.settled.done.values()),
         bytes_written=sum(file.size_bytes for manifest in state.manifests.values() for file in manifest.files),
-        failures=tuple(failed for failed in state.settled.failures if failed.video_id in asked),
+        failures=tuple(f for f in state.settled.failures if f.video_id in driver.seen or _is_unread(f, uris)),
         tally=driver.tally,
         stopped=stopped,
         is_limited=driver.is_limited,
     )
+
+
+def _is_unread(failed: FailedRange, uris: Collection[str]) -> bool:
+    """Whether it is the failure of an input that was asked for and could not be read."""
+    return failed.uri in uris and failed.video_id == Input(uri=failed.uri).unread_id
 
 
 def _unread(failed: FailedRange) -> PlannedVideo:

@@ -11,6 +11,35 @@ from typing import Any, Literal
 from pipeline.settings import Recipe
 
 SCHEMA_VERSION = 2
+_NOT_DECIDING = (
+    *("encoder", "revision", "scorer", "compute_dtype", "keep", "reuse_levels", "compile", "embedding"),
+    *("size_px", "stage"),
+)
+"""Settings whose effect is said in another way, or that say what goes without saying."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoLlmDescription:
+    """What a cache says of the video-LLM whose language model can read it."""
+
+    family: str
+    """`model_type` of `transformers`."""
+    stage: str
+    """`projected`: after merger or projector, what the language model reads. `tower`: before it."""
+    merge_size: int
+    """Patches along a side of a token's square: a token represents merge_size * merge_size patches of a token row."""
+    size_px: tuple[int, int]
+    """Height and width of the frames that it sees; with `smart resize` those of a video of 720 x 1280."""
+    size_from: str
+    """`setting`, `tower` (it takes no other) or `smart resize`: of each video, by the limits in `picture`."""
+    tokens_per_row: int
+    """Tokens of a step of the grid in time at that size, before merging."""
+    source_tokens_per_s: float
+    """Tokens a second of video at that size, before merging."""
+    deepstack: int
+    """D = dim / (1 + deepstack) channels of a token, then as many for each block whose features are added later on."""
+    projection_probe: str
+    """Hash of a part of the projection's weights: tells one model from another."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +68,8 @@ class EncoderDescription:
     """A video model's own clip length, into which a clip's frames are cut."""
     frames_per_token_row: int = 1
     """Frames that one step of the grid in time stands for: a video model's tubelet. The last may hold fewer."""
+    video_llm: VideoLlmDescription | None = None
+    """Of a video-LLM's vision part."""
     embedding_dim: int = 0
     """Channels of the column `embedding`; 0 where it is null."""
 
@@ -57,7 +88,7 @@ class RunDescription:
     def deciding(self) -> dict[str, Any]:
         """Every setting that decides bytes. Paths and names do not: the hash of the weights stands for them."""
         recipe = recipe_json(self.recipe)
-        for name in ("encoder", "revision", "scorer", "compute_dtype", "keep", "reuse_levels", "compile", "embedding"):
+        for name in _NOT_DECIDING:
             recipe.pop(name)
         if self.encoder.embedding_dim:
             recipe["embedding_dim"] = self.encoder.embedding_dim
@@ -68,6 +99,8 @@ class RunDescription:
         if self.encoder.architecture is not None:
             foreign = ("architecture", "frames_per_pass", "frames_per_token_row")
             recipe |= {name: getattr(self.encoder, name) for name in foreign}
+        if self.encoder.video_llm is not None:
+            recipe |= {"stage": self.encoder.video_llm.stage, "merge_size": self.encoder.video_llm.merge_size}
         return recipe | {
             "keep": self.recipe.share_kept,
             "schema_version": SCHEMA_VERSION,

@@ -18,13 +18,14 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-TokenDtype = Literal["float16", "bfloat16", "float32", "int8"]
+TokenDtype = Literal["float16", "bfloat16", "float32", "int8", "int4"]
 ComputeDtype = Literal["auto", "float32", "bfloat16", "float16"]
 ShardFormat = Literal["parquet", "webdataset"]
 EngineName = Literal["auto", "ray", "inline"]
 DeviceName = Literal["auto", "cuda", "cpu"]
-TokenWeights = Literal["uniform", "saliency", "motion"]
+TokenWeights = Literal["uniform", "saliency", "motion", "learnt"]
 EmbeddingChoice = Literal["auto", "always", "never"]
+VisionStage = Literal["projected", "tower"]
 StrategyName = Literal["none", "naive", "center", "boundary", "motion", "saliency", "coverage", "learnable", "tree"]
 STRATEGIES: tuple[StrategyName, ...] = get_args(StrategyName)
 DEFAULT_KEEP = 0.1
@@ -60,6 +61,10 @@ class Recipe:
     """Branch, tag or commit of a Hugging Face id."""
     layer: int = -1
     """Block whose output is taken: -1 is the last, -2 the last but one, 9 the ninth."""
+    size_px: str | None = None
+    """Size of the frames for a video-LLM's vision part. By default its processor's own smart resize is used."""
+    stage: VisionStage = "projected"
+    """Output of a video-LLM's vision part: `projected` is what its language model reads, `tower` what is projected."""
     encoder_keep: float = 1.0
     """Share of a frame's patches left by merging inside the encoder (ToMe); 1 merges none."""
     reuse_levels: float | None = None
@@ -74,7 +79,8 @@ class Recipe:
     fidelity: float | None = None
     """Keep the fewest tokens with which every clip has this mean cosine similarity to its patches (`tree` only)."""
     weights: TokenWeights = "uniform"
-    """Weight of each patch in a `tree`: uniform, or half of it by the encoder's saliency or by motion."""
+    """Weight of each patch in a `tree`: uniform; half of it by the encoder's saliency or by motion; or learnt, by the
+    scores of `scorer`."""
     max_gap_frames: int | None = None
     """Largest gap in time, in frames, between groups that `tree` merges; 0 merges only groups adjacent in time. By
     default there is no limit."""
@@ -83,7 +89,8 @@ class Recipe:
     merge_share: float = 1.0
     """The paper's R, as a share of the source tokens: only the most similar ones are merged."""
     scorer: str | None = None
-    """Folder of a trained scorer or network, made by `vtm train`, for the strategy `learnable`."""
+    """Folder of a trained scorer or network, made by `vtm train`, for the strategy `learnable`
+    or the weights `learnt`."""
     fps: Fraction = Fraction(1)
     """Frames sampled per second of video, such as 1, 0.5 or 30000/1001."""
     clip_frames: int = 60
@@ -106,13 +113,14 @@ class Recipe:
     compute_dtype: ComputeDtype = "auto"
     """Data type of the encoder's arithmetic; `auto` depends on the device."""
     batch_frames: int | None = None
-    """Frames per encoder batch. It changes rounding on GPUs, and so is part of the recipe. The default is 20 on a CPU,
-    and a clip of at most 60 on a GPU."""
+    """Frames per encoder batch. It changes rounding on a GPU, and so is part of the recipe. The default is 20 on a CPU;
+    on a GPU it is 60, or a clip if that is shorter."""
     compile: bool = False
     """Run the encoder's blocks through torch.compile on a GPU. It changes rounding, and so is part of the recipe."""
 
     def __post_init__(self) -> None:
         _choice("strategy", self.strategy, STRATEGIES)
+        _choice("stage", self.stage, get_args(VisionStage))
         _choice("resize", self.resize, get_args(Resizer))
         _choice("frames", self.frames, get_args(FrameChoice))
         colour = self.alpha_background
@@ -171,8 +179,8 @@ class Recipe:
             "--fidelity, or choose --strategy naive",
         )
         _require(
-            (self.strategy == "learnable") == (self.scorer is not None),
-            "--strategy learnable and --scorer DIR (made by `vtm train`) need each other: give both or neither",
+            (self.strategy == "learnable" or self.weights == "learnt") == (self.scorer is not None),
+            "--scorer DIR (made by `vtm train`) goes together with --strategy learnable or with --weights learnt",
         )
 
         _require(

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pipeline.plan.inputs import read_inputs
 from pipeline.shards.run_folder import read_state
 from pipeline.store import Where
 from pipeline.store.lease import SILENT_S, Owner, newest_owner
@@ -62,7 +63,7 @@ def status(out: Where) -> RunStatus:
     done = sum(len(found) for found in settled.done.values())
     failed = sum(len(found) for found in settled.lost.values())
     rate = _rate(state.manifests.values(), now_s) if is_running else None
-    uris = {named.input.uri for named in state.inputs}
+    uris = {named.input.uri for named in read_inputs(state.store)}
     return RunStatus(
         owner=_text(owner, is_running),
         is_running=is_running,
@@ -72,9 +73,9 @@ def status(out: Where) -> RunStatus:
         clips=clips,
         clips_done=done,
         clips_failed=failed,
-        planned_s=sum(video.end_ns for video in state.plan.videos.values()) / 1e9,
+        planned_s=sum(video.end_ns - video.start_ns for video in state.plan.videos.values()) / 1e9,
         done_s=sum(
-            video.end_ns / 1e9 * len(settled.done.get(video_id, ())) / video.num_clips
+            (video.end_ns - video.start_ns) / 1e9 * len(settled.done.get(video_id, ())) / video.num_clips
             for video_id, video in state.plan.videos.items()
             if video.num_clips
         ),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,12 +66,25 @@ class VideoSource:
     """One input file or object."""
 
     video_id: str
-    """32 hex digits derived from the content (size, first and last MiB), never from the path."""
+    """32 hex digits derived from the content (size, first and last MiB), never from the path; of a part of a video
+    followed by start and end, see `pipeline.plan.spans`."""
     uri: str
-    """A local path, or an address that fsspec opens."""
+    """A local path, or an address that fsspec opens; of a part of a video with start and end."""
     size_bytes: int
     stamp: str = ""
     """Of the input when it was read; see `Input`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SmartSize:
+    """Limits of a size that follows each video's shape: the smart resize of Qwen-VL."""
+
+    factor_px: int
+    """Both sides are multiples of it."""
+    min_pixels: int
+    """Least area of a frame."""
+    max_pixels: int
+    """Greatest area of a frame."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +106,8 @@ class PictureSpec:
     """Whether one field of an interlaced picture is shown; else both stay woven."""
     alpha_background: tuple[int, int, int] | None = None
     """The colour (red, green, blue) under transparent pictures; None leaves transparency out."""
+    smart: SmartSize | None = None
+    """Where a size of its own is found for each video; the sizes above are then those of a frame of 720 x 1280."""
     patch_px: int = 16
     """Side of an encoder patch: the grid of a frame is (crop_height_px // patch_px, crop_width_px // patch_px)."""
 
@@ -202,6 +217,8 @@ class VideoTiming:
     key_pts: NDArray[np.int64]
     picture: PicturePolicy
     skip_nonreference: bool
+    shown_hw: tuple[int, int] | None = None
+    """Height and width as shown; a smart size follows from it."""
     key_waits: tuple[tuple[int, int], ...] = ()
     missing_pts: tuple[int, ...] = ()
     missing_step: int = 0
@@ -238,10 +255,10 @@ class TokenSet:
     frame_time_ns: NDArray[np.int64]
     grid_thw: tuple[int, int, int]
     tokens: NDArray[np.generic]
-    """(M, D) in tokens_dtype, ordered by centre time, then y, then x; bfloat16 as its uint16 bits."""
-    tokens_dtype: Literal["float16", "bfloat16", "float32", "int8"]
-    tokens_scale: NDArray[np.float32] | None
-    """(M,) for int8: token = int8 * scale."""
+    """(M, D) in tokens_dtype, ordered by centre time, then y, then x; bfloat16 as uint16 bits, int4 a number a byte."""
+    tokens_dtype: Literal["float16", "bfloat16", "float32", "int8", "int4"]
+    tokens_scale: NDArray[np.floating[Any]] | None
+    """(M,) float32 for int8: token = int8 * scale; (M, G, 2) float16 for int4, see `pipeline.shards.four_bits`."""
     sizes: NDArray[np.int32]
     """(M,) source patches per token; sums to N."""
     centers: NDArray[np.float32]
@@ -308,8 +325,12 @@ class PlannedVideo:
     """From the first frame to the last one's timestamp."""
     num_clips: int = 0
     num_instants: int = 0
+    start_ns: int = 0
+    """Start of the first clip: above 0 where a part of a video is meant."""
     end_ns: int = 0
     """End of the grid: the last clip's end."""
+    first_instant: int = 0
+    """Of the sampling times of the video, the first that lies in the part that is meant."""
     is_sequential: bool = False
     """Whether most clips can only be reached by decoding what comes before them: one worker then decodes them all."""
     failures: tuple[FailedRange, ...] = ()

@@ -6,13 +6,14 @@ import hashlib
 import io
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from pipeline.errors import RunFolderError
+from pipeline.plan.inputs import read_inputs
 from pipeline.plan.table import Plan
 from pipeline.shards.manifest import PLACES
 from pipeline.shards.run_folder import RunState, read_state
@@ -21,11 +22,16 @@ from pipeline.store import Store, Where
 from pipeline.values import FailedRange, Named, ShardManifest, TokenSet
 
 UNIT_NORM_TOLERANCE = 1e-3
-OUR_FILE = re.compile(r"[0-9a-f]{16}\.(parquet|tar)")
+OUR_FILE = re.compile(r"([0-9a-f]{16})\.(?:parquet|tar)")
 
-Remedy = Literal["delete", "uncommit", "thin", "extract", "none"]
-"""What `vtm repair` does about a finding. `delete`: a file, which is made again where it is owed. `uncommit`: a shard
-with its record. `thin`: the clips that another shard holds too. `extract`: what is owed. `none`: a person decides."""
+Remedy = Literal["delete", "adopt", "uncommit", "thin", "extract", "none"]
+"""What `vtm repair` does about a finding.
+
+`delete`: it removes a file, which is made again where it is owed. `adopt`: it records a shard whose record is lost, or
+removes its files where they are unsound. `uncommit`: it removes a shard with its record. `thin`: it removes one clip of
+a shard, which another shard holds as well, or which is unsound. `extract`: nothing is to be removed, something is owed.
+`none`: a person decides.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +73,7 @@ def verify(out: Where) -> Verdict:
     """
     broken: list[str] = []
     state = read_state(out, broken=broken)
+    inputs = read_inputs(state.store, broken=broken)
     findings = [Finding(f"{name}: cannot be read", "delete", name) for name in broken]
     spans: dict[str, list[tuple[int, int]]] = defaultdict(list)
     holders: dict[str, str] = {}
@@ -84,7 +91,9 @@ def verify(out: Where) -> Verdict:
             spans[clip.video_id].append((clip.start_ns, clip.end_ns))
     failures = state.settled.failures
     findings += [Finding(text, "extract") for text in _coverage_problems(state.plan, spans, failures)]
-    findings += [Finding(text, "extract") for text in _input_problems(state.plan, state.inputs)]
+    findings += [Finding(text, "extract") for text in _input_problems(state.plan, inputs)]
+    if not inputs:
+        findings.append(Finding("no input was ever recorded: run the same `vtm extract` again"))
     findings += _stray_findings(state.store, state.manifests)
     return Verdict(
         videos=len(state.plan.videos), clips=len(holders), failed_ranges=len(failures), findings=tuple(findings)
@@ -136,7 +145,8 @@ def _check_rows(state: RunState, manifest: ShardManifest, name: str, data: bytes
     spans: list[_Span] = []
     try:
         for clip in read_clips(io.BytesIO(data), name):
-            findings += [Finding(text, "uncommit", manifest.shard_id) for text in clip_problems(clip, per_row)]
+            wrong = clip_problems(clip, per_row)
+            findings += [Finding(text, "thin", manifest.shard_id, clip.clip_id) for text in wrong]
             spans.append(_Span(clip.clip_id, clip.video_id, clip.start_ns, clip.end_ns))
     except (OSError, ValueError, KeyError) as error:
         findings.append(Finding(f"{name}: cannot be read: {error}", "uncommit", manifest.shard_id))
@@ -189,7 +199,7 @@ def tree_problems(clip: TokenSet) -> list[str]:
 
 
 def _is_finite(clip: TokenSet) -> bool:
-    if clip.tokens_dtype == "int8":
+    if clip.tokens_dtype in ("int8", "int4"):
         return clip.tokens_scale is not None and bool(np.isfinite(clip.tokens_scale).all())
     if clip.tokens_dtype == "bfloat16":
         exponent = np.uint16(0x7F80)
@@ -210,7 +220,7 @@ def _coverage_problems(
             if not lost[video_id]:
                 yield f"{video.source.uri}: neither extracted nor recorded as failed"
             continue
-        at_ns = 0
+        at_ns = video.start_ns
         for start_ns, end_ns in sorted(ranges):
             if start_ns > at_ns:
                 yield f"{video.source.uri}: nothing from {at_ns / 1e9:.3f} to {start_ns / 1e9:.3f} s"
@@ -232,6 +242,14 @@ def _input_problems(plan: Plan, inputs: Sequence[Named]) -> Iterator[str]:
             yield f"{uri}: named by {named.named}, and neither extracted nor recorded as failed"
 
 
+def _remedy_of_stray(name: str, manifests: Mapping[str, ShardManifest]) -> Remedy:
+    match = OUR_FILE.fullmatch(name.rpartition("/")[2])
+    if match is None:
+        # What no run can have written is somebody's.
+        return "none"
+    return "delete" if match[1] in manifests else "adopt"
+
+
 def _stray_findings(store: Store, manifests: dict[str, ShardManifest]) -> list[Finding]:
     """Files that plain readers would take for shards, and that were never committed."""
     known = {file.name for manifest in manifests.values() for file in manifest.files}
@@ -239,8 +257,7 @@ def _stray_findings(store: Store, manifests: dict[str, ShardManifest]) -> list[F
     return [
         Finding(
             f"{name}: was never committed; run the same `vtm extract` again",
-            # What no run can have written is somebody's.
-            "delete" if OUR_FILE.fullmatch(name.rpartition("/")[2]) else "none",
+            _remedy_of_stray(name, manifests),
             name,
         )
         for name in sorted(names - known)

@@ -1,6 +1,7 @@
 """Clips that the encoder cannot take, for tests of what they cost: the name of a video says what its third clip does.
 
-`encoder-raises.mp4` makes the encoder fail, `encoder-dies.mp4` kills its process, `encoder-hangs.mp4` never ends.
+`encoder-raises.mp4` makes the encoder fail, `encoder-dies.mp4` kills its process, `encoder-hangs.mp4` never ends, and
+`encoder-breaks.mp4` breaks the device of the first process that has it.
 Only worker processes are faulty.
 """
 
@@ -23,13 +24,14 @@ def install() -> None:
 
     def faulty(self: ClipEncoder, clip: Any, uri: str) -> Any:
         if clip.spec.index == POISONED_CLIP:
-            _misbehave(Path(uri).stem)
+            _misbehave(Path(uri))
         return encode(self, clip, uri)
 
     ClipEncoder.encode = faulty  # type: ignore[method-assign]
 
 
-def _misbehave(what: str) -> None:
+def _misbehave(video: Path) -> None:
+    what = video.stem
     if what == "encoder-raises":
         from pipeline.errors import EncodeError
 
@@ -38,6 +40,21 @@ def _misbehave(what: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     if what == "encoder-hangs":
         time.sleep(3600)
+    if what == "encoder-breaks" and not video.with_suffix(".broke").exists():
+        video.with_suffix(".broke").touch()
+        _break_device()
+
+
+def _break_device() -> None:
+    """As a sticky error of CUDA does: this call fails, and the device never answers again."""
+    from pipeline.encode import devices
+    from pipeline.errors import EncodeError
+
+    def lost(kind: str) -> None:
+        raise devices.BrokenDeviceError("an illegal memory access was encountered")
+
+    devices.require_device = lost  # type: ignore[assignment]
+    raise EncodeError("an illegal memory access was encountered")
 
 
 def install_when_imported() -> None:

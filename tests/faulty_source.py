@@ -2,7 +2,8 @@
 
 `hang://FILE` never answers and `crash://FILE` kills its process as soon as the bytes read hold the word POISON.
 `hang-later://` and `crash-later://` behave while the file is scanned.
-Only worker processes are faulty: the process that runs the tests reads everything well.
+Only worker processes are faulty: the process that runs the tests reads everything well. `slow://` takes its time
+for each read in any process.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 POISON = b"POISON"
 PROTOCOLS = ("hang", "crash", "hang-later", "crash-later")
+SLOW_READ_S = 0.04
 
 
 class FaultySystem(LocalFileSystem):
@@ -41,6 +43,8 @@ class _FaultyFile:
 
     def read(self, size: int = -1) -> bytes:
         data: bytes = self._stream.read(size)
+        if self._protocol == "slow":
+            time.sleep(SLOW_READ_S)
         if FaultySystem.is_worker and POISON in data and not ("later" in self._protocol and _is_scanning()):
             if self._protocol.startswith("crash"):
                 os.kill(os.getpid(), signal.SIGSEGV)
@@ -65,7 +69,7 @@ def _is_scanning() -> bool:
 
 def register() -> None:
     """Make all of them known to fsspec in this process."""
-    for name in PROTOCOLS:
+    for name in (*PROTOCOLS, "slow"):
         system = type(f"Faulty_{name}", (FaultySystem,), {"protocol": name})
         fsspec.register_implementation(name, system, clobber=True)
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from jobs.bench.search import find_frames
 from pipeline import TokenCache
 from pipeline.settings import Recipe
 from pipeline.verify import verify
@@ -59,6 +60,11 @@ def test_a_merged_token_is_the_mean_of_its_patches(whole_film: Path, film: Path,
     sums = np.zeros((len(clip.tokens), sources.shape[1]))
     np.add.at(sums, clip.group, sources)
     np.testing.assert_allclose(clip.tokens, sums / clip.sizes[:, None], rtol=2**-10, atol=2**-10)
+
+
+def test_frames_cut_from_the_film_find_their_clip_and_second(whole_film: Path) -> None:
+    found = find_frames(str(whole_film), num_frames=7, seed=2)
+    assert (found["right_clip"], found["right_second"]) == (7, 7)
 
 
 def test_real_videos_of_several_kinds_in_one_call(shared_data: Path, vit: Path, tmp_path: Path) -> None:

@@ -59,8 +59,20 @@ def test_product_never_imports_tests(package: str) -> None:
     [
         ("av", "pipeline/video/"),
         ("ray", ("pipeline/engine/ray_", "jobs/cluster/ray_jobs.py")),
-        ("pyarrow", ("pipeline/shards/", "pipeline/cache/", "pipeline/plan/table.py", "pipeline/plan/inputs.py")),
-        ("transformers", "pipeline/encode/foreign/library.py"),
+        (
+            "pyarrow",
+            (
+                "pipeline/shards/",
+                "pipeline/cache/",
+                "pipeline/export/",
+                "pipeline/plan/table.py",
+                "pipeline/plan/inputs.py",
+                "pipeline/inputs/parquet_list.py",
+            ),
+        ),
+        ("lancedb", "pipeline/export/lance.py"),
+        ("qdrant_client", "pipeline/export/qdrant.py"),
+        ("transformers", ("pipeline/encode/foreign/library.py", "pipeline/consumers/outputs.py")),
     ],
 )
 def test_each_heavy_library_has_one_home(library: str, home: str | tuple[str, ...]) -> None:
@@ -101,6 +113,7 @@ def test_decode_imports_nothing_of_vtm() -> None:
         ("import pipeline.video", ("ray", "pyarrow", "vtm")),
         ("import pipeline.engine.inline_executor", ("ray", "transformers")),
         ("import jobs.cli", ("torch", "ray", "av")),
+        ("import pipeline.consumers", ("transformers", "ray", "av")),
     ],
 )
 def test_nothing_heavy_is_loaded_unasked(statement: str, unwanted: tuple[str, ...]) -> None:

@@ -5,12 +5,12 @@ g and h costs, in exactly the quantity that fidelity is the mean of,
 
     loss(g, h) = |S_g| + |S_h| - |S_g + S_h|,
 
-which the sums alone decide. In each round every group names the group that it would merge with at the least loss, and
-all pairs that name each other merge. On a CPU the groups that are left are counted after each round. Elsewhere that
-would make the host wait: rows that are merged away are masked, and dropped by a schedule of sizes that is fixed
-beforehand, so that all rounds together are one CUDA graph, after which one value is read.
+which the sums alone decide. In each round every group finds its nearest, the group with which a merge loses least, and
+all mutually nearest pairs merge. On a CPU merged groups are dropped after each round. On a GPU that would make the host
+wait for a size: merged groups are masked, and dropped by a schedule of sizes that is fixed beforehand, so that all
+rounds together are one CUDA graph, after which one value is read.
 
-Letters: M groups at the start, K of them left, C channels, J channels of jitter.
+Letters: M groups at the start, K of them left, C channels, J channels of jitter, A = C + J.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from torch import Tensor
 from vtm.replay import Replayed, present
 
 BLOCK_PAIRS = {"cpu": 1 << 19, "cuda": 1 << 27}
-"""Pairs looked at at a time, by device."""
+"""Losses in memory at a time, by device."""
 MAX_ROUNDS = 96
-"""Real clips take 35 to 45. What is left after so many, in made-up clips alone, merges in order of index."""
+"""Real clips take 35 to 45. Groups that are left after so many, in artificial clips alone, merge in order of index."""
 SHRINKING = ((4, 0.68), (8, 0.42), (12, 0.26), (16, 0.17), (20, 0.11), (26, 0.06), (34, 0.025))
-"""Elsewhere than on a CPU: rounds, and the share of the M rows that is looked at after them. Real clips have two thirds
-of that left (`vtm bench tree`). A clip that has more left is merged again with all rows masked."""
+"""On a GPU: rounds, and the share of the M rows that is kept after them. Real clips have two thirds of that left
+(`vtm bench tree`). A clip that has more left is merged again with all rows masked."""
 LEAST_ROWS = 64
 JITTER_CHANNELS = 8
 JITTER = 2.0**-10
-"""Length of a group's jitter over that of its direction. Equal tokens would all name the first of them, one pair a
-round; a jitter that follows from the index makes them differ by 1e-6, as points in space do, and changes no more."""
+"""Length of a group's jitter, relative to its direction. Of equal tokens all would have the first as their nearest, so
+that one pair merged a round. A jitter that depends on the index alone makes their losses differ by about 1e-6."""
 LEAST_COUNT = 1e-3
-"""Of the mean count: what a group without any weight jitters by."""
+"""Share of the mean count by which a group of weight 0 jitters."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,8 +53,8 @@ class _Groups:
     """float64 |S|."""
     height_K: Tensor
     """float32, of the last merge; 0 before any."""
-    felt_KA: Tensor
-    """float32 (K, C + J): S with its jitter, what groups are compared by."""
+    compared_KA: Tensor
+    """float32 (K, C + J): S with its jitter, by which losses are compared."""
     first_K: Tensor
     """int64, first frame spanned."""
     last_K: Tensor
@@ -73,11 +73,11 @@ def agglomerate(
         max_gap_frames: groups merge only where at most so many frames lie between the spans of frames of the two.
 
     Returns:
-        Of each group the index of the one it merges into, (M,) int64, the last one's its own; and the loss of that
-        merge, (M,) float32: all different, greater than those of the groups merged into it, and infinite for the last.
+        The parent of each group, (M,) int64: the index of the group it merges into, the root's its own. And the loss of
+        that merge, (M,) float32: distinct, growing along the parents, and infinite for the root.
     """
     if sum_MC.device.type == "cpu":
-        return _merge_counted(_start(sum_MC, count_M, frames_M2), max_gap_frames)
+        return _merge_counted(_initial_groups(sum_MC, count_M, frames_M2), max_gap_frames)
     parent_M, loss_M, complete = _SCHEDULED(sum_MC, count_M, frames_M2, max_gap_frames=max_gap_frames)
     if not is_complete(complete):
         return agglomerate_masked(sum_MC, count_M, frames_M2, max_gap_frames=max_gap_frames, shrinking=())[:2]
@@ -91,7 +91,7 @@ def _merge_counted(groups: _Groups, max_gap_frames: int | None) -> tuple[Tensor,
         nearest_K, loss_K = _nearest(groups, None, max_gap_frames)
         groups, into_K, at_K = _merge_mutual(groups, nearest_K, loss_K)
         parent_M, height_M = _record(groups, into_K, at_K, parent_M, height_M)
-        groups = _left(groups)
+        groups = _alive_alone(groups)
         if len(groups.index_K) == 1:
             break
     into_K, at_K = _merge_rest(groups)
@@ -120,7 +120,7 @@ def agglomerate_masked(
         Parents and losses; and a bool tensor: whether no group was dropped before it was merged. If one was, the others
         are of no use.
     """
-    groups = _start(sum_MC, count_M, frames_M2)
+    groups = _initial_groups(sum_MC, count_M, frames_M2)
     total = len(groups.index_K)
     parent_M, height_M = _nothing_merged(groups)
     left, complete = dict(shrinking), torch.ones((), dtype=torch.bool, device=parent_M.device)
@@ -161,12 +161,12 @@ def _shrunk(groups: _Groups, rows: int) -> tuple[_Groups, Tensor]:
     return _Groups(*(x.index_select(0, first_L) for x in _tensors(groups))), groups.alive_K.sum() <= rows
 
 
-def _start(sum_MC: Tensor, count_M: Tensor, frames_M2: Tensor | None) -> _Groups:
+def _initial_groups(sum_MC: Tensor, count_M: Tensor, frames_M2: Tensor | None) -> _Groups:
     total, device = len(sum_MC), sum_MC.device
     index_M = torch.arange(total, device=device)
     count_M = count_M.double()
-    felt_count_M1 = torch.maximum(count_M, LEAST_COUNT * count_M.mean())[:, None]
-    jitter_MJ = JITTER * felt_count_M1 * _jitter(total, device)
+    jitter_scale_M1 = torch.maximum(count_M, LEAST_COUNT * count_M.mean())[:, None]
+    jitter_MJ = JITTER * jitter_scale_M1 * _jitter(total, device)
     sum_MC = sum_MC.double()
     frames_M2 = index_M.new_zeros(total, 2) if frames_M2 is None else frames_M2
     return _Groups(
@@ -175,14 +175,14 @@ def _start(sum_MC: Tensor, count_M: Tensor, frames_M2: Tensor | None) -> _Groups
         sum_KC=sum_MC,
         norm_K=torch.linalg.vector_norm(sum_MC, dim=1),
         height_K=torch.zeros(total, device=device),
-        felt_KA=torch.cat((sum_MC, jitter_MJ), dim=1).float(),
+        compared_KA=torch.cat((sum_MC, jitter_MJ), dim=1).float(),
         first_K=frames_M2[:, 0],
         last_K=frames_M2[:, 1],
     )
 
 
 def _jitter(total: int, device: torch.device) -> Tensor:
-    """(M, J) float64 in [-1, 1), evenly strewn: a hash of the index."""
+    """(M, J) float64 in [-1, 1), uniform: a hash of the index."""
     bits = torch.arange(total * JITTER_CHANNELS, device=device).view(total, JITTER_CHANNELS)
     for factor, shift in ((0x9E3779B1, 15), (0x85EBCA77, 13)):
         bits = (bits * factor) & 0xFFFFFFFF
@@ -191,39 +191,39 @@ def _jitter(total: int, device: torch.device) -> Tensor:
 
 
 def _nearest(groups: _Groups, alive_K: Tensor | None, max_gap_frames: int | None) -> tuple[Tensor, Tensor]:
-    """The group that each would merge with at the least loss, the first of equals, and that loss.
+    """The group with which a merge loses least, the first of equals, and that loss; (K,) each.
 
-    Each pair is looked at once, so that both of it see the same loss to the bit.
+    Each pair is computed once, so that both groups get the same loss to the bit.
     """
-    felt_KA = groups.felt_KA
-    total, device = len(felt_KA), felt_KA.device
-    norm_K = torch.linalg.vector_norm(felt_KA, dim=1)
-    # 2·(S_g·S_h - |S_g|·|S_h|) as one product: what |S_g + S_h|² is less than (|S_g| + |S_h|)².
-    left_KA = torch.cat((2 * felt_KA, -2 * norm_K[:, None]), dim=1)
-    right_KA = torch.cat((felt_KA, norm_K[:, None]), dim=1)
+    compared_KA = groups.compared_KA
+    total, device = len(compared_KA), compared_KA.device
+    norm_K = torch.linalg.vector_norm(compared_KA, dim=1)
+    # |S_g + S_h|² - (|S_g| + |S_h|)² = 2·(S_g·S_h - |S_g|·|S_h|), at most 0, as one product.
+    left_KA = torch.cat((2 * compared_KA, -2 * norm_K[:, None]), dim=1)
+    right_KA = torch.cat((compared_KA, norm_K[:, None]), dim=1)
     loss_K = torch.full((total,), torch.inf, device=device)
     nearest_K = torch.zeros(total, dtype=torch.int64, device=device)
-    rows = max(1, BLOCK_PAIRS["cpu" if felt_KA.device.type == "cpu" else "cuda"] // total)
+    rows = max(1, BLOCK_PAIRS["cpu" if compared_KA.device.type == "cpu" else "cuda"] // total)
     for start in range(0, total, rows):
         end = min(start + rows, total)
-        lack = left_KA[start:end] @ right_KA[start:].T
+        difference = left_KA[start:end] @ right_KA[start:].T
         both = norm_K[start:end, None] + norm_K[start:]
-        loss = both - lack.addcmul_(both, both).clamp_min_(0).sqrt_()
+        loss = both - difference.addcmul_(both, both).clamp_min_(0).sqrt_()
         loss.diagonal().fill_(torch.inf)
         if alive_K is not None:
             loss.masked_fill_(~(alive_K[start:end, None] & alive_K[start:]), torch.inf)
         if max_gap_frames is not None:
             loss.masked_fill_(_gap(groups, start, end) > max_gap_frames, torch.inf)
         least, column = loss.min(dim=1)
-        _take_less(loss_K[start:end], nearest_K[start:end], least, column + start)
+        _take_lesser(loss_K[start:end], nearest_K[start:end], least, column + start)
         if end < total:
             least, row = loss[:, end - start :].min(dim=0)
-            _take_less(loss_K[end:], nearest_K[end:], least, row + start)
+            _take_lesser(loss_K[end:], nearest_K[end:], least, row + start)
     return nearest_K, loss_K
 
 
-def _take_less(loss_K: Tensor, nearest_K: Tensor, offered_K: Tensor, by_K: Tensor) -> None:
-    """Replace, in place, what is more than what is offered."""
+def _take_lesser(loss_K: Tensor, nearest_K: Tensor, offered_K: Tensor, by_K: Tensor) -> None:
+    """Take, in place, each offered loss that is less than the one so far."""
     less_K = offered_K < loss_K
     nearest_K.copy_(torch.where(less_K, by_K, nearest_K))
     loss_K.copy_(torch.where(less_K, offered_K, loss_K))
@@ -236,7 +236,7 @@ def _gap(groups: _Groups, start: int, end: int) -> Tensor:
 
 
 def _merge_mutual(groups: _Groups, nearest_K: Tensor, loss_K: Tensor) -> tuple[_Groups, Tensor, Tensor]:
-    """Merge the pairs that name each other, the second into the first.
+    """Merge the mutually nearest pairs, the second of each into the first.
 
     Returns:
         The groups after it; the position that each merged into, its own where it did not; the height of that merge.
@@ -261,7 +261,7 @@ def _merge_mutual(groups: _Groups, nearest_K: Tensor, loss_K: Tensor) -> tuple[_
         sum_KC=sum_KC,
         norm_K=norm_K,
         height_K=height_K,
-        felt_KA=groups.felt_KA + gains_K1.float() * groups.felt_KA[other_K],
+        compared_KA=groups.compared_KA + gains_K1.float() * groups.compared_KA[other_K],
         first_K=torch.minimum(groups.first_K, groups.first_K[other_K]),
         last_K=torch.maximum(groups.last_K, groups.last_K[other_K]),
     )
@@ -292,19 +292,19 @@ def _record(groups: _Groups, into_K: Tensor, at_K: Tensor, parent_M: Tensor, hei
     return parent_M, height_M.scatter(0, index_K, torch.where(merged_K, at_K, height_M[index_K]))
 
 
-def _left(groups: _Groups) -> _Groups:
-    """Those that are left alone; their number is a value, which only a CPU has at hand."""
-    left_L = groups.alive_K.nonzero()[:, 0]
-    return _Groups(*(x[left_L] for x in _tensors(groups)))
+def _alive_alone(groups: _Groups) -> _Groups:
+    """Drop the groups that were merged away; how many are left is a value, which on a GPU the host would wait for."""
+    alive_L = groups.alive_K.nonzero()[:, 0]
+    return _Groups(*(x[alive_L] for x in _tensors(groups)))
 
 
 def _above(x: Tensor) -> Tensor:
-    """The next float32, and never one that is denormal: some machines take those for 0."""
+    """The next greater float32, and never a denormal one: some machines flush those to 0."""
     return torch.nextafter(x, torch.full_like(x, torch.inf)).clamp_min(torch.finfo(torch.float32).tiny)
 
 
 def _distinct(height_M: Tensor) -> Tensor:
-    """Raise equal heights by as little as float32 can, so that their order is one whatever the groups' order is."""
+    """Raise equal heights by as little as float32 can, so that they sort alike in whatever order the groups are."""
     sorted_M, order_M = height_M.sort(stable=True)
     finite_M = sorted_M < torch.inf
     # Positive floats are ordered as their bits are.

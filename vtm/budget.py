@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from vtm.errors import MergeError
 
 ROUNDING = 1e-9
-"""Shares are decimals that floats only come near: 0.29 · 100 is to be 29, not 28."""
+"""Tolerance of shares, which are decimals: 0.29 · 100 is 29, though its float is a little less."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +25,7 @@ class Budget:
     keep: float | None = None
     """Share of tokens left, above 0 and at most 1: ceil(keep · N) of them."""
     num_tokens: int | None = None
-    """Number of tokens left, at least 1; a clip that has no more is not merged."""
+    """Number of tokens left, at least 1; a clip of no more tokens is not merged."""
     merge_share: float = 1.0
     """R as a share of the sources: only the floor(merge_share · |S|) most similar ones merge (equation 5)."""
     window_frames: int | None = None
@@ -82,7 +82,7 @@ class Budget:
         return min(self.num_tokens or total, total)
 
     def of_windows(self, tokens: Sequence[int]) -> list[Budget]:
-        """The budget of each window of a clip. A share or a number of tokens holds for the clip, to the token.
+        """The budget of each window of a clip. A share or a number of tokens holds for the whole clip, exactly.
 
         Args:
             tokens: of each window: all alike, but for the last, which may have fewer.
@@ -107,7 +107,7 @@ class Budget:
 
 
 def check_merge(merge_share: float, window_frames: int | None) -> None:
-    """Check what every strategy takes, one that merges nothing too.
+    """Check the two settings that every strategy takes, even `none`.
 
     Raises:
         MergeError: a value is out of range.
@@ -123,7 +123,7 @@ def num_merged(num_sources: int, merge_share: float) -> int:
 
     Args:
         num_sources: |S|.
-        merge_share: from 0 to 1, read as the decimal that it was written as.
+        merge_share: from 0 to 1; 0.29 of 100 is 29, not 28.
     """
     return math.floor(num_sources * merge_share + ROUNDING)
 

@@ -1,16 +1,16 @@
 """Coverage, our own training-free strategy: few groups that represent the tokens of a clip well on average.
 
-Four steps, on the tokens themselves where they are at hand, because what is kept is measured on them:
+Four steps, on the tokens themselves where they are given, because fidelity is measured on them:
 
 1. Half of the targets lie evenly in space and time (`even_ranking`): a fixed stride aliases with the grid.
 2. The other half is drawn where the first half covers badly, with probability in proportion to (1 - cosine)².
 3. Two Lloyd steps: each direction becomes the mean of the tokens nearest to it, and these are found again.
 4. Every token joins the nearest direction.
 
-Steps 1 to 3 read a fifth of the tokens, evenly placed, so the whole costs less than twice the matching of a plain
-strategy. What is rare and not among them is not sure of a group of its own. docs/merging.md has the figures.
+Steps 1 to 3 read a fifth of the tokens, evenly placed, so the whole costs less than twice the matching of `naive`.
+A rare token that is not among them may get no group of its own. docs/merging.md has the figures.
 
-Letters: B batch, N tokens, L tokens learned from, M groups, C channels.
+Letters: B batch, N tokens, L tokens that steps 1 to 3 read, M groups, C channels.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from vtm.segments import segment_sum
 LEARN_SHARE = 0.2
 """Share of the tokens that steps 1 to 3 read."""
 LEARN_PER_GROUP = 2
-"""Tokens a group that they read, at the least."""
+"""Least number of tokens per group that they read."""
 LLOYD_STEPS = 2
 
 
@@ -43,7 +43,7 @@ def coverage_plan(
     merge_share: float = 1.0,
     lloyd_steps: int = LLOYD_STEPS,
 ) -> MergePlan:
-    """Group the tokens of a clip around directions that cover them.
+    """Group the tokens of a clip around directions that represent them well.
 
     Args:
         x_BNC: (B, N, C) tokens or keys, any float dtype.

@@ -25,18 +25,18 @@ from vtm.upload import to_device
 DEFAULT_BASE = 0.2
 """Share of the tokens. A base of twice the groups takes four times the time for .001 at 5 % of the tokens and below."""
 BASE_MARGIN = 1.25
-"""Groups of a base over those of its finest cut, at the least: without any to merge, the base would be all there is."""
+"""Least ratio of the groups of a base to those of its finest cut: with no merges between them the tree adds nothing."""
 FIDELITY_BASES = (DEFAULT_BASE, 0.5, 1.0)
-"""What a wanted fidelity is sought from, in turn."""
+"""Bases from which a wanted fidelity is sought, in turn."""
 MOST_LEFT = 0.5
-"""Share of the default base: where more is left, a finer base leaves 4 to 8 % fewer tokens."""
+"""Share of the groups of the default base: where more are left, a finer base leaves 4 to 8 % fewer tokens."""
 
 
 def base_for(keep: float) -> float:
-    """The share of the tokens at which a base begins whose finest cut keeps a share.
+    """The base, as a share of the tokens, of a tree whose finest cut keeps a share of them.
 
     Args:
-        keep: above 0 and at most 1.
+        keep: that share, above 0 and at most 1.
     """
     return max(DEFAULT_BASE, min(1.0, BASE_MARGIN * keep))
 
@@ -161,7 +161,7 @@ _GROWN = Replayed(_grown)
 
 
 def _even_base(x_1NC: Tensor, count: int, ranking_1N: Tensor, noise_1N: Tensor) -> MergePlan:
-    # What steps of Lloyd's would mend in the base, the tree mends: with none it is as good and a third faster.
+    # The tree gains what Lloyd steps would gain in the base: without them it is as good, and a third faster.
     return coverage_plan(x_1NC, count, ranking_1N, noise_1N, lloyd_steps=0)
 
 
@@ -196,14 +196,8 @@ def _spans(base: MergePlan, grid: Grid) -> Tensor:
 def _stacked(trees: Sequence[MergeTree]) -> MergeTree:
     if len(trees) == 1:
         return trees[0]
-    bases = [tree.base for tree in trees]
-    base = MergePlan(
-        group=torch.cat([plan.group for plan in bases]),
-        num_groups=bases[0].num_groups,
-        targets=torch.cat([plan.targets for plan in bases]),
-    )
     return MergeTree(
-        base=base,
+        base=MergePlan.cat([tree.base for tree in trees]),
         parents=torch.cat([tree.parents for tree in trees]),
         losses=torch.cat([tree.losses for tree in trees]),
         base_fidelity=torch.cat([tree.base_fidelity for tree in trees]),

@@ -18,7 +18,7 @@ Area = Literal["center", "boundary"]
 """Where half of the targets of the strategy of that name lie."""
 
 DENSITY_STEPS = 64
-"""Whole steps of a density of 1: whole numbers rank alike on every device."""
+"""A density of 1 as an integer: integers rank alike on every device."""
 
 
 def strided_targets(total: int, partition_factor: int, device: torch.device | str = "cpu") -> Tensor:
@@ -54,7 +54,7 @@ def area_ranking(area: Area, grid: Grid, device: torch.device | str = "cpu") -> 
 
     That is the paper's factor γ/2 in the area and 3γ/2 outside, half of the targets each (section 3.3), at every number
     of targets. The rank is a low-discrepancy phase over the density, so that targets lie evenly over frames, rows and
-    columns on either side: the paper's strides take the same few places where they share a factor with the grid.
+    columns both inside and outside: the paper's strides alias where they share a factor with the grid.
 
     Args:
         area: which quarter.
@@ -68,7 +68,7 @@ def area_ranking(area: Area, grid: Grid, device: torch.device | str = "cpu") -> 
 
 
 def area_density(area: Area, grid: Grid, device: torch.device | str = "cpu") -> Tensor:
-    """How densely targets lie in each patch.
+    """The density of targets at each patch.
 
     `center` is the central H/2 × W/2. The paper gives no size for the boundary: `boundary` is the outermost quarter of
     the picture, which mirrors its central quarter. A patch that the edge of the area crosses counts by the share of it

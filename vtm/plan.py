@@ -17,7 +17,7 @@ from torch import Tensor
 from vtm.errors import MergeError
 from vtm.segments import SortedRows, segment_sum, sort_rows
 
-Kept = TypeVar("Kept")
+Cached = TypeVar("Cached")
 
 Grid = tuple[int, int, int]
 """Frames, rows and columns (T, H, W) of the patches of a clip; token i is patch (t, y, x) in that order."""
@@ -25,10 +25,10 @@ Grid = tuple[int, int, int]
 
 @dataclass(frozen=True, eq=False)
 class MergePlan:
-    """Where each of N tokens goes among M groups, none of which is empty.
+    """Which of M groups each of N tokens belongs to; no group is empty.
 
-    Groups are ordered by the position of their target, an unmerged token being its own target;
-    `ordered_by_center` gives the other order that is of use.
+    Groups are ordered by the position of their target, an unmerged token being its own target; `ordered_by_center`
+    orders them by time and place.
     """
 
     group: Tensor
@@ -36,21 +36,29 @@ class MergePlan:
     num_groups: int
     """M."""
     targets: Tensor
-    """(B, M) int64 in [0, N): the token each group grew from, a member of it."""
+    """(B, M) int64 in [0, N): the token that each group was formed around, a member of it."""
 
     @staticmethod
     def cat(plans: Sequence[MergePlan], dim: int = 0) -> MergePlan:
-        """Put plans together: their rows (`dim` 0), or their tokens side by side (`dim` 1).
+        """Concatenate plans: their rows (`dim` 0), or their tokens and groups (`dim` 1).
 
         Args:
             plans: one or more; of as many tokens and groups for `dim` 0, of as many rows for `dim` 1.
             dim: 0 or 1. For 1 a plan's groups follow those of the plan before it.
+
+        Raises:
+            MergeError: there is no plan, or their shapes do not fit.
         """
+        if not plans or dim not in (0, 1):
+            raise MergeError(f"cat takes one plan or more and dim 0 or 1, got {len(plans)} plans and dim {dim}")
+        common = [(*plan.group.shape[1:], plan.num_groups) if dim == 0 else len(plan.group) for plan in plans]
+        if any(shape != common[0] for shape in common):
+            raise MergeError(f"plans have equal {('tokens and groups', 'rows')[dim]} along dim {dim}, got {common}")
         if len(plans) == 1:
             return plans[0]
         if dim == 0:
-            group_BN, target_BM = (torch.cat(part) for part in _columns(plans))
-            return MergePlan(group_BN, plans[0].num_groups, target_BM)
+            group_BN = torch.cat([plan.group for plan in plans])
+            return MergePlan(group_BN, plans[0].num_groups, torch.cat([plan.targets for plan in plans]))
         groups, targets, first_group, first_token = [], [], 0, 0
         for plan in plans:
             groups.append(plan.group + first_group)
@@ -60,14 +68,19 @@ class MergePlan:
         return MergePlan(torch.cat(groups, dim=1), first_group, torch.cat(targets, dim=1))
 
     def tile(self, rows: int) -> MergePlan:
-        """Lay every `rows` consecutive rows side by side as one: windows, rows of the batch, become their clip.
+        """Join every `rows` consecutive rows of the batch into one: frames, or windows, become their clip.
 
         Args:
             rows: W, a divisor of the rows of the batch.
 
         Returns:
             A plan of B / W rows of W·N tokens and W·M groups, window after window.
+
+        Raises:
+            MergeError: the rows of the batch are no multiple of W.
         """
+        if rows < 1 or len(self.group) % rows:
+            raise MergeError(f"tile joins a divisor of the {len(self.group)} rows of the batch, got {rows}")
         batch, tokens = len(self.group) // rows, self.group.shape[1]
         index_W1 = torch.arange(rows, device=self.group.device)[:, None]
         group_BWN = self.group.view(batch, rows, tokens) + index_W1 * self.num_groups
@@ -77,7 +90,7 @@ class MergePlan:
     @property
     def sizes(self) -> Tensor:
         """(B, M) int32: tokens in each group; each row sums to N."""
-        return self._kept("sizes", self._counts)
+        return self._cached("sizes", self._counts)
 
     def _counts(self) -> Tensor:
         counts_BM = self.group.new_zeros(self.group.shape[0], self.num_groups, dtype=torch.int32)
@@ -86,17 +99,17 @@ class MergePlan:
     def _sorted_rows(self) -> SortedRows:
         return sort_rows(self.group, self.num_groups)
 
-    def _kept(self, name: str, make: Callable[[], Kept]) -> Kept:
-        """What `make` gives, made once for all uses of the plan."""
+    def _cached(self, name: str, make: Callable[[], Cached]) -> Cached:
+        """The result of `make`, computed once for all uses of the plan."""
         if torch.compiler.is_compiling():
             return make()
-        kept: dict[str, Any] = self.__dict__.setdefault("_made", {})
-        if name not in kept:
+        cached: dict[str, Any] = self.__dict__.setdefault("_results", {})
+        if name not in cached:
             # A tensor made in inference mode could not be used where gradients are taken.
             with torch.inference_mode(self.group.is_inference()):
-                kept[name] = make()
-        made: Kept = kept[name]
-        return made
+                cached[name] = make()
+        result: Cached = cached[name]
+        return result
 
     def __getstate__(self) -> dict[str, Any]:
         return {"group": self.group, "num_groups": self.num_groups, "targets": self.targets}
@@ -118,7 +131,7 @@ class MergePlan:
             x_BNC,
             self.group,
             self.num_groups,
-            self._kept("rows", self._sorted_rows) if x_BNC.device.type != "cpu" else None,
+            self._cached("rows", self._sorted_rows) if x_BNC.device.type != "cpu" else None,
         )
 
     def mean(self, x_BNC: Tensor) -> Tensor:
@@ -256,10 +269,6 @@ class MergePlan:
                 f"the plan merges tokens of shape ({self.group.shape[0]}, {self.group.shape[1]}, C), "
                 f"got {tuple(x_BNC.shape)}"
             )
-
-
-def _columns(plans: Sequence[MergePlan]) -> tuple[list[Tensor], list[Tensor]]:
-    return [plan.group for plan in plans], [plan.targets for plan in plans]
 
 
 def identity_plan(batch: int, tokens: int, device: torch.device | str = "cpu") -> MergePlan:

@@ -36,7 +36,7 @@ Strategy = Literal["none", "naive", "center", "boundary", "motion", "saliency", 
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
 LEAST_DEVIATION = 1e-12
-"""Equal scores have a deviation of 0, by which they cannot be divided."""
+"""Least standard deviation to divide by: that of equal scores is 0."""
 
 
 def merge_plan(
@@ -148,10 +148,10 @@ def _covering(x_BNC: Tensor, grid: Grid, budget: Budget, seeds: Sequence[int]) -
 
 
 def _in_windows(plan: Callable[..., MergePlan], grid: Grid, budget: Budget, *columns: Tensor) -> MergePlan:
-    """The plan of a clip by its windows.
+    """Merge a clip window by window.
 
     Args:
-        plan: of a budget and of as many tensors as `columns`, (B·W, n, …), for windows of equal shape.
+        plan: decides for windows of equal shape, from their budget and one tensor (B·W, n, …) for each of `columns`.
         grid: T, H, W.
         budget: of the clip.
         columns: (B, N, …), one row a token.
@@ -171,7 +171,7 @@ def _in_windows(plan: Callable[..., MergePlan], grid: Grid, budget: Budget, *col
 
 
 def token_scores(name: str, scores: Tensor | None, keys_BND: Tensor) -> Tensor:
-    """What targets are drawn by (equation 6, section 3.4).
+    """The scores by which targets are drawn, checked (equation 6, section 3.4).
 
     Args:
         name: of the scores, for messages.

@@ -1,10 +1,10 @@
-"""A merge tree over hours: tokens come chunk by chunk, and little more than the tokens wanted is ever alive.
+"""A merge tree over hours: tokens arrive chunk by chunk, and at most 1.5 times the wanted number and a chunk are alive.
 
-Whenever more than 1.5 times the wanted tokens have gathered, a tree over them is cut down to those wanted. Early tokens
-lose nothing by being early: what was merged counts as its source tokens do, so that its next merge costs as much as it
-would have. docs/merging.md has the figures against one tree over everything.
+Whenever more than 1.5 times the wanted tokens are alive, a tree over them is cut down to the wanted number. A merged
+token keeps the sum of its source tokens, so that its next merge costs what it would have cost them. docs/merging.md has
+the figures against one tree over everything.
 
-Letters: W tokens wanted, K tokens alive, J tokens that come, C channels.
+Letters: W tokens wanted, K tokens alive, J new tokens, C channels.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from vtm.segments import segment_sum
 from vtm.tree import cut_groups
 
 SLACK = 0.5
-"""Of the wanted tokens: how many more may gather."""
+"""Share of the wanted tokens by which those alive may exceed them."""
 SURE_LOSS = 0.5
-"""Of the dearest merge so far: what costs less would soon be merged in any case."""
+"""Share of the dearest merge so far: merges that cost less would soon be made in any case."""
 
 
 class TreeStream:
@@ -41,7 +41,7 @@ class TreeStream:
 
     @property
     def sure_loss(self) -> float:
-        """Merges of what comes that cost at most this may be taken beforehand: the result differs by .001 or less."""
+        """New tokens may be merged beforehand where that costs at most this: fidelity then differs by .001 or less."""
         return SURE_LOSS * self._dearest
 
     @property
@@ -58,7 +58,7 @@ class TreeStream:
 
     @torch.no_grad()
     def add(self, sum_JC: Tensor, count_J: Tensor) -> Tensor | None:
-        """Take in tokens; they are alive after those that were.
+        """Take in tokens; their positions follow those that were alive before.
 
         Args:
             sum_JC: (J, C) sums of their source tokens' directions, any float dtype, finite.
@@ -89,7 +89,7 @@ class TreeStream:
         into_K = into_1K[0]
         self._dearest = max(self._dearest, float(loss_K.sort(descending=True).values[self._wanted]))
         left = self._wanted
-        felt = torch.cat((self.sums, self._count_K[:, None]), dim=1)
-        total = segment_sum(felt[None], into_1K, left)[0]
+        sums_and_counts = torch.cat((self.sums, self._count_K[:, None]), dim=1)
+        total = segment_sum(sums_and_counts[None], into_1K, left)[0]
         self._sum_KC, self._count_K = total[:, :-1], total[:, -1]
         return into_K

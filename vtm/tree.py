@@ -1,8 +1,8 @@
-"""A merge tree: one decision from which every smaller number of tokens, share and fidelity follows.
+"""A merge tree: one decision that serves every smaller number of tokens, share and fidelity.
 
-A base of many small groups is merged pair by pair down to one (`vtm.growing`, `vtm.agglomeration`); the tree remembers
-for each group which it merges into and at what loss. Cutting it leaves any number of groups, each cut nested in all
-finer ones, and says how faithful it is before anything is merged.
+A base of many small groups is merged pair by pair down to one (`vtm.growing`, `vtm.agglomeration`); the tree stores
+for each group which one it merges into and at what loss. Cutting it leaves any number of groups. Cuts are nested, and
+their fidelity is known from the losses, before anything is merged.
 
 Letters: B batch, N tokens of a clip, M groups of the base, G groups of a cut, C channels.
 """
@@ -20,7 +20,7 @@ from vtm.errors import MergeError
 from vtm.plan import Grid, MergePlan
 
 FIDELITY_ROUNDING = 1e-6
-"""A target is met by what float32 sums of losses cannot tell from it."""
+"""Tolerance of a target: float32 losses do not resolve less."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,10 +30,10 @@ class MergeTree:
     base: MergePlan
     """N tokens to M groups, the finest cut."""
     parents: Tensor
-    """(B, M) int64 in [0, M): the group into which each merges; the last one's own."""
+    """(B, M) int64 in [0, M): the group into which each merges; the root is its own parent."""
     losses: Tensor
-    """(B, M) float32: what that merge costs in Σ w·cos, counting what was merged into the group before; all different,
-    greater than those of the groups merged into it, infinite for the last."""
+    """(B, M) float32: what that merge costs in Σ w·cos. All are distinct and grow along the parents; the root's is
+    infinite."""
     base_fidelity: Tensor
     """(B,) float64: mean cosine, weighted by w, between tokens and the base's mean directions."""
     weight: Tensor
@@ -52,11 +52,12 @@ class MergeTree:
         Args:
             keep: share of the N tokens, above 0, rounded up.
             num_tokens: how many, from 1 to M.
-            fidelity: as few as have at least this mean cosine in every clip of the batch.
-            max_loss: take all merges that cost at most this; as many as the clip that needs most has left.
+            fidelity: the fewest with at least this mean cosine in every clip of the batch.
+            max_loss: take all merges that cost at most this. All clips of the batch keep as many groups as the one
+                that keeps most.
 
         Returns:
-            The plan, its groups in the order of the base. The last two read values, for which a GPU is waited for.
+            The plan, its groups in the order of the base. With `fidelity` and `max_loss` the host waits for a GPU.
 
         Raises:
             MergeError: not one of the four is given, or the base is too coarse for it.
@@ -87,7 +88,7 @@ class MergeTree:
         )
 
     def fidelity_at(self, num_tokens: int) -> Tensor:
-        """The mean cosine that a cut has, from the losses alone.
+        """The mean cosine of a cut, from the losses alone.
 
         Args:
             num_tokens: from 1 to M.
@@ -103,7 +104,7 @@ class MergeTree:
 
     def fidelities(self) -> Tensor:
         """The mean cosine of every cut: (B, M) float64, of m + 1 groups at position m."""
-        # The last group's loss is infinite; the others, dearest first, are what each further group saves.
+        # The root's loss is infinite; the others, dearest first, are what each further group saves.
         saved_BM = self.losses.sort(dim=1, descending=True).values[:, 1:].double()
         lost_BM = F.pad(saved_BM.flip(1).cumsum(dim=1).flip(1), (0, 1))
         return self.base_fidelity[:, None] - lost_BM / self.weight[:, None]
@@ -182,11 +183,11 @@ def cut_groups(parents_BM: Tensor, losses_BM: Tensor, num_left: int) -> tuple[Te
         num_left: G, from 1 to M.
 
     Returns:
-        The groups that the others end in, (B, G) int64, increasing; and for each group the position of the one that it
-        ends in, (B, M) int64 in [0, G).
+        The groups that are left, (B, G) int64, increasing; and the position among them of the one that each group was
+        merged into, (B, M) int64 in [0, G).
     """
     total, device = parents_BM.shape[1], parents_BM.device
-    # No two losses are equal, so that the groups that are left are the same whatever order they are in.
+    # Losses are distinct, so the same groups are left in whatever order they are stored.
     kept_BG = losses_BM.argsort(dim=1, descending=True, stable=True)[:, :num_left].sort(dim=1).values
     rank_BM = torch.full_like(parents_BM, -1)
     rank_BM.scatter_(1, kept_BG, torch.arange(num_left, device=device).expand_as(kept_BG))

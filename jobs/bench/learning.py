@@ -22,7 +22,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from jobs.bench.planted import (
-    Encode,
     Frames,
     PlantedClips,
     PlantedLayout,
@@ -31,14 +30,15 @@ from jobs.bench.planted import (
     read_scenes,
     split_in_time,
 )
+from jobs.bench.planted_tokens import token_encoder
 from pipeline.errors import InputError
-from vtm import Encoder, load_encoder
-from vtm.encoders.image import normalise
+from vtm import load_encoder
 from vtm.network import Auxiliary, NetworkConfig, NetworkStrategy, VideoTokenMerging
 from vtm.network.network import SEED_STRIDE
 from vtm.network.targets import area_cue, choose_targets
 from vtm.plan import identity_plan
 from vtm.sampling import gumbel_noise
+from vtm.strategies import standardised
 from vtm.training import ClipBatch, TrainingSettings, TrainingTask, figures, labelled_objective, predict_videos, train
 from vtm.windows import layout_of, window_tokens
 
@@ -97,6 +97,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FACTOR",
         help="ablation: motion goes by the planted region times FACTOR, as perfect scores would (theirs is 2)",
     )
+    parser.add_argument(
+        "--saliency-cue",
+        type=float,
+        metavar="FACTOR",
+        help="motion goes by the encoder's own attention, standardised and squashed to (-1, 1), times FACTOR",
+    )
     parser.add_argument("--train-per-class", type=int, default=100)
     parser.add_argument("--test-per-class", type=int, default=60)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -108,6 +114,11 @@ def run(args: argparse.Namespace) -> int:
     clips = _clips(args, layout)
     if args.planted_cue is not None:
         clips = {split: replace(made, motion=made.planted.float() * args.planted_cue) for split, made in clips.items()}
+    if args.saliency_cue is not None:
+        clips = {
+            split: replace(made, motion=standardised(made.saliency) * args.saliency_cue)
+            for split, made in clips.items()
+        }
     rows = []
     runs = [(strategy, seed) for strategy in args.strategies for seed in range(args.seeds)]
     for strategy, seed in tqdm(runs, unit="run", disable=args.json):
@@ -276,25 +287,3 @@ def _shots(paths: Sequence[Path], layout: PlantedLayout) -> list[Frames]:
     """Pieces of at most SHOT_FRAMES of each video, at one frame a second."""
     videos = [read_frames(path, layout.side_px) for path in paths]
     return [video[start : start + SHOT_FRAMES] for video in videos for start in range(0, len(video), SHOT_FRAMES)]
-
-
-def token_encoder(encoder: Encoder, layout: PlantedLayout) -> Encode:
-    """Frames to the tokens of the layout: the encoder's patches at that size, averaged to the layout's grid."""
-    side_px, patch_px = layout.side_px, encoder.image.patch_px
-    image = replace(
-        encoder.image,
-        resize_height_px=side_px,
-        resize_width_px=side_px,
-        crop_height_px=side_px,
-        crop_width_px=side_px,
-    )
-
-    @torch.inference_mode()
-    def encode(frames: Frames) -> Tensor:
-        pixels = normalise(frames, image, encoder.device).to(encoder.dtype)
-        patches_TNC = torch.cat([encoder(part).patches for part in torch.split(pixels, 16)])
-        grid_TCHW = patches_TNC.transpose(1, 2).unflatten(2, (side_px // patch_px, -1))  # type: ignore[no-untyped-call]
-        pooled_TCHW = torch.nn.functional.avg_pool2d(grid_TCHW, layout.token_px // patch_px)
-        return pooled_TCHW.flatten(2).transpose(1, 2).float().cpu().clone()
-
-    return encode

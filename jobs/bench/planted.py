@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -28,8 +29,19 @@ from pipeline.video.resize import resize_picture
 from vtm import Grid
 
 Frames = NDArray[np.uint8]
-Encode = Callable[[Frames], Tensor]
-"""(T, h, w, 3) uint8 frames to (T, H·W, C) tokens."""
+
+
+class EncodedFrames(NamedTuple):
+    """What an encoder makes of T frames."""
+
+    patches: Tensor
+    """(T, H·W, C)."""
+    saliency: Tensor
+    """(T, H·W) float32: the encoder's own attention on each patch."""
+
+
+Encode = Callable[[Frames], EncodedFrames]
+"""(T, h, w, 3) uint8 frames to what an encoder makes of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +85,8 @@ class PlantedClips:
     """(K, N, C) float16."""
     motion: Tensor
     """(K, N) float32: mean absolute difference to the frame before, over the clip's mean."""
+    saliency: Tensor
+    """(K, N) float32: the encoder's own attention on each patch."""
     planted: Tensor
     """(K, N) bool: whether a patch shows the labelled picture."""
     target: Tensor
@@ -146,33 +160,34 @@ def plant(
         seed: of places and times.
     """
     chance = random.Random(seed)
-    tokens = [encode(video).half() for video in videos]
-    made = [_plant_one(picture, videos, tokens, layout, encode, chance) for picture, _ in scenes]
-    patches, motion, planted = (torch.stack(column) for column in zip(*made, strict=True))
-    return PlantedClips(patches, motion, planted, torch.tensor([label for _, label in scenes]))
+    encoded = [encode(video) for video in videos]
+    made = [_plant_one(picture, videos, encoded, layout, encode, chance) for picture, _ in scenes]
+    patches, motion, saliency, planted = (torch.stack(column) for column in zip(*made, strict=True))
+    return PlantedClips(patches.half(), motion, saliency, planted, torch.tensor([label for _, label in scenes]))
 
 
 def _plant_one(
     picture: Frames,
     videos: Sequence[Frames],
-    tokens: Sequence[Tensor],
+    encoded: Sequence[EncodedFrames],
     layout: PlantedLayout,
     encode: Encode,
     chance: random.Random,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     which, other = chance.sample(range(len(videos)), 2)
     start = chance.randrange(len(videos[which]) - layout.frames + 1)
     span = slice(start, start + layout.frames)
-    frames, clip_TPC = videos[which][span].copy(), tokens[which][span].clone()
+    frames = videos[which][span].copy()
+    patches_TPC, saliency_TP = (of_video[span].clone() for of_video in encoded[which])
     scene, distractor = _two_places(layout, chance)
     _paste(frames, picture, scene, layout)
     _paste(frames, _cut(videos[other], layout, chance), distractor, layout)
     changed = [insert.frame + offset for insert in (scene, distractor) for offset in range(layout.insert_frames)]
-    clip_TPC[changed] = encode(frames[changed]).half()
+    patches_TPC[changed], saliency_TP[changed] = encode(frames[changed])
     planted_THW = torch.zeros(layout.grid, dtype=torch.bool)
     rows, columns = (slice(first, first + layout.insert_side) for first in (scene.row, scene.column))
     planted_THW[scene.frame : scene.frame + layout.insert_frames, rows, columns] = True
-    return clip_TPC.flatten(0, 1), motion_of(frames, layout), planted_THW.flatten()
+    return patches_TPC.flatten(0, 1), motion_of(frames, layout), saliency_TP.flatten(), planted_THW.flatten()
 
 
 def _two_places(layout: PlantedLayout, chance: random.Random) -> tuple[Insert, Insert]:

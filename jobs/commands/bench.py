@@ -17,8 +17,12 @@ BENCHES = {
     "tree": "merge trees: stated, guaranteed and measured fidelity, also of whole videos",
     "network": "the paper's network with and without merging",
     "learning": "learnable merging against fixed strategies on planted scenes",
+    "size_bias": "effect of merged tokens on a frozen model's output, with and without the log-size bias",
     "pipeline": "a whole extraction on both engines, compared with a plain script that decodes, then encodes",
     "plan": "planning and resuming a run of many videos, without decoding",
+    "search": "accuracy of search for frames and equal scenes, and its time among many clips",
+    "storage": "size of an hour of video in each dtype, its error, and what zstd would save",
+    "loader": "clips and bytes per second of TokenStream, compared with pyarrow reading the same bytes",
     "gpu": "all measurements and tests of a GPU in one command (`make gpu`)",
     "engine": "the scheduler on a simulated cluster: utilisation, and time per decision",
 }

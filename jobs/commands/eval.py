@@ -11,10 +11,11 @@ from typing import Any, get_args
 from jobs.table import print_table
 from jobs.training.clip_batches import labelled_clips, open_caches
 from jobs.training.device import add_device_option, checked_device
-from jobs.training.labels import TaskChoice, load_labels, match_labels
+from jobs.training.labels import load_labels, match_labels
 from jobs.training.labels.record import videos_trained_on
 from jobs.training.labels.values import SPLITS
 from jobs.training.trained import load_trained
+from vtm.network import Task
 from vtm.training import figures, predict_videos
 
 
@@ -24,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("trained", metavar="DIR", type=Path, help="folder that `vtm train` wrote")
     add("caches", metavar="RUN", type=Path, nargs="+", help="run folders of `vtm extract --strategy none`")
     add("--labels", metavar="PATH", type=Path, required=True, help="label file or folder; classes go by name")
-    add("--task", choices=get_args(TaskChoice), help="what the numbers of a plain label table are; names are classes")
+    add("--task", choices=get_args(Task), help="what the numbers of a plain label table are; names are classes")
     add("--split", choices=SPLITS, default="test", help="whose videos")
     add("--batch", type=int, default=16, help="clips together")
     add_device_option(parser)

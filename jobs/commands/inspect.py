@@ -66,7 +66,15 @@ def _architecture_text(encoder: dict[str, Any]) -> str:
     """Who runs the encoder, where it is not our own."""
     if encoder.get("architecture") is None:
         return ""
-    return f", run by transformers ({encoder['architecture']}, {encoder['frames_per_token_row']} frames a token)"
+    text = f", run by transformers ({encoder['architecture']}, {encoder['frames_per_token_row']} frames a token)"
+    about = encoder.get("video_llm")
+    if about is None:
+        return text
+    height_px, width_px = about["size_px"]
+    return (
+        f"{text}, {about['stage']} tokens of {about['merge_size']} x {about['merge_size']} patches, "
+        f"{about['source_tokens_per_s']:g} a second before merging at {height_px}x{width_px} px ({about['size_from']})"
+    )
 
 
 def _size_text(run_facts: dict[str, Any]) -> str:
@@ -91,7 +99,7 @@ def inspect(out: Where) -> dict[str, Any]:
     from pipeline.shards.run_folder import read_state, video_rows
 
     state = read_state(out)
-    videos, manifests, failures = video_rows(state), state.manifests, state.settled.failures
+    videos, manifests, failures = list(video_rows(state)), state.manifests, state.settled.failures
     return {
         "run": state.run,
         "totals": {

@@ -10,11 +10,12 @@ from typing import Any, get_args
 
 from jobs.training.clip_batches import ClipSource, open_caches
 from jobs.training.device import add_device_option, checked_device
-from jobs.training.labels import TaskChoice, load_labels, match_labels
+from jobs.training.labels import load_labels, match_labels
 from jobs.training.trained import Trained, load_trained
 from pipeline.errors import SettingsError
 from pipeline.shards.tables import write_rows
 from pipeline.store import open_store
+from vtm.network import Task
 from vtm.training import VideoPredictions, predict_videos
 
 
@@ -25,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("caches", metavar="RUN", type=Path, nargs="+", help="run folders of `vtm extract --strategy none`")
     add("--out", metavar="FILE", type=Path, required=True, help="a .csv or .parquet to write, one row a video")
     add("--labels", metavar="PATH", type=Path, help="label file or folder: adds a column of what is known")
-    add("--task", choices=get_args(TaskChoice), help="what the numbers of a plain label table are; names are classes")
+    add("--task", choices=get_args(Task), help="what the numbers of a plain label table are; names are classes")
     add("--batch", type=int, default=16, help="clips together")
     add_device_option(parser)
 

@@ -57,7 +57,9 @@ def run(options: argparse.Namespace) -> int:
         open_store(options.out).put("report.html", page.encode())
     else:
         target = str(options.page)
-        open_store(options.page.parent).put(options.page.name, page.encode())
+        folder = open_store(options.page.parent)
+        folder.make()
+        folder.put(options.page.name, page.encode())
     print(f"report: {target} ({len(page) / 1e6:.2f} MB, {len(views)} clips shown)")
     return 0
 

@@ -14,11 +14,11 @@ import torch
 from jobs.parser import Parser
 from jobs.training.clip_batches import Caches, ClipSource, labelled_clips, open_caches
 from jobs.training.device import add_device_option, checked_device
-from jobs.training.labels import LabelSet, Matching, TaskChoice, load_labels, match_labels, with_validation
+from jobs.training.labels import LabelSet, Matching, load_labels, match_labels, with_validation
 from jobs.training.labels.record import write_matching
 from jobs.training.training_log import TrainingLog
 from pipeline.errors import InputError
-from vtm.network import Auxiliary, NetworkConfig, NetworkStrategy, VideoTokenMerging, save_model
+from vtm.network import Auxiliary, NetworkConfig, NetworkStrategy, Task, VideoTokenMerging, save_model
 from vtm.training import (
     Precision,
     Progress,
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder for the network; training in it is resumed",
     )
     add("--labels", metavar="PATH", type=Path, required=True, help="label file or folder")
-    add("--task", choices=get_args(TaskChoice), help="what the numbers of a plain label table are; names are classes")
+    add("--task", choices=get_args(Task), help="what the numbers of a plain label table are; names are classes")
     strategy_help = "motion is that of the cached tokens, in place of the codec's"
     add("--strategy", choices=get_args(NetworkStrategy), default=network.strategy, help=strategy_help)
     add("--partition-factor", type=int, default=network.partition_factor, help="one target in this many tokens")
@@ -74,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--learning-rate", type=float, default=settings.learning_rate, help="after the warm-up; a cosine follows")
     add("--weight-decay", type=float, default=settings.weight_decay, help="of AdamW")
     add("--clip-norm", type=float, default=settings.clip_norm, help="most that the gradients' norm may be (0: any)")
-    precision_help = "of products; bfloat16 pays on GPUs"
+    precision_help = "of products; bfloat16 is mixed precision, meant for GPUs"
     add("--precision", choices=get_args(Precision), default=settings.precision, help=precision_help)
     add("--patience", type=int, default=settings.patience, help="epochs without improvement before stopping (0: never)")
     add("--seed", type=int, default=0, help="of the first weights, the order of clips and the dropout")

@@ -53,6 +53,7 @@ def render(
         num_videos=len(facts["videos"]),
         settings=_settings(facts["run"]),
         clock=overview.clock,
+        fidelity_of=fidelity_of(facts["run"]["settings"]),
         # No name of a file may end the script element.
         views=json.dumps(list(views), separators=(",", ":")).replace("<", "\\u003c"),
         can_compare=any(view["source_colours"] for view in views),
@@ -68,3 +69,13 @@ def _settings(run: dict[str, Any]) -> list[tuple[str, object]]:
     ]
     rows += [(n, value) for n, value in run["settings"].items() if n not in LEFT_OUT and value is not None]
     return rows + [(f"{name} version", value) for name, value in run["versions"].items()]
+
+
+def fidelity_of(settings: dict[str, Any]) -> str:
+    """What the fidelity of a run's clips is measured between."""
+    if (settings.get("encoder_keep") or 1) < 1 or settings.get("reuse_levels") is not None:
+        return (
+            "Mean cosine between each token that the encoder left and the merged token that represents it. "
+            "What the encoder merged or reused inside is not part of it."
+        )
+    return "Mean cosine between each source patch's token and the merged token that represents it."

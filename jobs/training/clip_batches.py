@@ -88,16 +88,19 @@ class ClipSource:
 
     def count(self, size: int) -> int:
         """Batches of up to `size` clips that make an epoch."""
+        _check_size(size)
         return sum(-(-len(members) // size) for members in self._by_grid().values())
 
     def in_order(self, size: int) -> Iterator[ClipBatch]:
         """All clips, each with its own seed."""
+        _check_size(size)
         for members in self._by_grid().values():
             for start in range(0, len(members), size):
                 yield self._read(members[start : start + size], epoch=0)
 
     def shuffled(self, size: int, seed: int, epoch: int) -> Iterator[ClipBatch]:
         """All clips in an order and with seeds that depend on the epoch."""
+        _check_size(size)
         chance = random.Random(f"{seed} {epoch}")
         pieces = []
         for members in self._by_grid().values():
@@ -172,6 +175,11 @@ def labelled_clips(
     """
     targets = {video: label.target for video, label in by_video.items() if label.split == split}
     return ClipSource(caches, targets, classes=classes, motion=motion)
+
+
+def _check_size(size: int) -> None:
+    if size < 1:
+        raise SettingsError(f"--batch {size} must be 1 or more: it is a number of clips")
 
 
 def _origin(cache: TokenCache) -> Origin:

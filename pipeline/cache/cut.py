@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pipeline.errors import RunFolderError, SettingsError
 from pipeline.shards.centers import center_order
+from pipeline.shards.four_bits import dequantized, quantized
 from pipeline.values import TokenSet
 from vtm.segments import scattered_sum
 from vtm.tree import cut_groups
@@ -150,9 +151,12 @@ def cut_map(
 
 
 def decoded_tokens(
-    tokens_MD: NDArray[np.generic], dtype: str, scale_M: NDArray[np.float32] | None
+    tokens_MD: NDArray[np.generic], dtype: str, scale_M: NDArray[np.floating[Any]] | None
 ) -> NDArray[np.float32]:
     """(M, D) the numbers that stored tokens are."""
+    if dtype == "int4":
+        assert scale_M is not None, "int4 has scales"
+        return dequantized(tokens_MD.astype(np.uint8), scale_M.astype(np.float16))
     if dtype == "bfloat16":
         # bfloat16 is the upper half of float32.
         return (tokens_MD.astype(np.uint32) << 16).view(np.float32)
@@ -160,15 +164,16 @@ def decoded_tokens(
     return values_MD if scale_M is None else values_MD * scale_M[:, None]
 
 
-def stored_tokens(values_MD: Tensor, dtype: str) -> tuple[NDArray[Any], NDArray[np.float32] | None]:
+def stored_tokens(values_MD: Tensor, dtype: str) -> tuple[NDArray[Any], NDArray[Any] | None]:
     """Tokens as they are written.
 
     Args:
         values_MD: float32.
-        dtype: `float16`, `float32`, `bfloat16`, of which the bits are written, or `int8`, with one scale a token.
+        dtype: `float16`, `float32`, `bfloat16`, of which the bits are written, `int8`, with one scale a token, or
+            `int4`, with a step and a lowest value for 32 channels.
 
     Returns:
-        (M, D) and, for int8, (M,) scales.
+        (M, D) and, for int8, (M,) scales, for int4 those of `four_bits.quantized`.
     """
     stored_MD, scale_M = stored_tensors(values_MD, dtype)
     return stored_MD.cpu().numpy(), None if scale_M is None else scale_M.cpu().numpy()
@@ -176,6 +181,8 @@ def stored_tokens(values_MD: Tensor, dtype: str) -> tuple[NDArray[Any], NDArray[
 
 def stored_tensors(values_MD: Tensor, dtype: str) -> tuple[Tensor, Tensor | None]:
     """As `stored_tokens`, where the values are."""
+    if dtype == "int4":
+        return quantized(values_MD)
     if dtype == "int8":
         scale_M = values_MD.abs().amax(dim=1).clamp(min=torch.finfo(torch.float32).tiny) / 127
         return (values_MD / scale_M[:, None]).round().to(torch.int8), scale_M

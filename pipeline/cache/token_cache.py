@@ -1,111 +1,72 @@
-"""Reading a run back: `TokenCache`, by position, by clip id, or as a stream split over ranks and workers."""
+"""Reading a run back: `TokenCache`, by position, by clip id, or by video."""
 
 from __future__ import annotations
 
 import bisect
-import random
 from collections import Counter, OrderedDict
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch.utils.data import get_worker_info
 
-from pipeline.cache.cut import Cut, check_cut, coarsened, decoded_tokens
-from pipeline.cache.video_tokens import VideoTokens, coarsened_video
+from pipeline.cache.cached_clip import Arrays, CachedClip, CachedVideo, cached_clip, cached_video
+from pipeline.cache.clip_fields import FIELDS, check_fields
+from pipeline.cache.cut import Cut, check_cut, coarsened
+from pipeline.cache.read_rows import RowAddress, read_rows
+from pipeline.cache.shard_rows import Wanted
+from pipeline.cache.video_tokens import coarsened_video
 from pipeline.errors import RunFolderError
 from pipeline.plan.units import Clip
 from pipeline.shards.commits import read_manifests
 from pipeline.shards.rows import Rows, ShardReader, first_of_each, open_reader
 from pipeline.shards.run_folder import read_run
-from pipeline.shards.scan import ClipFacts, read_facts
+from pipeline.shards.scan import ClipFacts, read_facts, read_vectors
 from pipeline.shards.video_table import read_video
 from pipeline.store import Where, open_store
 from pipeline.store.local_copies import LocalCopies
 from pipeline.values import TokenSet
 
-Arrays = Literal["torch", "numpy"]
-Array: TypeAlias = Any
-"""A torch tensor or a numpy array, as the cache was opened."""
+if TYPE_CHECKING:
+    from pipeline.cache.token_stream import TokenStream
+
 OPEN_FILES = 16
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class CachedClip:
-    """One clip read back. M tokens of D channels stand for N source patches."""
+class ClipView(Sequence[CachedClip]):
+    """Some clips of a cache in order, such as those of a video; they are read when they are asked for."""
 
-    clip_id: str
-    video_id: str
-    uri: str
-    clip_index: int
-    start_ns: int
-    end_ns: int
-    frame_time_ns: Array
-    """(F,) int64, of the sampled frames: F = T, but of a video model's tubelets, where T = ceil(F / tubelet)."""
-    grid_thw: tuple[int, int, int]
-    tokens: Array
-    """(M, D): float16, float32, or bfloat16 (float32 in numpy, which has no bfloat16); int8 comes back as float32."""
-    sizes: Array
-    """(M,) int32, sums to N."""
-    centers: Array
-    """(M, 3) float32: t, y, x in patch units."""
-    group: Array
-    """(N,) int64: the token of each source patch, in t, y, x order."""
-    pooled: Array
-    """(D,) float32, unit norm."""
-    fidelity: float
-    motion_source: str
-    damaged_frames: int
-    embedding: Array | None = None
-    """(E,) float32, unit norm: the mean of the frames' image embeddings, where the encoder has them."""
-    parent: Array | None = None
-    """(M,) int64: the token into which each merges next, the root's its own; None without a merge tree."""
-    loss: Array | None = None
-    """(M,) float32: what that merge costs in summed cosine, infinite for the root."""
-    weights: Array | None = None
-    """(M,) float32: summed weights of each token's patches; None where every patch weighs 1."""
-    frames_per_token_row: int = 1
-    """Frames that one step of the grid in time stands for: a video model's tubelet. The last may hold fewer."""
+    def __init__(self, cache: TokenCache, positions: range) -> None:
+        self._cache, self.positions = cache, positions
 
-    @property
-    def row_time_ns(self) -> Array:
-        """(T,) int64: the time of the first frame of each step of the grid."""
-        return self.frame_time_ns[:: self.frames_per_token_row]
+    def __len__(self) -> int:
+        return len(self.positions)
 
-    def unmerged(self) -> Array:
-        """Each source patch's token, (N, D)."""
-        return self.tokens[self.group]
+    @overload
+    def __getitem__(self, key: int) -> CachedClip: ...
+    @overload
+    def __getitem__(self, key: slice) -> ClipView: ...
+    def __getitem__(self, key: int | slice) -> CachedClip | ClipView:
+        """A clip by its place in the view, or a smaller view."""
+        if isinstance(key, slice):
+            return ClipView(self._cache, self.positions[key])
+        return self._cache[self.positions[key]]
+
+    def __iter__(self) -> Iterator[CachedClip]:
+        return self._cache.read(self.positions)
+
+    def __contains__(self, key: object) -> bool:
+        """Whether there is a clip of this id (or, for what `__getitem__` gives, of its id)."""
+        return key in self._cache and self._cache.position(_clip_id_of(key)) in self.positions
+
+    def __repr__(self) -> str:
+        return f"ClipView({len(self)} clips of {str(self._cache.path)!r})"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class CachedVideo:
-    """A whole video's V tokens of D channels, merged across its clips."""
-
-    video_id: str
-    uri: str
-    num_sources: int
-    """Source patches of all clips."""
-    tokens: Array
-    """(V, D), as `CachedClip.tokens`, in order of time."""
-    sizes: Array
-    """(V,) int64, sums to num_sources."""
-    centers: Array
-    """(V, 3) float32: t, y, x in patch units, t counted on over the video's clips."""
-    time_ns: Array
-    """(V,) int64: mean time in the video."""
-    parent: Array
-    """(V,) int64: the token into which each merges next."""
-    loss: Array
-    """(V,) float32: what that costs."""
-    fidelity: float
-    """Mean cosine between source tokens and these, as told."""
-    clip_maps: dict[str, Array]
-    """By clip id: (M,) int64, the video's token of each token stored for the clip, whatever the cache's own cut is."""
+def _clip_id_of(key: object) -> str:
+    return key.clip_id if isinstance(key, CachedClip) else str(key)
 
 
 class TokenCache:
@@ -171,15 +132,21 @@ class TokenCache:
     def __repr__(self) -> str:
         return f"TokenCache({str(self.path)!r}, {len(self)} clips in {len({run.shard for run in self._runs})} shards)"
 
-    def __getitem__(self, key: int | str) -> CachedClip:
-        """A clip by position, negative from the end, or by clip id.
+    @overload
+    def __getitem__(self, key: int | str) -> CachedClip: ...
+    @overload
+    def __getitem__(self, key: slice) -> ClipView: ...
+    def __getitem__(self, key: int | str | slice) -> CachedClip | ClipView:
+        """A clip by position, negative from the end, or by clip id; a slice is a view that reads when it is asked.
 
         Raises:
             IndexError, KeyError: there is none.
         """
-        per_row = self.run["encoder"].get("frames_per_token_row", 1)
+        if isinstance(key, slice):
+            return ClipView(self, range(len(self))[key])
         clip = self.token_set(self.position(key))
-        return cached_clip(clip if self.cut is None else coarsened(clip, self.cut), self._arrays, per_row)
+        clip = clip if self.cut is None else coarsened(clip, self.cut)
+        return cached_clip(clip, self._arrays, self.frames_per_token_row)
 
     def position(self, key: int | str) -> int:
         """Where a clip is, by position, negative from the end, or by clip id.
@@ -236,13 +203,37 @@ class TokenCache:
             if not left[run.shard]:
                 del found[run.shard]
 
+    def vectors(self, column: Literal["pooled", "embedding"]) -> NDArray[np.float32] | None:
+        """A column of vectors of all clips, (clips, channels), in order of position, without reading a token.
+
+        Returns:
+            None where a clip has none: `embedding` is filled as the run was told to.
+
+        Raises:
+            RunFolderError: a shard cannot be read.
+        """
+        found: dict[int, NDArray[np.float32] | None] = {}
+        for shard in {run.shard for run in self._runs}:
+            name = self._files[shard]
+            try:
+                found[shard] = read_vectors(self._store, name, column)
+            except (OSError, ValueError, KeyError) as error:
+                raise RunFolderError(f"{self.path}: {name} cannot be read ({error}): run `vtm verify`") from error
+        parts = [(found[run.shard], run) for run in self._runs]
+        there = [values[run.row : run.row + run.count] for values, run in parts if values is not None]
+        if not parts or len(there) < len(parts):
+            return None
+        vectors = np.concatenate(there)
+        if len(vectors) != len(self):
+            raise RunFolderError(f"{self.path}: shards hold fewer clips than were committed: run `vtm verify`")
+        return vectors
+
     def __contains__(self, key: object) -> bool:
         """Whether there is a clip of this id (or, for what `__getitem__` gives, of its id)."""
-        clip_id = key.clip_id if isinstance(key, CachedClip) else key
-        return isinstance(clip_id, str) and self._find(clip_id) is not None
+        return isinstance(key, str | CachedClip) and self._find(_clip_id_of(key)) is not None
 
     def __iter__(self) -> Iterator[CachedClip]:
-        return (self[i] for i in range(len(self)))
+        return self.read(range(len(self)))
 
     def __getstate__(self) -> dict[str, Any]:
         # Open files do not travel to the workers of a data loader.
@@ -256,10 +247,16 @@ class TokenCache:
     @property
     def video_positions(self) -> dict[str, list[int]]:
         """Positions of each video's clips in order of time, by video id."""
-        found: dict[str, list[int]] = {}
+        return {video_id: list(view.positions) for video_id, view in self.videos.items()}
+
+    @property
+    def videos(self) -> dict[str, ClipView]:
+        """The clips of each video in order of time, by video id; nothing is read before a clip is asked for."""
+        spans: dict[str, range] = {}
         for run, end in zip(self._runs, self._ends, strict=True):
-            found.setdefault(run.video_id, []).extend(range(end - run.count, end))
-        return found
+            first = spans[run.video_id].start if run.video_id in spans else end - run.count
+            spans[run.video_id] = range(first, end)
+        return {video_id: ClipView(self, span) for video_id, span in spans.items()}
 
     def video(
         self,
@@ -281,29 +278,47 @@ class TokenCache:
             video = coarsened_video(video, Cut(keep=keep, tokens=tokens, fidelity=fidelity, max_loss=max_loss))
         return cached_video(video, self._arrays)
 
-    def stream(
-        self, *, rank: int = 0, num_ranks: int = 1, shuffle_seed: int | None = None, start: int = 0
-    ) -> Iterator[CachedClip]:
-        """The clips of one rank, split further over the workers of a torch data loader; every clip comes once.
+    def stream(self, **options: Any) -> TokenStream:
+        """The clips as a stream for training, with all their arrays unless `columns` says otherwise: `TokenStream`."""
+        from pipeline.cache.clip_fields import FIELDS
+        from pipeline.cache.token_stream import TokenStream
+
+        return TokenStream(self, **{"columns": FIELDS} | options)
+
+    def addresses(self, positions: Iterable[int]) -> list[RowAddress]:
+        """Where clips lie."""
+        found = []
+        for position in positions:
+            run, offset = self._at(position)
+            clip_id = Clip(run.video_id, run.first + offset).clip_id
+            found.append(RowAddress(self._files[run.shard], run.row + offset, clip_id))
+        return found
+
+    def read(self, positions: Sequence[int], columns: Iterable[str] | None = None) -> Iterator[CachedClip]:
+        """Clips by position, one after the other, and of them only some arrays.
 
         Args:
-            rank: This process among `num_ranks`.
-            num_ranks: Processes that read together.
-            shuffle_seed: Order of the clips; the same on all ranks. None keeps the order of positions.
-            start: Clips of this rank and worker to leave out: where an interrupted pass goes on.
+            positions: In the order in which they come.
+            columns: Names of arrays of a `CachedClip`; all without it. The others are None.
 
         Raises:
-            ValueError: the rank is not below the number of ranks.
+            RunFolderError: a shard cannot be read.
+            SettingsError: there is no such array.
         """
-        if not 0 <= rank < num_ranks:
-            raise ValueError(f"rank {rank} must be 0 or more and below num_ranks {num_ranks}")
-        order = list(range(len(self)))
-        if shuffle_seed is not None:
-            random.Random(shuffle_seed).shuffle(order)
-        worker = get_worker_info()
-        part, parts = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        for position in order[rank::num_ranks][part::parts][start:]:
-            yield self[position]
+        fields = FIELDS if columns is None else check_fields(columns)
+        wanted = Wanted(fields, self._arrays, self.cut, self.frames_per_token_row)
+        return read_rows(self._store, self.addresses(positions), wanted)
+
+    @property
+    def shard_numbers(self) -> NDArray[np.int64]:
+        """(len(self),) the shard in which each clip lies, in order of position."""
+        counts = [run.count for run in self._runs]
+        return np.repeat(np.array([run.shard for run in self._runs], dtype=np.int64), counts)
+
+    @property
+    def frames_per_token_row(self) -> int:
+        """Frames of each step of the grid: a video model's tubelet."""
+        return int(self.run["encoder"].get("frames_per_token_row", 1))
 
     def _at(self, position: int) -> tuple[Rows, int]:
         number = bisect.bisect_right(self._ends, position)
@@ -334,52 +349,3 @@ class TokenCache:
                 self._open.popitem(last=False)[1].close()
             self._open[shard] = open_reader(self._store, self._files[shard])
         return self._open[shard]
-
-
-def cached_clip(clip: TokenSet, arrays: Arrays, frames_per_token_row: int = 1) -> CachedClip:
-    """A token set with its arrays in the form a consumer computes with."""
-    converted: dict[str, Any] = {
-        "tokens": _tokens(clip.tokens, clip.tokens_dtype, clip.tokens_scale, arrays),
-        "group": clip.group.astype(np.int64),
-        "parent": None if clip.parent is None else clip.parent.astype(np.int64),
-        "loss": clip.loss,
-        "weights": clip.weights,
-        "sizes": clip.sizes,
-        "centers": clip.centers,
-        "pooled": clip.pooled,
-        "embedding": clip.embedding,
-        "frame_time_ns": clip.frame_time_ns,
-    }
-    converted = _converted(converted, arrays)
-    converted["frames_per_token_row"] = frames_per_token_row
-    same = {f.name: getattr(clip, f.name) for f in fields(CachedClip) if f.name not in converted}
-    return CachedClip(**same, **converted)
-
-
-def cached_video(video: VideoTokens, arrays: Arrays) -> CachedVideo:
-    """A video's tokens with their arrays in the form a consumer computes with."""
-    converted = {
-        "tokens": _tokens(video.tokens, video.tokens_dtype, video.tokens_scale, arrays),
-        "sizes": video.sizes,
-        "centers": video.centers,
-        "time_ns": video.time_ns,
-        "parent": video.parent.astype(np.int64),
-        "loss": video.loss,
-    }
-    ends = np.cumsum(video.clip_tokens)[:-1]
-    maps = dict(zip(video.clip_ids, np.split(video.map.astype(np.int64), ends), strict=True))
-    same = {name: getattr(video, name) for name in ("video_id", "uri", "num_sources", "fidelity")}
-    return CachedVideo(**same, **_converted(converted, arrays), clip_maps=_converted(maps, arrays))
-
-
-def _converted(values: dict[str, Any], arrays: Arrays) -> dict[str, Any]:
-    if arrays == "numpy":
-        return values
-    # Copied, because the bytes of a file may not be written to and torch has no read-only tensors.
-    return {k: torch.from_numpy(v.copy()) if isinstance(v, np.ndarray) else v for k, v in values.items()}
-
-
-def _tokens(tokens_MD: NDArray[np.generic], dtype: str, scale_M: NDArray[np.float32] | None, arrays: Arrays) -> Array:
-    if dtype == "bfloat16" and arrays == "torch":
-        return torch.from_numpy(tokens_MD.copy()).view(torch.bfloat16)
-    return decoded_tokens(tokens_MD, dtype, scale_M) if dtype in ("bfloat16", "int8") else tokens_MD

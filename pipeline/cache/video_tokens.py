@@ -45,8 +45,8 @@ class VideoTokens:
     tokens: NDArray[np.generic]
     """(V, D) in tokens_dtype, ordered by time, then y, then x; bfloat16 as its uint16 bits."""
     tokens_dtype: str
-    tokens_scale: NDArray[np.float32] | None
-    """(V,) for int8."""
+    tokens_scale: NDArray[np.floating[Any]] | None
+    """As `TokenSet.tokens_scale`, for int8 and int4."""
     sizes: NDArray[np.int64]
     """(V,) source patches of each; sums to num_sources."""
     weights: NDArray[np.float32]

@@ -24,6 +24,7 @@ from pipeline.encode.foreign.describe import foreign_features
 from pipeline.encode.foreign.features import ForeignFeatures
 from pipeline.encode.reuse import ReusingFeatures
 from pipeline.encode.trees import clip_tree, patch_weights
+from pipeline.encode.video_llm.describe import video_llm_features
 from pipeline.errors import EncodeError, SettingsError
 from pipeline.plan.clips import at_grid_times
 from pipeline.run_description import EncoderDescription
@@ -73,8 +74,8 @@ class ClipEncoder:
         self._scorer: SaliencyScorer | None = None
         fix_arithmetic()
         try:
-            self._features = _load_features(recipe, description, device)
-            if recipe.scorer is not None and stored_kind(recipe.scorer) == "network":
+            self._features = load_features(recipe, description, device)
+            if recipe.scorer is not None and recipe.strategy == "learnable" and stored_kind(recipe.scorer) == "network":
                 self._network = load_network(recipe.scorer, device)
             elif recipe.scorer is not None:
                 self._scorer = load_scorer(recipe.scorer, device)
@@ -181,9 +182,7 @@ class ClipEncoder:
         return arrays_of(features.sources(), plan, dtype, embedding_E=features.embedding_E)
 
     def _merge_by_tree(self, features: ClipFeatures, clip: DecodedClip, seed: int) -> ClipArrays:
-        scores = features.saliency_1K if self._recipe.weights == "saliency" else self._motion(features, clip)
-        uniform = self._recipe.weights == "uniform" or scores is None
-        weights_1K = None if uniform or scores is None else weights_from(to_device(scores, features.patches_1KD.device))
+        weights_1K = self._token_weights(features, clip)
         tree = clip_tree(features, self._recipe, seed, weights_1K)
         return arrays_of(
             features.sources(),
@@ -193,6 +192,18 @@ class ClipEncoder:
             tree=tree,
             embedding_E=features.embedding_E,
         )
+
+    def _token_weights(self, features: ClipFeatures, clip: DecodedClip) -> Tensor | None:
+        """(1, K) on the features' device: the weight of each token the encoder leaves; None where all weigh alike."""
+        if self._recipe.weights == "learnt":
+            assert self._scorer is not None, "the settings say that learnt weights come with --scorer"
+            return self._scorer.weights(self._read_by(self._scorer, features), features.merge_grid)
+        by_name = {"saliency": features.saliency_1K, "motion": self._motion(features, clip)}
+        scores = by_name.get(self._recipe.weights)
+        return None if scores is None else weights_from(to_device(scores, features.patches_1KD.device))
+
+    def _read_by(self, scorer: SaliencyScorer, features: ClipFeatures) -> Tensor:
+        return features.keys_1Kd if scorer.reads == "keys" else features.patches_1KD
 
     def _motion(self, features: ClipFeatures, clip: DecodedClip) -> Tensor | None:
         return None if clip.motion is None else motion_on(features.grid, clip.motion, self._frames_per_row)
@@ -208,8 +219,7 @@ class ClipEncoder:
             keep, num_tokens = None, min(left, Budget(keep=keep).targets(total))
         saliency = features.saliency_1K
         if self._scorer is not None:
-            read = features.keys_1Kd if self._scorer.reads == "keys" else features.patches_1KD
-            saliency = self._scorer(read, features.merge_grid)
+            saliency = self._scorer(self._read_by(self._scorer, features), features.merge_grid)
         return merge_plan(
             features.keys_1Kd,
             strategy=cast(Strategy, recipe.strategy),
@@ -225,11 +235,13 @@ class ClipEncoder:
         )
 
 
-def _load_features(
+def load_features(
     recipe: Recipe, description: EncoderDescription, device: str
 ) -> VitFeatures | ReusingFeatures | ForeignFeatures:
     """What turns frames into features."""
     dtype = TORCH_DTYPES[description.compute_dtype]
+    if description.video_llm is not None:
+        return video_llm_features(recipe, description.batch_frames, dtype, device)
     if description.architecture is not None:
         return foreign_features(recipe, description.batch_frames, dtype, device)
     encoder = load_encoder(

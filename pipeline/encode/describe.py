@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ import torch
 
 from pipeline.encode.devices import Device, DeviceKind, resolve_compute_dtype
 from pipeline.encode.foreign.describe import describe_foreign, is_foreign
+from pipeline.encode.video_llm.describe import describe_video_llm, is_video_llm
+from pipeline.encode.video_llm.passes import VideoLlmGeometry
 from pipeline.errors import SettingsError
-from pipeline.run_description import EncoderDescription
+from pipeline.run_description import EncoderDescription, VideoLlmDescription
 from pipeline.settings import Recipe
-from pipeline.values import PictureSpec, Resizer
+from pipeline.values import PictureSpec, Resizer, SmartSize
 from vtm import encoders
 from vtm.encoders import EncoderError, ImageSpec
 from vtm.network import NetworkError, Origin, load_network, load_scorer, stored_kind, stored_origin
@@ -62,9 +65,11 @@ def describe_encoder(recipe: Recipe, device: Device) -> tuple[EncoderDescription
         architecture=known.architecture,
         frames_per_pass=known.frames_per_pass,
         frames_per_token_row=known.frames_per_token_row,
+        video_llm=known.video_llm,
         embedding_dim=known.embedding_dim,
     )
-    return description, chosen_pictures(picture_spec(known.image, recipe.resize), recipe)
+    picture = replace(picture_spec(known.image, recipe.resize), smart=known.smart)
+    return description, chosen_pictures(picture, recipe)
 
 
 def resolve_batch_frames(recipe: Recipe, device: Device) -> int:
@@ -87,11 +92,32 @@ class _Found:
     architecture: str | None = None
     frames_per_pass: int = 1
     frames_per_token_row: int = 1
+    video_llm: VideoLlmDescription | None = None
+    smart: SmartSize | None = None
     embedding_dim: int = 0
 
 
 def _find_encoder(recipe: Recipe) -> _Found:
     """Our own vision transformer wherever it knows the family, else a model of `transformers`."""
+    if is_video_llm(recipe.encoder, recipe.revision):
+        if recipe.embedding == "always":
+            raise EncoderError(
+                f"--embedding always: of {recipe.encoder}, a video-LLM, no image embedding is taken: leave it out"
+            )
+        vision, weights_sha256 = describe_video_llm(recipe)
+        return _Found(
+            dim=vision.shape.channels,
+            image=vision.image,
+            weights_sha256=weights_sha256,
+            architecture=vision.architecture,
+            frames_per_pass=vision.input.frames_per_pass,
+            frames_per_token_row=vision.input.frames_per_token_row,
+            video_llm=_video_llm(vision, recipe),
+            smart=vision.smart,
+        )
+    if recipe.size_px is not None or recipe.stage != "projected":
+        option = f"--stage {recipe.stage}" if recipe.size_px is None else f"--size-px {recipe.size_px}"
+        raise EncoderError(f"{option} is for video-LLMs; {recipe.encoder} is a vision encoder alone: leave it out")
     if is_foreign(recipe.encoder, recipe.revision):
         if recipe.embedding == "always":
             raise EncoderError(
@@ -133,6 +159,24 @@ def _embedding_dim(recipe: Recipe, own: encoders.EncoderDescription) -> int:
     return own.pooled_dim if recipe.embedding == "auto" and is_last and recipe.reuse_levels is None else 0
 
 
+def _video_llm(vision: VideoLlmGeometry, recipe: Recipe) -> VideoLlmDescription:
+    image = vision.image
+    size_px = image.crop_height_px, image.crop_width_px
+    tokens_per_row = math.prod(vision.grid_hw(size_px))
+    unset = "tower" if vision.smart is None else "smart resize"
+    return VideoLlmDescription(
+        family=vision.family,
+        stage=vision.shape.stage,
+        merge_size=vision.shape.token_side,
+        size_px=size_px,
+        size_from=unset if recipe.size_px is None else "setting",
+        tokens_per_row=tokens_per_row,
+        source_tokens_per_s=float(tokens_per_row * recipe.fps / vision.shape.frames_per_token_row),
+        deepstack=vision.shape.deepstack if vision.shape.stage == "projected" else 0,
+        projection_probe=vision.probe,
+    )
+
+
 def picture_spec(image: ImageSpec, resizer: Resizer = "torch") -> PictureSpec:
     """The preprocessor's geometry, as the decode side takes it."""
     same = [field.name for field in fields(image) if field.name in PictureSpec.__slots__]
@@ -152,7 +196,10 @@ def chosen_pictures(picture: PictureSpec, recipe: Recipe) -> PictureSpec:
 
 def picture_json(picture: PictureSpec) -> dict[str, Any]:
     """A picture spec as JSON data."""
-    return asdict(picture)
+    data = asdict(picture)
+    if picture.smart is None:
+        del data["smart"]
+    return data
 
 
 def check_weights(recipe: Recipe, description: EncoderDescription) -> None:
@@ -180,7 +227,7 @@ class TrainedModel:
     dim: int
     """Channels of the tokens that come out."""
     decides_count: bool
-    """Whether it is a network, which merges as far as it was trained to; a scorer only places the targets."""
+    """Whether a network merges, as far as it was trained to; a scorer only places targets, or weights tokens."""
 
 
 def describe_trained(recipe: Recipe, known: _Found) -> TrainedModel:
@@ -192,8 +239,8 @@ def describe_trained(recipe: Recipe, known: _Found) -> TrainedModel:
     folder, encoder_dim = str(recipe.scorer), known.dim
     try:
         _check_origin(recipe, known)
-        is_network = stored_kind(folder) == "network"
-        if is_network:
+        decides_count = recipe.strategy == "learnable" and stored_kind(folder) == "network"
+        if decides_count:
             config = load_network(folder).config
             in_width, dim = config.in_width, config.widths[-1]
         else:
@@ -207,7 +254,7 @@ def describe_trained(recipe: Recipe, known: _Found) -> TrainedModel:
     digest = hashlib.sha256()
     for name in ("config.json", "model.safetensors"):
         digest.update((Path(folder) / name).read_bytes())
-    return TrainedModel(sha256=digest.hexdigest(), dim=dim, decides_count=is_network)
+    return TrainedModel(sha256=digest.hexdigest(), dim=dim, decides_count=decides_count)
 
 
 def _check_origin(recipe: Recipe, known: _Found) -> None:

@@ -122,4 +122,4 @@ def require_device(kind: DeviceKind) -> None:
     try:
         torch.cuda.synchronize()
     except RuntimeError as error:
-        raise BrokenDeviceError(f"the GPU is lost to this process: {error}") from error
+        raise BrokenDeviceError(f"the GPU is lost to this process, start the run again: {error}") from error

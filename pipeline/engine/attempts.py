@@ -1,4 +1,4 @@
-"""What is tried again, and how often: the one place that counts strikes."""
+"""What is tried again, and how often."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from pipeline.errors import FailureClass
 
 MAX_ATTEMPTS = 3
 WORTH_RETRYING: frozenset[FailureClass] = frozenset({"io", "timeout", "crash", "out_of_memory", "encode"})
-"""What may go well another time. A corrupt file stays corrupt."""
+"""Failures that another attempt may not have. A corrupt file stays corrupt."""
 WRITE_ATTEMPTS = 7
-"""Of a shard. They span a minute, in which somebody may make room on the disk."""
+"""Attempts to write a shard. They span a minute, in which room may be made on a full disk."""
 START_ATTEMPTS = 5
-"""Rounds of starts of one kind of worker on one node that end before the worker is ready."""
+"""Rounds of failed starts after which a node gets no more workers of a kind."""
 HOPELESS_CLIPS = 10
-"""Clips that no encoder can take before any was encoded: then it is not the clips."""
+"""If so many clips fail before the first is encoded, the encoder is at fault and the run ends."""
 
 
 class FailedAttempts:
-    """Failed attempts of what is not settled yet."""
+    """Counts failed attempts of what is not finished."""
 
     def __init__(self) -> None:
         self._counts: Counter[Hashable] = Counter()
@@ -28,7 +28,7 @@ class FailedAttempts:
         """Count an attempt that failed.
 
         Returns:
-            None where the subject is to be tried again, else how many attempts it had: it is given up.
+            None if the subject is to be tried again, else how many attempts it had: it is given up.
         """
         self._counts[subject] += 1
         if failure in WORTH_RETRYING and self._counts[subject] < MAX_ATTEMPTS:
@@ -43,14 +43,14 @@ class FailedAttempts:
         return len(self._counts)
 
     def forgive(self, subject: Hashable) -> None:
-        """An attempt was ended by something else."""
+        """Take back an attempt that something else ended."""
         if self.count(subject) > 1:
             self._counts[subject] -= 1
         else:
             self.clear(subject)
 
     def clear(self, subject: Hashable) -> None:
-        """The subject went well."""
+        """Forget the attempts of a subject that succeeded."""
         self._counts.pop(subject, None)
 
 

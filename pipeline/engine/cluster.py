@@ -1,4 +1,4 @@
-"""Where a run takes place: this process, or Ray; and what its encoders compute on."""
+"""Where a run takes place: in this process or on Ray; and the device of its encoders."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from pipeline.settings import EngineName, Execution
 
 
 class Cluster(Protocol):
-    """Nodes that are there, and what was agreed for them."""
+    """The present nodes, and what was agreed for them."""
 
     device: Device
     request: ResourceRequest
 
     def executor(self, job: Job, types: WorkerTypes = REAL) -> Executor:
-        """What carries a run out here."""
+        """The executor of a run here."""
 
 
 @contextmanager
 def open_cluster(execution: Execution) -> Iterator[Cluster]:
-    """Reach what the settings name; Ray is imported only when it is used.
+    """Connect to what the settings name; Ray is imported only when it is used.
 
     Raises:
-        SettingsError: it cannot be reached, or can never hold what is asked.
+        SettingsError: it cannot be reached, or can never hold what is requested.
     """
     if chosen_engine(execution) == "inline":
         yield InlineCluster(execution)

@@ -1,4 +1,4 @@
-"""What decoders do next: scan, or decode clips of which unit. Part of the scheduler."""
+"""What decoders do next: scan an input, or decode the clips of a unit. Part of the scheduler."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from pipeline.values import Input
 
 @dataclass(slots=True, eq=False)
 class PendingUnit:
-    """What is left of a unit, with the shards of its clips."""
+    """The clips of a unit that are not decoded yet, with their shards."""
 
     unit: Unit
     shards: deque[ShardUnit]
     is_alone: bool = False
-    """Whether nothing may join."""
+    """Whether no other clips may be added."""
 
     def join(self, clip: Clip, shard_id: str, most: int) -> bool:
-        """Take in a clip that comes right before or after, up to so many clips; False where it does not fit."""
+        """Add a clip that directly precedes or follows, up to `most` clips; False if it does not fit."""
         video_id, first, count = self.unit
         if video_id != clip.video_id or count >= most or clip.index not in (first - 1, first + count):
             return False
@@ -38,7 +38,7 @@ class PendingUnit:
         return True
 
     def advance(self) -> bool:
-        """One clip further; False at the end."""
+        """Remove the first clip; False if none is left."""
         video_id, first, count = self.unit
         self.unit = Unit(video_id, first + 1, count - 1)
         shard_id, part = self.shards.popleft()
@@ -48,25 +48,25 @@ class PendingUnit:
 
 
 class Decoding:
-    """The queue of units, and who is at which."""
+    """The queues of units, and the unit that each decoder works on."""
 
     def __init__(self, policy: Policy, pool: WorkerPool, ledger: Ledger, intake: Intake, out: list[Command]) -> None:
         self._policy, self._pool, self._ledger, self._intake, self._out = policy, pool, ledger, intake, out
         self._fresh: deque[PendingUnit] = deque()
         """In the order of the shards, so that shards close."""
         self._urgent: deque[PendingUnit] = deque()
-        """What is done again goes before all else: a shard waits for it."""
+        """Clips to be repeated. They go first, because a shard waits for them."""
         self._at: dict[int, PendingUnit] = {}
-        """The unit that each decoder is at."""
+        """The unit that each decoder works on."""
         self._idle: OrderedDict[int, None] = OrderedDict()
         """Decoders that found nothing to do."""
         self._ready_clips = 0
-        """In the queues. What one decoder must do alone counts as one unit."""
+        """In the queues. A long sequential unit counts as one of normal size, as only one decoder can work on it."""
         self.scanning = 0
         self.is_stopped = False
 
     def add(self, units: Sequence[ShardUnit], *, sequential: bool) -> None:
-        """Queue clips of a video; a sequential one goes to one decoder, which then reads it once."""
+        """Queue clips of a video. A sequential video is one unit, so that one decoder reads it once."""
         for stretch in _stretches(units):
             size = span_of(stretch).count if sequential else self._policy.unit_clips
             for pending in _cut(stretch, size):
@@ -74,7 +74,7 @@ class Decoding:
                 self._ready_clips += self._weight(pending)
 
     def decode_again(self, clip: Clip, shard_id: str, *, alone: bool) -> None:
-        """Decode one clip once more, before all else; `alone` if it may be poison, so that nothing waits behind it."""
+        """Queue one clip again, before all others; `alone` if it may kill its worker."""
         if not alone and self._urgent:
             most = self._policy.unit_clips
             if self._ledger.videos[clip.video_id].plan.is_sequential:
@@ -92,7 +92,7 @@ class Decoding:
         self._intake.inputs.appendleft(source)
 
     def worker_gone(self, worker: Worker) -> None:
-        """A decoder is gone: what it had not begun of its unit goes to another."""
+        """Give the rest of a lost decoder's unit to another."""
         self._idle.pop(worker.number, None)
         worker.node.blocked.pop(worker.number, None)
         pending = self._at.pop(worker.number, None)
@@ -100,7 +100,7 @@ class Decoding:
             self._queue_urgent(pending)
 
     def assign_to_idle(self, now_s: float) -> None:
-        """Something may be there to do. What one of them cannot begin, none of them can."""
+        """Give idle decoders what there is to do. What the first cannot begin, none can."""
         while self._idle and (self._urgent or self._fresh or self._intake.inputs):
             number, _ = self._idle.popitem(last=False)
             self.assign(self._pool.workers[number], now_s)
@@ -108,13 +108,13 @@ class Decoding:
                 return
 
     def assign_to_blocked(self, node: Node, now_s: float) -> None:
-        """Frames have left the node's store."""
+        """Let decoders go on after frames have left their node's store."""
         while node.blocked and self._has_credit(node):
             number, _ = node.blocked.popitem(last=False)
             self.assign(self._pool.workers[number], now_s)
 
     def assign(self, worker: Worker, now_s: float) -> None:
-        """Give a decoder calls, as many as it takes ahead."""
+        """Give a decoder calls until it has `CALLS_AHEAD`."""
         self._idle.pop(worker.number, None)
         worker.node.blocked.pop(worker.number, None)
         while self._has_room(worker):
@@ -132,7 +132,7 @@ class Decoding:
                 self._decode(worker, pending, now_s)
 
     def _has_room(self, worker: Worker) -> bool:
-        """Whether a decoder can be given a call. Behind a scan that may take long nothing is queued."""
+        """Whether a decoder can be given a call. Nothing is queued behind a scan that may take long."""
         if not worker.is_ready or len(worker.calls) >= CALLS_AHEAD or self.is_stopped:
             return False
         last = worker.calls[-1] if worker.calls else None
@@ -146,7 +146,7 @@ class Decoding:
         self.find_inputs()
 
     def find_inputs(self) -> None:
-        """Ask for further inputs in time."""
+        """Ask for further inputs before they run out."""
         wanted = 16 + 2 * self._pool.count("decode")
         if self._intake.has_more and not self._intake.is_asked and len(self._intake.inputs) < wanted:
             self._intake.is_asked = True
@@ -162,7 +162,7 @@ class Decoding:
         return self._ready_clips < READY_CLIPS * decoders and self.scanning * SCANNING_SHARE < decoders
 
     def _take_unit(self) -> PendingUnit | None:
-        """What is urgent goes first. While tokens fill the stores, no further shard is started."""
+        """The next unit, urgent ones first. While tokens fill the stores, no further shard is started."""
         is_full = self._ledger.token_bytes > self._pool.store_credit_bytes
         for queue, choice in ((self._urgent, len(self._urgent)), (self._fresh, 1)):
             for i in range(min(choice, len(queue))):
@@ -196,7 +196,7 @@ class Decoding:
 
 
 def _stretches(units: Sequence[ShardUnit]) -> Iterator[list[ShardUnit]]:
-    """Units of one video in groups without gaps: what lies between may be done already."""
+    """Units of one video in groups without gaps: clips between them may be done already."""
     stretch: list[ShardUnit] = []
     for shard_id, unit in units:
         if stretch and unit.first != stretch[-1].unit.first + stretch[-1].unit.count:
@@ -208,7 +208,7 @@ def _stretches(units: Sequence[ShardUnit]) -> Iterator[list[ShardUnit]]:
 
 
 def _cut(units: Sequence[ShardUnit], size: int) -> list[PendingUnit]:
-    """Consecutive clips to pieces of `size` clips; the last may be shorter."""
+    """Cut consecutive clips into units of `size` clips; the last may be shorter."""
     pieces = []
     whole = span_of(units)
     left = deque(units)

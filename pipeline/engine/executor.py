@@ -1,4 +1,4 @@
-"""What carries the scheduler's commands out, and tells what happened."""
+"""The interface of executors: they carry out the scheduler's commands and report events."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ Observed: TypeAlias = Record | FailedRange | InFlight
 
 
 class Executor(Protocol):
-    """Where the work runs. Every executor gives the same bytes."""
+    """Runs the workers. Every executor gives the same bytes."""
 
     @property
     def num_cores(self) -> int:
         """Cores that the stages share, all nodes together."""
 
     def carry_out(self, command: WorkCommand) -> None:
-        """Begin what the command says; what comes of it is told by `wait`."""
+        """Begin to carry out a command; `wait` returns the events that follow."""
 
     def tell(self, event: Event) -> None:
-        """Have `wait` return an event from outside, from any thread or signal handler."""
+        """Make `wait` return an event. May be called from any thread or signal handler."""
 
     def wait(self, timeout_s: float) -> list[Event | Record]:
-        """What has happened, in its order; after `timeout_s` at the latest."""
+        """Events in their order; returns after `timeout_s` at the latest."""
 
     def observe(self, item: Observed) -> None:
-        """Count what happens, where somebody collects such counts."""
+        """Update metrics, if this executor has any."""
 
     def close(self) -> None:
-        """Stop every worker and let go of everything."""
+        """Stop every worker and release all resources."""

@@ -1,6 +1,6 @@
 """The executor in this process: a thread a worker.
 
-A decoder that crashes takes this process with it, and one that hangs keeps its thread; on Ray each has its own process.
+A decoder that crashes ends this process, and one that hangs keeps its thread; on Ray each has its own process.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias
 
+from pipeline.encode.devices import BrokenDeviceError
 from pipeline.engine import messages as m
 from pipeline.engine.executor import Observed
 from pipeline.engine.job import Job, Record
@@ -30,7 +31,7 @@ from pipeline.plan.units import Clip
 
 NODE = "this machine"
 STORE_BYTES = 2 << 30
-"""A third of it may hold frames that wait for the encoder."""
+"""Of a store that this process does not have: it bounds the frames that wait for the encoder."""
 
 Call: TypeAlias = m.Scan | m.DecodeClip | m.EncodeClip | m.WriteShard
 AnyWorker: TypeAlias = DecodeWorker | EncodeWorker | WriteWorker
@@ -43,7 +44,7 @@ class _WorkerThread:
         self.calls: SimpleQueue[Call | None] = SimpleQueue()
         self.worker: AnyWorker | None = None
         self.is_abandoned = False
-        """Whether the worker was given up: nothing that it still does counts."""
+        """Whether the worker was given up: its later results are ignored."""
 
 
 class InlineExecutor:
@@ -64,7 +65,7 @@ class InlineExecutor:
         self._happened.put(event)
 
     def wait(self, timeout_s: float) -> list[m.Event | Record]:
-        """What has happened, in its order."""
+        """Events in their order."""
         found: list[m.Event | Record] = []
         try:
             found.append(self._happened.get(timeout=timeout_s))
@@ -74,7 +75,7 @@ class InlineExecutor:
             return found
 
     def carry_out(self, command: m.WorkCommand) -> None:
-        """Hand a call to its worker's thread, or do at once what takes no time."""
+        """Hand a call to its worker's thread, or carry out a command that takes no time."""
         if isinstance(command, m.StartWorker):
             thread = self._threads[command.worker] = _WorkerThread()
             name = f"{command.kind}-{command.worker}"
@@ -92,7 +93,7 @@ class InlineExecutor:
             self._threads[command.worker].calls.put(command)
 
     def observe(self, item: Observed) -> None:
-        """Nobody collects counts here."""
+        """There are no metrics here."""
 
     def close(self) -> None:
         """Stop the threads; one that is in the middle of a call ends after it."""
@@ -149,11 +150,12 @@ class InlineExecutor:
         return time.process_time() - sum(time.clock_gettime(clock) for clock in self._decode_clocks)
 
     def _do(self, number: int, worker: AnyWorker, call: Call, tell: Callable[[m.Event | Record], None]) -> None:
-        """One call, and what came of it."""
+        """Run one call and report its result."""
         try:
             for item in self._results(number, worker, call):
                 tell(item)
-        except StoreError as error:
+        except (StoreError, BrokenDeviceError) as error:
+            # On Ray a worker whose device is lost is replaced; here it would take this process.
             tell(m.RunFailed(str(error)))
         except Exception as error:
             problem = problem_of(error)

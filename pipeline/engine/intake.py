@@ -1,4 +1,4 @@
-"""Inputs on their way into the plan: found, scanned in any order, planned in theirs, packed into shards."""
+"""Inputs before they are planned: found, scanned in any order, planned in the order of the inputs."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class ShardPacker:
 
     @property
     def open_shard(self) -> str | None:
-        """The shard that further units may join."""
+        """The shard to which further units may be added."""
         return self._shard_id if self._room else None
 
     def close(self) -> None:
-        """Let nothing more join the open shard."""
+        """Add no more units to the open shard."""
         self._room = 0
 
     def pack(self, unit: Unit, generation: int = 0) -> Iterator[ShardUnit]:
@@ -60,18 +60,18 @@ class Intake:
         self._order: deque[Input] = deque()
         """All inputs found and not planned, in the order in which they are planned."""
         self._scanned: OrderedDict[Input, deque[tuple[float, PlannedVideo]]] = OrderedDict()
-        """When, and what was found, the first scanned first. The same input may be named twice."""
+        """Scan results with their times, the first scanned first. The same input may be named twice."""
         self._passed_over: Counter[Input] = Counter()
-        """Inputs that others did not wait for; planned as soon as they are scanned."""
+        """Slow inputs that later ones overtook; planned as soon as they are scanned."""
 
     def add(self, inputs: tuple[Input, ...], is_last: bool) -> None:
-        """More inputs were found."""
+        """Add inputs that were found."""
         self.inputs += inputs
         self._order += inputs
         self.is_asked, self.has_more = False, not is_last
 
     def scanned(self, source: Input, video: PlannedVideo, now_s: float) -> None:
-        """An input was scanned, or given up."""
+        """Take in the scan result of an input, or its failure."""
         self._scanned.setdefault(source, deque()).append((now_s, video))
         if source in self._passed_over:
             self._passed_over -= Counter([source])
@@ -83,7 +83,7 @@ class Intake:
         return not (self._order or self._passed_over or self.has_more)
 
     def take_planned(self, now_s: float) -> Iterator[tuple[Input, PlannedVideo]]:
-        """Scanned videos in the order of the inputs; one that takes long is passed over."""
+        """Scanned videos in the order of the inputs; one whose scan takes long is overtaken."""
         while self._order and self._scanned:
             source = self._order[0]
             if source in self._scanned:

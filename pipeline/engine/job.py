@@ -1,4 +1,4 @@
-"""What a worker is given beside its calls, and what it reports for the record."""
+"""What a worker gets when it starts, and the records that it returns."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pipeline.values import PictureSpec, ShardManifest
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """Everything a worker needs beside its calls; travels to every worker once."""
+    """Everything a worker needs except its calls; sent to every worker once."""
 
     out: Store
     run: dict[str, Any]
@@ -43,8 +43,10 @@ class Job:
 
     @property
     def clip_bytes(self) -> int:
-        """Frames of a full clip."""
-        return self.recipe.clip_frames * self.picture.crop_height_px * self.picture.crop_width_px * 3
+        """Most that the frames of a full clip take."""
+        smart = self.picture.smart
+        pixels = self.picture.crop_height_px * self.picture.crop_width_px if smart is None else smart.max_pixels
+        return self.recipe.clip_frames * pixels * 3
 
 
 @cache
@@ -59,7 +61,7 @@ def code_sha256() -> str:
 
 @dataclass(frozen=True, slots=True)
 class StageTime:
-    """What a piece of work took."""
+    """CPU and wall time of a piece of work."""
 
     cpu_s: float = 0.0
     wall_s: float = 0.0
@@ -120,14 +122,14 @@ class ShardCommitted:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """What a worker has to say to a person."""
+    """A log line of a worker."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """An error that a worker survived, as it travels: its class and one line."""
+    """An error that a worker survived: its class and one line."""
 
     failure: FailureClass
     message: str

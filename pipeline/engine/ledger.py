@@ -1,4 +1,4 @@
-"""What is owed: videos, shards and clips that are not settled, and the bytes that they hold. State of the scheduler."""
+"""Videos, shards and clips that are not finished, and the bytes that they hold. State of the scheduler."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipeline.values import FailedRange, PlannedVideo
 
 @dataclass(slots=True, eq=False)
 class UnsettledVideo:
-    """A video with clips that are not settled."""
+    """A video with clips that are neither written nor recorded as failed."""
 
     plan: PlannedVideo
     unsettled: int = 0
@@ -20,13 +20,13 @@ class UnsettledVideo:
 
 @dataclass(slots=True, eq=False)
 class ClipState:
-    """A clip between the start of its decoding and its shard."""
+    """A clip from the start of its decoding to the commit of its shard."""
 
     shard_id: str
     node: Node
-    """Where its frames, then its tokens, lie."""
+    """Holds its frames, then its tokens."""
     num_bytes: int
-    """Of its frames, as predicted, then as they are; then of its tokens."""
+    """Predicted size of its frames, then their size, then the size of its tokens."""
     is_encoded: bool = False
 
 
@@ -36,17 +36,17 @@ class Shard:
 
     units: list[Unit] = field(default_factory=list)
     is_open: bool = False
-    """Whether further units may join."""
+    """Whether further units may be added."""
     is_started: bool = False
     outstanding: int = 0
     """Clips that are neither encoded nor given up."""
     failures: dict[Clip, FailedRange] = field(default_factory=dict)
     grown_s: float = 0.0
     writer: int = 0
-    """Who writes it; 0 for nobody."""
+    """The worker that writes it; 0 for none."""
     attempts: int = 0
     again_s: float = 0.0
-    """Not to be written before."""
+    """Earliest time of the next attempt."""
 
     @property
     def clips(self) -> tuple[Clip, ...]:
@@ -60,7 +60,7 @@ class Shard:
 
 
 class Ledger:
-    """Counts what is owed, so that each clip ends exactly once: in a written shard, or in a recorded failure."""
+    """Accounts for every clip, so that each ends exactly once: in a written shard, or in a recorded failure."""
 
     def __init__(self) -> None:
         self.videos: dict[str, UnsettledVideo] = {}
@@ -69,7 +69,7 @@ class Ledger:
         self.token_bytes = 0
 
     def add_video(self, video: PlannedVideo, units: Iterable[ShardUnit], open_shard: str | None, now_s: float) -> None:
-        """Take up the clips of a video."""
+        """Add clips of a video."""
         for shard_id, unit in units:
             shard = self.shards.setdefault(shard_id, Shard())
             shard.is_open = shard_id == open_shard
@@ -84,19 +84,19 @@ class Ledger:
         return self.videos[clip.video_id].plan.source.uri
 
     def start(self, clip: Clip, shard_id: str, node: Node, num_bytes: int) -> None:
-        """A clip is decoded from now on; its frames will take so much of the node's store."""
+        """Reserve room in a node's store for the frames of a clip that is decoded from now on."""
         self.shards[shard_id].is_started = True
         self.clips[clip] = ClipState(shard_id, node, num_bytes)
         node.frames_bytes += num_bytes
 
     def decoded(self, clip: Clip, num_bytes: int) -> None:
-        """Its frames are there."""
+        """Correct the reservation to the size of the frames."""
         state = self.clips[clip]
         state.node.frames_bytes += num_bytes - state.num_bytes
         state.num_bytes = num_bytes
 
     def encoded(self, clip: Clip, node: Node, num_bytes: int) -> Node:
-        """Its tokens are there, and its frames gone from the node that is returned."""
+        """Account for tokens in place of frames. Returns the node whose store has room again."""
         state = self.clips[clip]
         before = state.node
         before.frames_bytes -= state.num_bytes
@@ -106,7 +106,7 @@ class Ledger:
         return before
 
     def drop(self, clip: Clip) -> ClipState:
-        """Its frames or tokens are gone, or to be let go; where they were tokens, the shard lacks the clip again."""
+        """Remove a clip's frames or tokens. If they were tokens, the shard lacks the clip again."""
         state = self.clips.pop(clip)
         if state.is_encoded:
             self.token_bytes -= state.num_bytes
@@ -116,7 +116,7 @@ class Ledger:
         return state
 
     def give_up(self, clip: Clip, failed: FailedRange) -> ClipState:
-        """The clip ends as a failure."""
+        """Record a clip as failed."""
         state = self.drop(clip)
         shard = self.shards[state.shard_id]
         shard.outstanding -= 1
@@ -124,9 +124,9 @@ class Ledger:
         return state
 
     def lost_with(self, node: Node) -> list[Clip]:
-        """Clips whose frames or tokens are gone with a node, but for those that a live worker may have fetched.
+        """Clips whose frames or tokens were lost with a node, except those that a worker may have fetched already.
 
-        Where it has not, it will say so.
+        A worker that has not fetched them reports it.
         """
         return [
             clip
@@ -136,7 +136,7 @@ class Ledger:
         ]
 
     def close(self, shard_id: str) -> Shard:
-        """The shard is written: nothing of it is owed any more."""
+        """Remove a shard that is written, with its clips."""
         shard = self.shards.pop(shard_id)
         for clip in shard.clips:
             self.token_bytes -= self.clips.pop(clip).num_bytes
@@ -149,7 +149,7 @@ class Ledger:
 
 
 def joined(failures: Iterable[FailedRange]) -> tuple[FailedRange, ...]:
-    """In order, with neighbouring ranges that failed alike as one: a ruined hour is one row and not sixty."""
+    """Failures in order, neighbouring ranges of the same class joined: a damaged hour is one row and not sixty."""
     rows: list[FailedRange] = []
     for failed in sorted(failures, key=lambda failed: (failed.video_id, failed.start_ns)):
         last = rows[-1] if rows else None

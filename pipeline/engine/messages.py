@@ -1,6 +1,6 @@
-"""The scheduler's language: events in, commands out. Values of numbers and names, without Ray, clocks or files.
+"""The scheduler's events and commands: values of numbers and names, without Ray, clocks or files.
 
-A unit is three numbers (video, first clip, number of clips). A worker works its calls off in the order of the commands.
+A unit is three numbers (video, first clip, number of clips). A worker runs its calls in the order of the commands.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class InputsFound:
 
 @dataclass(frozen=True, slots=True)
 class WorkerReady:
-    """A worker is up and has loaded what it needs."""
+    """A worker has started and loaded what it needs."""
 
     worker: int
 
@@ -86,7 +86,7 @@ class WorkerRefused:
 
 @dataclass(frozen=True, slots=True)
 class WorkerDied:
-    """A worker's process is gone, and its calls with it."""
+    """A worker's process ended, and its calls with it."""
 
     worker: int
     failure: FailureClass

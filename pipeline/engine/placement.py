@@ -1,4 +1,4 @@
-"""Which workers belong on which node: a function of the nodes and of what was asked for."""
+"""Which workers run on which node: a function of the nodes and of the request."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pipeline.engine.messages import WorkerKind
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResourceRequest:
-    """What the user asked for."""
+    """Workers and GPUs that the user asked for."""
 
     decoders: int | None = None
-    """All together; None: what the cores hold."""
+    """In total; None: as many as there are cores left."""
     gpus: int | None = None
-    """All together; None: every one, 0: none."""
+    """In total; None: all, 0: none."""
     gpu_share: float = 1.0
     """Share of a GPU that an encoder takes."""
     reserve_gpus: bool = False
@@ -24,7 +24,7 @@ class ResourceRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeResources:
-    """What a node has."""
+    """Resources of a node."""
 
     cores: int
     gpus: int
@@ -34,7 +34,7 @@ class NodeResources:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeWorkers:
-    """The workers of one node."""
+    """Numbers of workers on a node, and what each reserves."""
 
     encoders: int = 0
     writers: int = 0
@@ -44,7 +44,7 @@ class NodeWorkers:
     decoder_cores: float = 1.0
 
     def number_of(self, kind: WorkerKind) -> int:
-        """Workers of one kind."""
+        """Number of workers of one kind."""
         return {"encode": self.encoders, "write": self.writers, "decode": self.decoders}[kind]
 
 

@@ -1,4 +1,4 @@
-"""Scanned videos become clips of shards, and clips that are owed. Part of the scheduler."""
+"""Assigns the clips of scanned videos to shards. Part of the scheduler."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipeline.values import PlannedVideo
 
 
 class Planning:
-    """Decides which clips go into which shard, and says so before any of them is decoded."""
+    """Decides which clips go into which shard, before any of them is decoded."""
 
     def __init__(
         self, policy: Policy, intake: Intake, ledger: Ledger, decoding: Decoding, writing: Writing, out: list[Command]
@@ -27,16 +27,16 @@ class Planning:
         """Ids of the videos in the plan."""
 
     def mark_planned(self, planned: Iterable[str]) -> None:
-        """These videos are in the plan already."""
+        """Mark videos as planned."""
         self._planned.update(planned)
 
     def resume(self, event: m.Pending, now_s: float) -> None:
-        """Owe what an earlier run planned and did not write."""
+        """Queue clips that an earlier run planned and did not write."""
         self._planned.add(event.video.source.video_id)
         self._queue(event.video, event.units, now_s)
 
     def retry(self, event: m.Retry, now_s: float) -> None:
-        """Plan clips that failed once more."""
+        """Plan clips again that an earlier run recorded as failed."""
         self._planned.add(event.video.source.video_id)
         for unit in event.units:
             self._plan(event.video, unit, event.generation, now_s)
@@ -54,7 +54,7 @@ class Planning:
             self.close_shard(now_s)
 
     def close_shard(self, now_s: float) -> None:
-        """Let nothing more join the open shard."""
+        """Add no more clips to the open shard."""
         self._packer.close()
         self._writing.close_all_but(None, now_s)
 

@@ -29,13 +29,13 @@ from pipeline.values import FailedRange, Input, PlannedVideo
 
 GROUPS = {"watch": 1, "ask": 1}
 ENCODE_GROUPS = GROUPS | {"launch": 2}
-"""Calls that are answered while another one is at work, each in a thread of its own."""
+"""Calls that are answered while another one is running, each in a thread of its own."""
 Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What comes back from a call, small; frames and tokens stay where they are, in the call's second object."""
+    """The small result of a call. Frames and tokens are a second object, which stays on its node."""
 
     value: Any = None
     problem: Problem | None = None
@@ -50,7 +50,7 @@ class Answer:
 
 @dataclass(slots=True)
 class LogBuffer:
-    """What a worker has to say with its next answer."""
+    """Log lines of a worker, sent with its next answer."""
 
     lines: list[str] = field(default_factory=list)
 
@@ -61,7 +61,7 @@ class LogBuffer:
 
 
 class _Actor:
-    """What the actors have in common: a worker, and answers about it."""
+    """Common to all actors: a worker, and the answers of its calls."""
 
     worker: DecodeWorker | EncodeWorker | WriteWorker
 
@@ -149,7 +149,7 @@ class EncodeActor(_Actor):
         try:
             record, encoded = self.worker.encode(decoded, uri)
         except BrokenDeviceError:
-            # No further call can go well in this process, so it makes room for another.
+            # No further call can succeed in this process; the scheduler starts another.
             os._exit(1)
         except Exception as error:
             return self.failed(error), None

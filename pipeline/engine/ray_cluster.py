@@ -1,7 +1,8 @@
-"""Reaching a Ray cluster, or starting one here; what it can hold, and what its encoders compute on."""
+"""Connecting to a Ray cluster, or starting one here; its GPUs, and the device of its encoders."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
@@ -9,14 +10,14 @@ from typing import Any
 
 import ray
 from ray._private import worker as ray_worker
-from ray.exceptions import GetTimeoutError, RayError
+from ray.exceptions import GetTimeoutError, NodeDiedError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.encode.devices import Device, DeviceKind, agree, this_device
 from pipeline.engine.executor import Executor
 from pipeline.engine.job import Job
 from pipeline.engine.messages import NodeUp
-from pipeline.engine.placement import NodeResources, ResourceRequest, gpu_slots
+from pipeline.engine.placement import ResourceRequest
 from pipeline.engine.ray_executor import RayExecutor, living_nodes
 from pipeline.engine.workers import REAL, WorkerTypes
 from pipeline.errors import SettingsError
@@ -27,18 +28,19 @@ LOCAL_STORE_BYTES = 2 << 30
 PROBE_S = 300.0
 """How long a node may take to load torch and look at its device."""
 ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}
-"""Of the workers: an encoder's threads that wait for each other must not burn the cores that decoders share."""
+"""Of the workers: waiting threads of an encoder must not spin on the cores that decoders share."""
 
 
 class RayCluster:
-    """A cluster that this process is connected to, and started where nobody named one.
+    """A cluster that this process is connected to, started here if no address was given.
 
     Raises:
-        SettingsError: it cannot be reached, or can never hold what is asked.
+        SettingsError: it cannot be reached, or can never hold what is requested.
     """
 
     def __init__(self, execution: Execution) -> None:
         self._owns_ray = not ray.is_initialized()
+        self._has_requested = False
         address = execution.address or os.environ.get("RAY_ADDRESS")
         if self._owns_ray:
             connect(address)
@@ -63,11 +65,14 @@ class RayCluster:
 
     def close(self) -> None:
         """Disconnect, and end Ray where it was started here."""
+        if self._has_requested:
+            with contextlib.suppress(RayError):
+                self._request_gpus(0)
         if self._owns_ray:
             ray.shutdown()
 
     def _await_gpus(self, execution: Execution) -> list[NodeUp]:
-        """The nodes, once they hold the GPUs that were asked for; waits only where an autoscaler may add some."""
+        """The nodes, once they have the requested GPUs; waits only with `--wait-for-nodes-s`."""
         until_s = time.monotonic() + execution.wait_for_nodes_s
         while True:
             nodes = list(living_nodes().values())
@@ -76,14 +81,18 @@ class RayCluster:
                 return nodes
             if time.monotonic() > until_s:
                 raise SettingsError(complaint)
-            if execution.gpus:
-                from ray.autoscaler.sdk import request_resources
-
-                request_resources(bundles=[{"GPU": 1}] * execution.gpus)
+            self._request_gpus(gpus_wanted(execution))
             time.sleep(1.0)
 
+    def _request_gpus(self, count: int) -> None:
+        """Have an autoscaler keep so many GPUs; a request stands until the next one."""
+        from ray.autoscaler.sdk import request_resources
+
+        self._has_requested = bool(count)
+        request_resources(bundles=[{"GPU": 1}] * count)
+
     def _agree(self, kind: DeviceKind, nodes: list[NodeUp], execution: Execution) -> Device:
-        """Ask every node that will encode; on a cluster of this machine alone nobody needs to be asked."""
+        """Ask every node that will encode for its device; this machine alone needs no question."""
         encoding = [node for node in nodes if node.gpus] if self._reserves else nodes
         here = ray.get_runtime_context().get_node_id()
         if [node.node for node in encoding] == [here]:
@@ -105,6 +114,8 @@ def _answer(node: str, ref: Any) -> Device | None:
     """
     try:
         device: Device = ray.get(ref, timeout=PROBE_S)
+    except NodeDiedError:
+        return None
     except GetTimeoutError as error:
         raise SettingsError(
             f"node {node} did not say within {PROBE_S:.0f} s what it computes on: see `ray status` whether other jobs "
@@ -125,29 +136,33 @@ def _probe(node: str, gpu_share: float) -> Any:
     options: dict[str, Any] = {
         "num_cpus": 0,
         "num_gpus": gpu_share,
-        "max_retries": 0,
+        "max_retries": 2,
         "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False),
     }
     return ray.remote(this_device).options(**options)
 
 
 def takes_gpus(execution: Execution, nodes: list[NodeUp]) -> bool:
-    """Whether encoders claim GPUs."""
+    """Whether encoders reserve GPUs."""
     if execution.gpus == 0 or (execution.device == "cpu" and not execution.gpus):
         return False
     return execution.device == "cuda" or bool(execution.gpus) or any(node.gpus for node in nodes)
 
 
+def gpus_wanted(execution: Execution) -> int:
+    """Number of GPUs that the cluster must have."""
+    return execution.gpus if execution.gpus is not None else int(execution.device == "cuda")
+
+
 def lacks(execution: Execution, nodes: list[NodeUp]) -> str | None:
-    """What the cluster lacks of what was asked for, in one line."""
-    wanted = execution.gpus if execution.gpus is not None else int(execution.device == "cuda")
-    there = sum(node.gpus for node in nodes)
-    slots = gpu_slots([NodeResources(cores=node.cores, gpus=node.gpus) for node in nodes], 1.0)
-    if wanted > slots:
+    """The error in one line if the cluster has fewer GPUs than requested."""
+    wanted, there = gpus_wanted(execution), sum(node.gpus for node in nodes)
+    if wanted > there:
         advice = "--device cpu, or --gpus 0" if not there else f"at most --gpus {there}"
+        asked = "--device cuda" if execution.gpus is None else f"--gpus {wanted}"
         return (
-            f"{wanted} GPUs are asked for and the {_nodes(len(nodes))} of the cluster have {there}: give {advice}, or "
-            "--wait-for-nodes-s 600 where an autoscaler adds nodes"
+            f"{asked}: the cluster has {there} GPUs on {_nodes(len(nodes))}: give {advice}, or --wait-for-nodes-s 600 "
+            "where an autoscaler adds nodes"
         )
     return None
 
@@ -159,7 +174,7 @@ def _nodes(count: int) -> str:
 def quieten() -> None:
     """Log what Ray prints of workers that died, instead of mixing it into standard output.
 
-    Deaths are told by this project, with the clip that they cost. Ray offers no switch for these lines.
+    This project reports dead workers itself, with the clip that failed. Ray has no switch for these lines.
     """
     if hasattr(ray_worker, "print_to_stdstream"):
         ray_worker.print_to_stdstream = lambda data, **_: log.debug("%s", " ".join(data["lines"]))

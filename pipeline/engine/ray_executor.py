@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -37,17 +37,18 @@ from pipeline.values import Input
 LOOK_EVERY_S = 1.0
 """How often the nodes of the cluster are looked at."""
 NODE_DIED = "node has died"
-"""In Ray's words, where an actor went with its node."""
+"""Part of Ray's message for an actor that was lost with its node."""
 
 
 @dataclass(slots=True, eq=False)
 class _ActorState:
-    """An actor, and what the executor must know of it."""
+    """An actor and what the executor knows of it."""
 
     actor: Any
     kind: m.WorkerKind
     node: str
-    outstanding: set[m.Subject] = field(default_factory=set)
+    pid: int = 0
+    """Of its process, once it has started; the names of Ray's logs end with it."""
 
 
 class RayExecutor:
@@ -118,7 +119,7 @@ class RayExecutor:
         return found
 
     def _lose_node(self, name: str) -> list[m.Event]:
-        """A node is gone; its actors are not asked any more."""
+        """Forget a lost node and its actors."""
         if self._nodes.pop(name, None) is None:
             return []
         for number in [number for number, state in self._actors.items() if state.node == name]:
@@ -165,7 +166,7 @@ class RayExecutor:
             ref = actor.write.remote(command.shard_id, command.failures, *clips)
             self._expect(ref, number, partial(self._written, number, command.shard_id), command.shard_id)
 
-    # Answers. They come in a thread of Ray's, and are taken apart in the one that calls `wait`.
+    # Answers. They arrive in a thread of Ray's, and are handled in the thread that calls `wait`.
 
     def _expect(
         self, ref: Any, number: int, then: Callable[[Any], list[m.Event | Record]], subject: m.Subject | None = None
@@ -193,15 +194,17 @@ class RayExecutor:
         return f"{state.kind} worker {number} on node {state.node[:8]}"
 
     def _failed(self, number: int, error: BaseException, subject: m.Subject | None) -> list[m.Event]:
-        """What an error of Ray's means; those of the work itself come as answers."""
+        """Events for an error that Ray raised. Errors of the work itself come as answers."""
         state = self._actors[number]
         lost = error.cause if isinstance(error, RayTaskError) else error
         if isinstance(lost, ObjectLostError) and subject is not None:
-            return [m.InputLost(number, subject, self._lost_of(subject, lost.object_ref_hex))]
+            clips = self._lost_of(subject, lost.object_ref_hex)
+            # Where nobody knows what is lost, a retry without a limit might lose it for ever.
+            return [m.InputLost(number, subject, clips) if clips else m.CallFailed(number, subject, "io", str(lost))]
         if isinstance(error, RayActorError) and (NODE_DIED in str(error) or state.node not in living_nodes()):
             return self._lose_node(state.node)
         failure: FailureClass = "out_of_memory" if isinstance(error, OutOfMemoryError) else "crash"
-        name = self._name(number)
+        name = f"{self._name(number)} (pid {state.pid})" if state.pid else self._name(number)
         del self._actors[number]
         with contextlib.suppress(RayError):
             ray.kill(state.actor)
@@ -216,6 +219,7 @@ class RayExecutor:
     def _started(self, number: int, answer: Answer) -> list[m.Event | Record]:
         if answer.refusal is not None:
             return [m.WorkerRefused(number, answer.refusal)]
+        self._actors[number].pid = answer.value
         return [m.WorkerReady(number)]
 
     def _scanned(self, number: int, source: Input, answer: Answer) -> list[m.Event | Record]:
@@ -257,10 +261,18 @@ def node_up(node: dict[str, Any]) -> m.NodeUp:
     )
 
 
+CONNECTION_LOST = "connection error code 2"
+"""Part of Ray's message for a process that ended unexpectedly. Ray does not tell its signal."""
+
+
 def reason_of(error: BaseException) -> str:
     """What Ray says of a death, in a few words."""
     if isinstance(error, OutOfMemoryError):
         return "its node ran out of memory"
+    if CONNECTION_LOST in str(error):
+        return (
+            "killed by a signal, or crashed in native code; Ray's log on the node that ends with its pid may say more"
+        )
     for line in str(error).splitlines():
         text = line.strip()
         for marker in ("Worker exit detail: ", "Worker exit type: "):

@@ -1,4 +1,4 @@
-"""What is done again, and what is given up: lost clips, lost workers, failed attempts. Part of the scheduler."""
+"""What is repeated and what is given up, after failures and losses. Part of the scheduler."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pipeline.engine.policy import NODE_LOSS_S, Policy
 from pipeline.engine.worker_pool import Node, Worker, WorkerPool
 from pipeline.engine.writing import Writing
 from pipeline.errors import FailureClass
-from pipeline.plan.clips import clip_span_ns
+from pipeline.plan.settled import Grid
 from pipeline.plan.units import Clip
 from pipeline.values import FailedRange, Input, PlannedVideo
 
 
 class Recovery:
-    """Brings back what was lost, and judges what failed."""
+    """Repeats what was lost, and decides about what failed."""
 
     def __init__(
         self,
@@ -34,23 +34,23 @@ class Recovery:
         self._decoding, self._encoding, self._writing = stages
         self.failed_attempts = FailedAttempts()
         self._unencodable: int | None = 0
-        """Clips that no encoder could take, until one was encoded."""
+        """Clips given up by encoders before the first success; None after it."""
 
     def succeeded(self, subject: Input | Clip) -> None:
-        """An input was scanned, or a clip encoded."""
+        """Clear the failed attempts of an input that was scanned, or a clip that was encoded."""
         self.failed_attempts.clear(subject)
         if isinstance(subject, Clip):
             self._unencodable = None
-            self._encoding.avoid.pop(subject, None)
+            self._encoding.succeeded(subject)
 
     def forgive(self, node: Node, now_s: float) -> None:
-        """A node is gone: the deaths of its workers just before were its own."""
+        """A node was lost: take back attempts that failed because its workers died just before."""
         for died_s, subject in node.recent_deaths:
             if now_s - died_s < NODE_LOSS_S:
                 self.failed_attempts.forgive(subject)
 
     def pass_on(self, worker: Worker, subject: m.Subject, now_s: float) -> None:
-        """A worker is gone: one of its calls, through no fault of its own, goes to another."""
+        """Give a call of a lost worker to another, without counting an attempt."""
         if isinstance(subject, Input):
             self._decoding.scanning -= 1
             self._decoding.scan_again(subject)
@@ -62,7 +62,7 @@ class Recovery:
             self.decode_again(subject, now_s)
 
     def decode_again(self, clip: Clip, now_s: float, *, alone: bool = False) -> None:
-        """The frames or tokens of a clip are lost, or never came."""
+        """Decode a clip again whose frames or tokens are lost."""
         self._encoding.withdraw(clip)
         state = self._ledger.drop(clip)
         self._out.append(m.Forget(clip))
@@ -73,7 +73,7 @@ class Recovery:
     def record_failure(
         self, worker: Worker, subject: m.Subject, failure: FailureClass, message: str, now_s: float
     ) -> str | None:
-        """A call ended badly, through its subject as far as anybody can tell. Returns why the run must end, if so."""
+        """Count a failed attempt against the subject of a call. Returns the error of the run if it has to end."""
         if isinstance(subject, Input):
             self._input_failed(worker, subject, failure, message, now_s)
         elif isinstance(subject, Clip):
@@ -86,7 +86,7 @@ class Recovery:
         self._decoding.scanning -= 1
         attempts = self.failed_attempts.add(source, failure)
         if attempts is None:
-            self._out.append(m.Notify(f"{source.uri}: {message}; scanned again"))
+            self._out.append(m.Notify(f"{source.uri}: {message}; scanning it again"))
             self._decoding.scan_again(source)
             return
         failed = FailedRange(
@@ -107,7 +107,7 @@ class Recovery:
         attempts = self.failed_attempts.add(clip, failure)
         if attempts is not None:
             return self._give_up(worker, clip, self._failed(worker, clip, failure, message, attempts), now_s)
-        self._out.append(m.Notify(f"clip {clip.video_id}-{clip.index:06d}: {message}; {worker.kind}d again"))
+        self._out.append(m.Notify(f"clip {clip.video_id}-{clip.index:06d}: {message}; it will be {worker.kind}d again"))
         if worker.kind == "encode":
             self._encoding.avoid[clip] = worker.number
         if worker.kind == "encode" and self._pool.is_up(self._ledger.clips[clip].node):
@@ -118,7 +118,7 @@ class Recovery:
 
     def _failed(self, worker: Worker, clip: Clip, failure: FailureClass, message: str, attempts: int) -> FailedRange:
         video = self._ledger.videos[clip.video_id].plan
-        start_ns, end_ns = clip_span_ns(clip.index, video.num_instants, self._policy.fps, self._policy.clip_frames)
+        start_ns, end_ns = Grid(self._policy.fps, self._policy.clip_frames).span_ns(video, clip.index)
         return FailedRange(
             video_id=clip.video_id,
             uri=video.source.uri,
@@ -133,12 +133,12 @@ class Recovery:
 
     def _give_up(self, worker: Worker, clip: Clip, failed: FailedRange, now_s: float) -> str | None:
         state = self._ledger.give_up(clip, failed)
-        self._encoding.avoid.pop(clip, None)
+        self._encoding.succeeded(clip)
         self._out += [m.Forget(clip), m.ReportFailure(failed, worker.number)]
         self._writing.update(state.shard_id, now_s)
         self._decoding.assign_to_blocked(state.node, now_s)
         if failed.failure == "encode" and self._unencodable is not None:
             self._unencodable += 1
             if self._unencodable >= HOPELESS_CLIPS:
-                return f"the encoder could not take one of the first {HOPELESS_CLIPS} clips: {failed.message}"
+                return f"none of the first {HOPELESS_CLIPS} clips could be encoded: {failed.message}"
         return None

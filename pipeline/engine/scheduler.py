@@ -1,8 +1,10 @@
 """All decisions of a run, as a state machine: `handle(event, now_s)` returns commands.
 
-It imports neither Ray nor a clock nor a file, so it is tested in virtual time. `messages` is its language; `decoding`,
-`encoding` and `writing` choose what each kind of worker does next, `pool` knows who is there, `intake` what is still
-to be planned, and `ledger` what is owed. Here events are taken apart, failures judged, and the end is found.
+It imports neither Ray nor a clock nor a file, so it is tested in virtual time. `messages` defines events and commands.
+`worker_pool` keeps the nodes and workers, `intake` the inputs that are not planned yet, `ledger` the clips and shards
+that are not written yet. `decoding`, `encoding` and `writing` choose what each kind of worker does next, `planning`
+assigns clips to shards, and `recovery` decides what is retried and what is given up. This file dispatches events to
+them and finds the end of the run.
 """
 
 from __future__ import annotations
@@ -26,10 +28,10 @@ from pipeline.plan.units import Clip
 
 
 class Scheduler:
-    """Owns every decision: who works where and at what, what is tried again, what is given up, when it ends.
+    """Decides which workers run where, what each does next, what is retried or given up, and when the run ends.
 
     Args:
-        policy: What it is told of the run.
+        policy: The settings of the run.
         planned: Ids of the videos that are in the plan already.
     """
 
@@ -48,7 +50,7 @@ class Scheduler:
         stages = self._decoding, self._encoding, self._writing
         self._recovery = Recovery(policy, self.pool, self.ledger, self._intake, stages, self._out)
         self._lacks_since_s: float | None = None
-        """Since when no node can hold some kind of worker."""
+        """Since when some kind of worker fits on no node."""
         self._had_all_kinds = False
         self._has_lost_nodes = False
         self._drains_until_s: float | None = None
@@ -75,25 +77,25 @@ class Scheduler:
         }
 
     def kind_of(self, number: int) -> m.WorkerKind | None:
-        """What a worker is; None where it is gone."""
+        """The kind of a worker; None if it is gone."""
         worker = self.pool.workers.get(number)
         return None if worker is None else worker.kind
 
     def in_flight(self) -> m.InFlight:
-        """What is between the stages now."""
+        """Bytes between the stages and workers at this moment."""
         frames_bytes = sum(node.frames_bytes for node in self.pool.nodes.values())
         workers = {kind: self.pool.count(kind) for kind in KINDS}
         return m.InFlight(frames_bytes, self.ledger.token_bytes, workers)
 
     def handle(self, event: m.Event, now_s: float) -> list[Command]:
-        """Take in one event.
+        """Handle one event.
 
         Args:
             event: What happened.
             now_s: When; never less than before.
 
         Returns:
-            What is to be done about it, in this order. After `Finish` nothing more comes.
+            The commands to carry out, in order. None follow `Finish`.
         """
         if self._end is not None:
             return []
@@ -110,15 +112,15 @@ class Scheduler:
 
     @property
     def is_finished(self) -> bool:
-        """Whether `Finish` was said."""
+        """Whether `Finish` was returned."""
         return self._end is not None
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing is remembered of what is settled, but the names of the videos."""
+        """Whether no state is left of finished work, except the ids of planned videos."""
         ledger = self.ledger
         owed = ledger.clips or ledger.shards or ledger.videos or ledger.token_bytes
-        return not (owed or self._recovery.failed_attempts or self._encoding.avoid)
+        return not (owed or self._recovery.failed_attempts or self._encoding.avoid or self._encoding.suspects)
 
     # Nodes and workers.
 
@@ -132,7 +134,7 @@ class Scheduler:
             return
         node, gone = self.pool.remove_node(event.node)
         self._has_lost_nodes = True
-        self._say(f"node {event.node} is gone with {len(gone)} workers: what they were at is done again elsewhere")
+        self._say(f"node {event.node} was lost with {len(gone)} workers: their work is repeated on other nodes")
         self._recovery.forgive(node, self._now_s)
         self._hand_over(gone)
         for clip in self.ledger.lost_with(node):
@@ -161,23 +163,28 @@ class Scheduler:
         self._start_missing()
 
     def _go_on_without(self, worker: Worker, message: str, *, is_usage: bool) -> None:
-        """No worker of this kind can be had on this one's node. Where nodes went, others may come."""
+        """Its node runs no worker of its kind. The run ends if no other node can, unless lost nodes may return."""
         if self.pool.lacks() == worker.kind and not self._has_lost_nodes:
             self._finish(message, is_usage=is_usage)
         else:
-            self._say(f"node {worker.node.name} cannot {worker.kind}: {message}")
+            self._say(f"node {worker.node.name} runs no more {worker.kind} workers: {message}")
 
     def _worker_died(self, event: m.WorkerDied) -> None:
         self._remove_dead(event.worker, event.failure, event.message)
         self._start_missing()
 
     def _remove_dead(self, number: int, failure: FailureClass, message: str) -> None:
-        """A worker is gone: what it was at is blamed, what it had queued goes to others."""
+        """A worker died: its running call counts as failed, its queued calls go to other workers."""
         worker = self.pool.remove(number)
         if worker is None:
             return
         if not worker.is_ready and self.pool.start_failed(worker, self._now_s):
-            self._go_on_without(worker, f"workers that {worker.kind} end while they start: {message}", is_usage=False)
+            self._go_on_without(worker, f"{worker.kind} workers fail to start: {message}", is_usage=False)
+        if self._encodes_several(worker):
+            self._say(f"{message}; it had {len(worker.calls)} clips, which are encoded again, each alone")
+            self._encoding.suspects.update(clip for clip in worker.calls if isinstance(clip, Clip))
+            self._hand_over([worker])
+            return
         head = worker.calls.popleft() if worker.calls else None
         self._hand_over([worker])
         if head is not None:
@@ -185,8 +192,12 @@ class Scheduler:
                 worker.node.recent_deaths.append((self._now_s, head))
             self._record_failure(worker, head, failure, message)
 
+    def _encodes_several(self, worker: Worker) -> bool:
+        """Whether a worker was at several clips at once, any of which may have ended it."""
+        return worker.kind == "encode" and min(len(worker.calls), self._policy.encode_calls_at_once) > 1
+
     def _hand_over(self, gone: list[Worker]) -> None:
-        """Workers are gone: their calls are nobody's fault, and go to others."""
+        """Give the calls of lost workers to others, without counting an attempt."""
         for worker in gone:
             self._decoding.worker_gone(worker)
             self._encoding.worker_gone(worker)
@@ -196,7 +207,7 @@ class Scheduler:
         self._encoding.refill(self._now_s)
 
     def _next_call(self, worker: Worker) -> None:
-        """A worker has room for a call more."""
+        """Give a worker that has room its next call."""
         if worker.kind == "decode":
             self._decoding.assign(worker, self._now_s)
         elif worker.kind == "encode":
@@ -205,7 +216,7 @@ class Scheduler:
             self._writing.write(self._now_s)
 
     def _ended(self, number: int, subject: m.Subject) -> Worker | None:
-        """The worker whose call has ended; None for a call that was given up meanwhile."""
+        """The worker whose call has ended; None if the call was taken from it before."""
         worker = self.pool.workers.get(number)
         return worker if worker is not None and worker.end(subject, self._now_s) else None
 
@@ -317,7 +328,7 @@ class Scheduler:
             )
 
     def _look_for_room(self) -> None:
-        """Wait a while for nodes that can hold every kind of worker."""
+        """End the run if for some time no node can hold some kind of worker."""
         kind = self.pool.lacks()
         if kind is None:
             self._lacks_since_s, self._had_all_kinds = None, True
@@ -327,9 +338,13 @@ class Scheduler:
         limits = self._policy.limits
         if self._now_s - self._lacks_since_s > (limits.start_s if self._had_all_kinds else limits.nodes_s):
             gpus = sum(node.capacity.gpus for node in self.pool.nodes.values())
-            wants = " with a GPU" if kind == "encode" and self._policy.request.reserve_gpus else ""
+            worker = (
+                "encode worker with a GPU"
+                if kind == "encode" and self._policy.request.reserve_gpus
+                else f"{kind} worker"
+            )
             self._finish(
-                f"no node can hold a worker that {kind}s{wants}: there are {len(self.pool.nodes)} nodes, {gpus} GPUs",
+                f"no node can hold the {worker}: {len(self.pool.nodes)} nodes with {gpus} GPUs are there",
                 is_usage=not self._had_all_kinds,
             )
 
@@ -340,18 +355,18 @@ class Scheduler:
         if self._drains_until_s is not None:
             return
         self._drains_until_s = self._now_s + DRAIN_S
-        self._say(f"{event.reason}: writing what is complete, at most {DRAIN_S:.0f} s")
+        self._say(f"{event.reason}: writing complete shards for at most {DRAIN_S:.0f} s")
         self._decoding.is_stopped = True
         self._planning.close_shard(self._now_s)
         self._end_drain()
 
     def _end_drain(self) -> None:
-        """After a stop: finish when nothing more will be complete, or time is over."""
+        """After a stop: finish when no further shard can become complete, or time is up."""
         if self._drains_until_s is not None and (self._now_s >= self._drains_until_s or not self._may_complete()):
             self._finish(None)
 
     def _may_complete(self) -> bool:
-        """Whether some shard will be complete without anything more being decoded."""
+        """Whether some shard becomes complete from clips that are already decoded."""
         decoding = {subject for worker in self.pool.of_kind("decode") for subject in worker.calls}
         coming = Counter(
             state.shard_id for clip, state in self.ledger.clips.items() if not state.is_encoded and clip not in decoding

@@ -1,4 +1,4 @@
-"""The workers of a run: who is there, what each is at, and who is late. Part of the scheduler."""
+"""The nodes and workers of a run: their calls, their deadlines, what is missing. Part of the scheduler."""
 
 from __future__ import annotations
 
@@ -18,54 +18,54 @@ KINDS: tuple[WorkerKind, ...] = ("encode", "write", "decode")
 
 
 def room_by_calls() -> tuple[OrderedDict[int, None], ...]:
-    """Encoders that have room, by how many calls they have."""
+    """Encoders that can take a call, by how many calls they have."""
     return tuple(OrderedDict() for _ in range(CALLS_AHEAD))
 
 
 @dataclass(slots=True)
 class FailedStarts:
-    """Starts of one kind of worker on one node that ended before it was ready, in rounds."""
+    """Failed starts of one kind of worker on one node. Failures close together count as one round."""
 
     rounds: int = 0
     again_s: float = 0.0
-    """No further one before; those that end meanwhile belong to the same round."""
+    """Earliest time of the next start. Failures before it belong to the same round."""
 
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """A node and what lies in its object store."""
+    """A node and the contents of its object store."""
 
     name: str
     capacity: NodeResources
     credit_bytes: int
-    """Most bytes of frames that may lie here."""
+    """Most bytes of frames that may be stored here."""
     free_cores: float
     """Cores that no worker claims."""
     frames_bytes: int = 0
     waiting: OrderedDict[Clip, float] = field(default_factory=OrderedDict)
     """Decoded clips that wait for an encoder, the oldest first."""
     blocked: OrderedDict[int, None] = field(default_factory=OrderedDict)
-    """Decoders that wait until frames are taken away."""
+    """Decoders that wait until frames leave the store."""
     room: tuple[OrderedDict[int, None], ...] = field(default_factory=room_by_calls)
     present: Counter[WorkerKind] = field(default_factory=Counter)
     failed_starts: dict[WorkerKind, FailedStarts] = field(default_factory=dict)
     told_slow: set[WorkerKind] = field(default_factory=set)
-    """Kinds of workers whose slow start was told."""
+    """Kinds of workers whose slow start was reported."""
     recent_deaths: deque[tuple[float, Subject]] = field(default_factory=lambda: deque(maxlen=1000))
-    """What was at work in workers that died here, and when."""
+    """When workers died here, and the call that was running."""
 
 
 @dataclass(slots=True, eq=False)
 class Worker:
-    """A worker and its calls, the one at work first."""
+    """A worker and its calls, the running one first."""
 
     number: int
     kind: WorkerKind
     node: Node
     since_s: float
-    """When it was started, began with its first call, or was last seen to progress."""
+    """When it was started, began its running call, or last made progress."""
     cores: float = 0.0
-    """What it claims."""
+    """Cores that it reserves."""
     is_ready: bool = False
     calls: deque[Subject] = field(default_factory=deque)
     steps: int = 0
@@ -78,7 +78,7 @@ class Worker:
         self.calls.append(subject)
 
     def end(self, subject: Subject, now_s: float) -> bool:
-        """A call has ended; False where the worker has no such call."""
+        """Remove a call that has ended; False if the worker has no such call."""
         if subject not in self.calls:
             return False
         self.calls.remove(subject)
@@ -87,7 +87,7 @@ class Worker:
         return True
 
     def limit_s(self, limits: Limits) -> float:
-        """How long it may be without progress."""
+        """Seconds without progress after which it is stopped."""
         if not self.is_ready:
             return limits.start_s
         if self.kind == "decode":
@@ -96,14 +96,14 @@ class Worker:
 
 
 class WorkerPool:
-    """Nodes and workers, kept as `place` wants them."""
+    """Nodes and workers, kept as `place` says."""
 
     def __init__(self, request: ResourceRequest, limits: Limits) -> None:
         self._request, self._limits = request, limits
         self._last = 0
         self._of_kind: dict[WorkerKind, dict[int, Worker]] = {kind: {} for kind in KINDS}
         self._wanted: dict[str, NodeWorkers] = {}
-        """As `place` says for the present nodes."""
+        """Result of `place` for the present nodes."""
         self.nodes: dict[str, Node] = {}
         self.workers: dict[int, Worker] = {}
 
@@ -121,24 +121,24 @@ class WorkerPool:
         return iter(self._of_kind[kind].values())
 
     def is_up(self, node: Node) -> bool:
-        """Whether a node is there; one that left and came again is another."""
+        """Whether a node is present. A node that left and came back counts as another one."""
         return self.nodes.get(node.name) is node
 
     def lacks(self) -> WorkerKind | None:
-        """A kind of worker of which there is none, and no node that could hold one."""
+        """A kind of worker that does not exist and fits on no node; None if there is no such kind."""
         for kind in KINDS:
             if not self._of_kind[kind] and not any(wanted.number_of(kind) for wanted in self._wanted.values()):
                 return kind
         return None
 
     def add_node(self, event: NodeUp) -> None:
-        """A node came."""
+        """Add a node."""
         resources = NodeResources(cores=event.cores, gpus=event.gpus)
         self.nodes[event.node] = Node(event.node, resources, int(event.store_bytes * STORE_SHARE), float(event.cores))
         self._place()
 
     def remove_node(self, name: str) -> tuple[Node, list[Worker]]:
-        """A node went, and its workers with it."""
+        """Remove a node with its workers."""
         node = self.nodes.pop(name)
         gone = [worker for worker in self.workers.values() if worker.node is node]
         for worker in gone:
@@ -147,7 +147,7 @@ class WorkerPool:
         return node, gone
 
     def remove(self, number: int) -> Worker | None:
-        """A worker went; None where it is gone already."""
+        """Remove a worker; None if it is gone already."""
         worker = self.workers.pop(number, None)
         if worker is not None:
             del self._of_kind[worker.kind][number]
@@ -156,18 +156,18 @@ class WorkerPool:
         return worker
 
     def rule_out(self, node: Node, kind: WorkerKind) -> None:
-        """A node can hold no worker of this kind."""
+        """Place no more workers of this kind on a node."""
         node.capacity = replace(node.capacity, unfit=node.capacity.unfit | {kind})
         self._place()
 
     def started(self, worker: Worker) -> None:
-        """A worker is ready."""
+        """Mark a worker as ready."""
         worker.is_ready = True
         worker.node.failed_starts.pop(worker.kind, None)
         worker.node.told_slow.discard(worker.kind)
 
     def start_failed(self, worker: Worker, now_s: float) -> bool:
-        """A worker ended before it was ready. Returns whether its kind is ruled out on its node from now on."""
+        """Count a worker that ended before it was ready. Returns whether its node gets no more workers of its kind."""
         failed = worker.node.failed_starts.setdefault(worker.kind, FailedStarts())
         if now_s >= failed.again_s:
             failed.rounds += 1
@@ -178,7 +178,7 @@ class WorkerPool:
         return True
 
     def start_missing(self, now_s: float) -> Iterator[StartWorker]:
-        """Start the workers that are missing, encoders first on all nodes."""
+        """Start the missing workers: first the encoders of all nodes, then the writers, then the decoders."""
         for kind in KINDS:
             for name, wanted in self._wanted.items():
                 node = self.nodes[name]
@@ -189,17 +189,17 @@ class WorkerPool:
                         yield self._start(kind, node, wanted, now_s)
 
     def postpone_deadlines(self, gap_s: float) -> None:
-        """Nobody could be heard for a while."""
+        """Extend all deadlines by a time in which the driver received no events."""
         for worker in self.workers.values():
             worker.since_s += gap_s
             worker.asked_s += gap_s
 
     def late(self, now_s: float) -> list[Worker]:
-        """Workers that made no progress for longer than they may."""
+        """Workers that made no progress for longer than their limit."""
         return [worker for worker in self._at_work() if now_s - worker.since_s > worker.limit_s(self._limits)]
 
     def slow_starts(self, now_s: float) -> Iterator[Worker]:
-        """A worker of each kind on each node that has been starting for long, once."""
+        """Workers that take long to start; of each kind on each node one, once."""
         for worker in self.workers.values():
             node, is_slow = worker.node, not worker.is_ready and now_s - worker.since_s > SLOW_START_S
             if is_slow and worker.kind not in node.told_slow:
@@ -207,7 +207,7 @@ class WorkerPool:
                 yield worker
 
     def to_be_asked(self, now_s: float) -> Iterator[Worker]:
-        """Workers of which it is time to know how far they are."""
+        """Workers whose progress is due to be asked for."""
         for worker in self._at_work():
             if worker.is_ready and now_s - worker.asked_s > ASK_SHARE * worker.limit_s(self._limits):
                 worker.asked_s = now_s
@@ -220,13 +220,13 @@ class WorkerPool:
         self._wanted = place({name: node.capacity for name, node in self.nodes.items()}, self._request)
 
     def _is_full(self, kind: WorkerKind) -> bool:
-        """Whether there are as many decoders as were asked for. Late nodes move nobody: who is there stays there."""
+        """Whether there are as many decoders as requested. Workers do not move when a node joins late."""
         return kind == "decode" and self._request.decoders is not None and self.count(kind) >= self._request.decoders
 
     def _start(self, kind: WorkerKind, node: Node, wanted: NodeWorkers, now_s: float) -> StartWorker:
         self._last += 1
         cores = {"encode": wanted.encoder_cores, "decode": wanted.decoder_cores, "write": 0.0}[kind]
-        # Those who are here keep what they claimed when fewer were wanted: a claim must fit beside theirs.
+        # Workers that are here keep the cores that they reserved when fewer were wanted.
         worker = Worker(self._last, kind, node, now_s, cores=max(0.0, min(cores, node.free_cores)))
         node.free_cores = round(node.free_cores - worker.cores, 4)
         self.workers[self._last] = self._of_kind[kind][self._last] = worker

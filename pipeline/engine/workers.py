@@ -1,4 +1,4 @@
-"""What the three kinds of worker do, whoever runs them. Each loads what it needs and knows nothing of the others."""
+"""What the three kinds of worker do, in any executor. Each loads what it needs and knows nothing of the others."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 from pipeline.engine.job import ClipDone, Job, Problem, ShardCommitted, StageTime, Stopwatch, code_sha256
 from pipeline.errors import DecodeError, EncodeError, SettingsError, StoreError
 from pipeline.plan.index_file import has_index, read_index, write_index
+from pipeline.plan.spans import id_of_part, split_address, split_id
 from pipeline.plan.units import Clip, Unit
 from pipeline.plan.videos import plan_video
 from pipeline.progress import Steps, count_in, made_progress
-from pipeline.values import DecodedClip, FailedRange, Input, PlannedVideo, TokenSet, VideoInfo
+from pipeline.values import DecodedClip, FailedRange, Input, PlannedVideo, TokenSet, VideoInfo, VideoSource
 
 log = logging.getLogger(__name__)
 STORE_PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0)
@@ -31,7 +32,7 @@ class Decoded:
 
     @property
     def num_bytes(self) -> int:
-        """What its frames take."""
+        """Size of its frames."""
         return self.clip.frames.nbytes
 
 
@@ -43,7 +44,7 @@ class Encoded:
 
     @property
     def num_bytes(self) -> int:
-        """What its arrays take."""
+        """Size of its arrays."""
         tokens = self.tokens
         return sum(a.nbytes for a in (tokens.tokens, tokens.sizes, tokens.centers, tokens.group, tokens.pooled))
 
@@ -62,7 +63,7 @@ class DecodeWorker:
         torch.set_num_threads(1)
         self._job, self._cpu_clock = job, cpu_clock
         self._video: Any = None
-        self._video_id = ""
+        self._video_id = self._uri = ""
         self._unit: Unit | None = None
         self._clips: Iterator[DecodedClip] = iter(())
         self.steps = Steps()
@@ -96,14 +97,25 @@ class DecodeWorker:
                 raise DecodeError("io", f"cannot be read: {error or type(error).__name__}") from error
             found = replace(identified, stamp=source.stamp)
             out, recipe = self._job.out, self._job.recipe
-            if has_index(out, found.video_id):
-                info = replace(read_index(out, found.video_id, source.uri), source=found)
-            else:
+            info = self._known(found)
+            if info is None:
                 info = scan_video(found)
                 if has_changed(source):
                     raise DecodeError("io", "it changes while it is read: extract it again when it is whole")
-                patiently(lambda: write_index(out, info))
-            return plan_video(info, fps=recipe.fps, clip_frames=recipe.clip_frames)
+                scanned = info
+                patiently(lambda: write_index(out, scanned))
+            part = replace(found, video_id=id_of_part(found.video_id, split_address(source.uri)[1]))
+            return plan_video(replace(info, source=part), fps=recipe.fps, clip_frames=recipe.clip_frames)
+
+    def _known(self, found: VideoSource) -> VideoInfo | None:
+        """What an earlier scan of the same content found; None where there was none, or its record is damaged."""
+        if not has_index(self._job.out, found.video_id):
+            return None
+        try:
+            return read_index(self._job.out, found.video_id, found.uri)
+        except DecodeError as error:
+            log.warning("%s; scanned again", error)
+            return None
 
     def decode(self, clip: Clip, uri: str, unit: Unit) -> Decoded:
         """Decode one clip, the first of `unit`; its following clips are expected to be asked for next.
@@ -122,7 +134,7 @@ class DecodeWorker:
             except BaseException as error:
                 self._unit = None
                 if isinstance(error, DecodeError) and error.failure == "corrupt":
-                    require_unchanged(replace(self._info.source, uri=uri))
+                    require_unchanged(self._info.source)
                 raise
             self._unit = Unit(unit.video_id, unit.first + 1, unit.count - 1)
             return Decoded(decoded, watch.lap())
@@ -135,11 +147,12 @@ class DecodeWorker:
         from pipeline.plan.clips import plan_clips
         from pipeline.video import open_video, timing_of
 
-        if self._video is None or self._video_id != unit.video_id or self._video.timing.uri != uri:
+        if self._video is None or (self._video_id, self._uri) != (unit.video_id, uri):
             self.close()
             self._info = self._indexed(unit.video_id, uri)
             require_unchanged(self._info.source)
-            self._video, self._video_id = open_video(timing_of(self._info)).__enter__(), unit.video_id
+            self._video = open_video(timing_of(self._info)).__enter__()
+            self._video_id, self._uri = unit.video_id, uri
         recipe = self._job.recipe
         specs = plan_clips(
             self._info,
@@ -163,11 +176,11 @@ class DecodeWorker:
                 found = identify(uri)
             except (OSError, ValueError) as unread:
                 raise DecodeError("io", f"cannot be read: {unread or type(unread).__name__}") from error
-            if found.video_id != video_id:
+            if found.video_id != split_id(video_id)[0]:
                 raise error
             info = scan_video(found)
             patiently(lambda: write_index(self._job.out, info))
-            return info
+            return replace(info, source=replace(found, video_id=video_id))
 
     @contextmanager
     def _at_work(self) -> Iterator[None]:
@@ -374,7 +387,7 @@ def problem_of(error: BaseException) -> Problem:
 
 
 def forward_logs(say: Callable[[str], None]) -> None:
-    """Pass on what this process logs or warns of from now on: the standard error of a distant worker is not read."""
+    """Forward warnings and log lines of this process: nobody reads the standard error of a remote worker."""
     logging.getLogger().addHandler(_Handler(say))
     logging.captureWarnings(True)
 

@@ -1,4 +1,4 @@
-"""Shards that are complete to writers, again where a disk was full. Part of the scheduler."""
+"""Which writer writes which complete shard, and when a failed write is repeated. Part of the scheduler."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from pipeline.plan.units import Clip
 
 
 class Writing:
-    """Decides which shard is written when, and by whom."""
+    """Decides when each shard is written, and by which writer."""
 
     def __init__(self, pool: WorkerPool, ledger: Ledger, out: list[Command]) -> None:
         self._pool, self._ledger, self._out = pool, ledger, out
         self._complete: OrderedDict[str, None] = OrderedDict()
-        """Shards that could be written, in the order in which they were complete."""
+        """Complete shards that wait for a writer, the oldest first."""
         self._paused: dict[str, None] = {}
-        """Shards that could not be written, and are tried again later."""
+        """Shards whose write failed, and is repeated later."""
         self._open: str | None = None
 
     def update(self, shard_id: str, now_s: float) -> None:
-        """A shard may be complete, or may not be any more."""
+        """Look whether a shard is complete now, and write it."""
         shard = self._ledger.shards[shard_id]
         self._complete.pop(shard_id, None)
         self._paused.pop(shard_id, None)
@@ -51,12 +51,12 @@ class Writing:
                 free.remove(writer)
 
     def resume(self, now_s: float) -> None:
-        """Write again what has waited long enough."""
+        """Repeat writes whose pause is over."""
         for shard_id in [name for name in self._paused if now_s >= self._ledger.shards[name].again_s]:
             self.update(shard_id, now_s)
 
     def failed(self, shard_id: str, message: str, now_s: float) -> str | None:
-        """An attempt failed; what to tell the user where it was the last one."""
+        """Count a failed write. Returns the error of the run if it was the last attempt."""
         shard = self._ledger.shards[shard_id]
         shard.attempts += 1
         if shard.attempts >= WRITE_ATTEMPTS:
@@ -69,23 +69,23 @@ class Writing:
         return None
 
     def release(self, shard_id: str, now_s: float) -> None:
-        """Its writer has it no more."""
+        """Take a shard from its writer."""
         self._ledger.shards[shard_id].writer = 0
         self.update(shard_id, now_s)
 
     def close_all_but(self, open_shard: str | None, now_s: float) -> None:
-        """Nothing more joins the shard that was open, unless it is this one."""
+        """Add no more clips to the open shard, unless it is this one."""
         before, self._open = self._open, open_shard
         if before is not None and before != open_shard and before in self._ledger.shards:
             self._ledger.shards[before].is_open = False
             self.update(before, now_s)
 
     def has_idled(self, now_s: float) -> bool:
-        """Whether the open shard waits for nothing but further videos, and has for long."""
+        """Whether the open shard has waited long for further videos, and for nothing else."""
         shard = None if self._open is None else self._ledger.shards.get(self._open)
         return shard is not None and not shard.outstanding and now_s - shard.grown_s > IDLE_SHARD_S
 
     def _nearest(self, free: list[Worker], clips: tuple[Clip, ...]) -> Worker:
-        """A writer on the node where the last clip's tokens lie, else the one with the fewest calls."""
+        """A writer on the node that holds the last clip's tokens, else the one with the fewest calls."""
         home = self._ledger.clips[clips[-1]].node if clips else None
         return min(free, key=lambda writer: (writer.node is not home, len(writer.calls)))

@@ -1,19 +1,22 @@
-"""List files: rows that name videos, folders, globs or further lists, and say things of them."""
+"""List files: rows that name videos or parts of them, folders, globs or further lists, and say things of them."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
 from pipeline.errors import InputError
+from pipeline.inputs.addresses import suffix_of
+from pipeline.plan.spans import Span, span_between
 
 LIST_SUFFIXES = frozenset({".txt", ".csv", ".jsonl", ".parquet"})
 URI_COLUMNS = ("uri", "path", "video", "url", "file", "file_name", "filename")
+SPAN_COLUMNS = ("start", "end")
+"""In seconds, or as h:mm:ss; empty: from the start, to the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,70 +25,87 @@ class ListRow:
 
     number: int
     """From 1, as people count; a header is not counted."""
-    address: str | None
-    """None where the row names nothing."""
+    address: str = ""
+    span: Span | None = None
+    """The part of the video that is meant; None: all of it."""
     labels: str = ""
     """Its other columns, as a JSON object."""
+    problem: str = ""
+    """Why it names nothing, where it does not."""
 
 
 def is_list(name: str) -> bool:
     """Whether a file is a list, by its name."""
-    return PurePosixPath(name.split("?", 1)[0]).suffix.lower() in LIST_SUFFIXES
+    return suffix_of(name) in LIST_SUFFIXES
 
 
-def rows_of_list(name: str, data: bytes) -> list[ListRow]:
+def rows_of_list(name: str, stream: BinaryIO) -> Iterator[ListRow]:
     """The rows of a list file.
 
     Raises:
         InputError: it is no such list, or names no video.
     """
-    suffix = PurePosixPath(name.split("?", 1)[0]).suffix.lower()
+    suffix = suffix_of(name)
+    number = 0
     try:
-        rows = [ListRow(n, *row) for n, row in enumerate(_rows(data, suffix), 1)]
+        for number, row in enumerate(_rows(stream, suffix), 1):
+            yield _list_row(number, row)
     except (ValueError, KeyError, IndexError, TypeError, csv.Error) as error:
         text = error.args[0] if isinstance(error, KeyError) else error
         raise InputError(f"{name}: is no {suffix[1:]} list of videos: {text}") from error
-    if not rows:
+    if not number:
         raise InputError(f"{name}: the list names no video")
-    return rows
 
 
-def _rows(data: bytes, suffix: str) -> Iterator[tuple[str | None, str]]:
+def _rows(stream: BinaryIO, suffix: str) -> Iterator[Any]:
+    """Each row as its cells by their names, or as an address alone."""
     if suffix == ".parquet":
-        from pipeline.shards.tables import read_rows
+        from pipeline.inputs.parquet_list import read_rows
 
-        for row in read_rows(data):
-            yield _split(row)
+        yield from read_rows(stream)
         return
-    text = data.decode("utf-8-sig")
+    text = stream.read().decode("utf-8-sig")
     if suffix == ".csv":
-        lines = (line for line in io.StringIO(text) if line.strip() and not line.startswith("#"))
-        table = csv.DictReader(lines, strict=True, restkey="")
-        _uri_column(list(table.fieldnames or []))
-        for cells in table:
-            if None in cells.values() or "" in cells:
-                raise IndexError(
-                    f"a row has another number of cells than the header: {','.join(map(str, cells.values()))}"
-                )
-            yield _split(dict(cells))
+        yield from _csv_rows(text)
         return
-    for line in (line.strip() for line in text.splitlines()):
-        if not line or line.startswith("#"):
-            continue
-        if suffix == ".txt":
-            yield line, ""
-        else:
-            row = json.loads(line)
-            yield (row, "") if isinstance(row, str) or row is None else _split(dict(row))
+    # Not by splitlines: captions may hold other line ends than that of a list.
+    for line in (line.strip() for line in text.split("\n")):
+        if line and not line.startswith("#"):
+            yield line if suffix == ".txt" else json.loads(line)
 
 
-def _split(row: dict[str, Any]) -> tuple[str | None, str]:
-    """A row to its address and the rest."""
-    column = _uri_column(list(row))
-    address = row.pop(column)
-    labels = {name: value for name, value in row.items() if not isinstance(value, bytes)}
-    text = json.dumps(labels, sort_keys=True, default=str) if labels else ""
-    return (str(address).strip() or None) if address is not None else None, text
+def _csv_rows(text: str) -> Iterator[dict[str, str]]:
+    rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+    told = (row for row in rows if row and not row[0].startswith("#") and (len(row) > 1 or row[0].strip()))
+    names = next(told, [])
+    _uri_column(names)
+    for row in told:
+        if len(row) != len(names):
+            raise IndexError(f"a row has another number of cells than the header: {','.join(row)}")
+        yield dict(zip(names, row, strict=True))
+
+
+def _list_row(number: int, row: Any) -> ListRow:
+    if not isinstance(row, Mapping):
+        cells: dict[str, Any] = {"uri": row}
+        if not isinstance(row, str) and row is not None:
+            raise ValueError(f"row {number} is neither an address nor an object: {row!r}")
+    else:
+        cells = dict(row)
+    address = cells.pop(_uri_column(list(cells)))
+    if isinstance(address, Mapping):
+        # What `datasets` writes for a video.
+        address = address.get("path")
+    if address is None or address == "":
+        return ListRow(number, problem="names no video")
+    if not isinstance(address, str):
+        return ListRow(number, problem=f"an address must be text, not {address!r}")
+    try:
+        span = span_between(*(cells.pop(name, None) for name in SPAN_COLUMNS))
+    except InputError as error:
+        return ListRow(number, problem=str(error))
+    labels = json.dumps(cells, sort_keys=True, default=str) if cells else ""
+    return ListRow(number, address.strip(), span, labels)
 
 
 def _uri_column(names: list[str]) -> str:

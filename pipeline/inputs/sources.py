@@ -4,41 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
+from typing import BinaryIO, cast
 
-import fsspec
-
-from pipeline.errors import DecodeError, FailureClass, InputError
+from pipeline.errors import DecodeError, InputError
+from pipeline.inputs.addresses import is_utf8, is_video, printable, stamped, unreadable_input, whole_address
 from pipeline.inputs.archives import is_archive, members
+from pipeline.inputs.folders import WILD, is_broken, local, matches_of, videos_of
 from pipeline.inputs.lists import is_list, rows_of_list
+from pipeline.inputs.objects import WEB, objects_of, protocol_of, stamp_of, with_stamps
+from pipeline.plan.spans import address_of_part, split_address, split_id
 from pipeline.values import FailedRange, Input, Named, VideoSource
 from pipeline.video.numbered import is_numbered, numbered_pictures
 from pipeline.video.ranges import open_bytes
 
-VIDEO_SUFFIXES = frozenset(
-    {
-        ".3gp",
-        ".asf",
-        ".avi",
-        ".divx",
-        ".f4v",
-        ".flv",
-        ".gif",
-        ".h264",
-        ".h265",
-        ".hevc",
-        ".ivf",
-        ".m2ts",
-        ".m2v",
-        ".m4v",
-    }
-    | {".mjpeg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogm", ".ogv", ".qt", ".rm", ".rmvb"}
-    | {".ts", ".vob", ".webm", ".wmv", ".y4m"}
-)
+CELL = "parquet://"
 ID_SPAN_BYTES = 1 << 20
 
 
@@ -60,20 +43,20 @@ def find_inputs(texts: Iterable[str]) -> Iterator[Input | FailedRange]:
 def find_named(texts: Iterable[str]) -> Iterator[Named | FailedRange]:
     """Everything that the inputs name, with what lists say of it; what cannot be found as a failure.
 
-    Nothing is opened but lists and the tables of archives: folders and object stores are listed.
+    Nothing is opened but lists and the tables of archives: folders and object stores are listed, and objects that are
+    named one by one are asked for their stamps.
 
     Raises:
         InputError: nothing at all was found.
     """
     count = 0
     problems: list[str] = []
-    for text in texts:
-        for item in _found(text, text, frozenset()):
-            if isinstance(item, FailedRange):
-                problems.append(item.message)
-            else:
-                count += 1
-            yield item
+    for item in with_stamps(item for text in texts for item in _found(text, printable(text), frozenset())):
+        if isinstance(item, FailedRange):
+            problems.append(item.message)
+        else:
+            count += 1
+        yield item
     if not count:
         raise InputError("; ".join(problems) or "no input was given: name a video, a folder, a glob or a list file")
 
@@ -89,169 +72,114 @@ def expand(text: str) -> Iterator[str]:
             yield item.input.uri
 
 
-def stamped(uri: str) -> Input:
-    """An input with what its file system says of its content; for remote ones nothing is asked."""
-    if "://" in uri:
-        return Input(uri=uri)
-    try:
-        status = Path(uri).stat()
-    except OSError:
-        return Input(uri=uri)
-    return Input(uri=uri, size_bytes=status.st_size, stamp=f"{status.st_mtime_ns}")
-
-
 def _found(text: str, named: str, lists: frozenset[str]) -> Iterator[Named | FailedRange]:
     """As `_expand`, with what cannot be found as a failure."""
     try:
         yield from _expand(text, named, lists)
     except InputError as error:
-        yield unreadable_input(_absolute(text), "io", str(error))
+        yield unreadable_input(whole_address(text), "io", str(error))
 
 
 def _expand(text: str, named: str, lists: frozenset[str]) -> Iterator[Named | FailedRange]:
+    """What one address names; a part of a video stays one.
+
+    Raises:
+        InputError: it names nothing.
+    """
+    address, span = split_address(text)
+    try:
+        for item in _expand_whole(address, named, lists):
+            if span is None or isinstance(item, FailedRange) or split_address(item.input.uri)[1] is not None:
+                yield item
+            else:
+                yield replace(item, input=replace(item.input, uri=address_of_part(item.input.uri, span)))
+    except InputError:
+        raise
+    # A name that no file can have, a folder that may not be read, a store that is not installed or not there.
+    except (OSError, ValueError, ImportError, NotImplementedError) as error:
+        raise InputError(f"{printable(text)}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _expand_whole(text: str, named: str, lists: frozenset[str]) -> Iterator[Named | FailedRange]:
     if "://" in text and not text.startswith("file://"):
         yield from _expand_remote(text, named, lists)
         return
-    path = Path(text.removeprefix("file://")).expanduser()
+    address = whole_address(text.removeprefix("file://"))
+    path = Path(address)
     if path.is_dir():
-        found = [p for p in _walk(path, set()) if p.suffix.lower() in VIDEO_SUFFIXES]
-        what = f"{text}: the folder holds no video (looked for {' '.join(sorted(VIDEO_SUFFIXES))})"
-        yield from _nonempty((_local(p, named) for p in found), what)
+        yield from videos_of(path, named)
     elif path.is_file():
-        yield from _expand_file(_absolute(str(path)), named, lists)
+        yield from _expand_file(path, named, lists)
     elif is_numbered(text):
         numbered_pictures(text)
         yield Named(named, Input(uri=text))
-    elif any(c in text for c in "*?["):
-        anchor = Path(path.anchor) if path.is_absolute() else Path()
-        pattern = str(path.relative_to(path.anchor)) if path.is_absolute() else str(path)
-        matches = (p for p in sorted(anchor.glob(pattern)) if _is_file_or_broken(p) and not _is_shadow(p))
-        items = (item for p in matches for item in _found_file(p, named, lists))
-        yield from _nonempty(items, f"{text}: no file matches this glob")
-    elif path.is_symlink():
-        yield _local(path, named)
+    elif any(sign in text for sign in WILD):
+        yield from _expand_glob(text, address, named, lists)
+    elif is_broken(path):
+        yield local(path, named)
     else:
         raise InputError(f"{text}: no such file or folder")
 
 
-def _found_file(path: Path, named: str, lists: frozenset[str]) -> Iterator[Named | FailedRange]:
-    if path.is_symlink() and not path.exists():
-        yield _local(path, named)
-    elif is_archive(path.name):
-        yield from _found(str(path), named, lists)
-    else:
-        yield _local(path, named)
+def _expand_glob(text: str, pattern: str, named: str, lists: frozenset[str]) -> Iterator[Named | FailedRange]:
+    count = 0
+    for path in matches_of(pattern):
+        if isinstance(path, FailedRange):
+            yield path
+        elif not path.name.startswith("._"):
+            count += 1
+            yield from _found(str(path), named, lists) if is_archive(path.name) else (local(path, named),)
+    if not count:
+        raise InputError(f"{text}: no file matches this glob")
 
 
-def _expand_file(uri: str, named: str, lists: frozenset[str]) -> Iterator[Named | FailedRange]:
+def _expand_file(path: Path, named: str, lists: frozenset[str]) -> Iterator[Named | FailedRange]:
     """One file that is there: a video, a list or an archive."""
-    if is_list(uri):
-        yield from _expand_list(uri, uri.rpartition("/")[0], named, lists)
-    elif is_archive(uri):
-        stamp = stamped(uri).stamp
-        for member, size_bytes in members(uri, VIDEO_SUFFIXES):
-            yield Named(named, Input(uri=member, size_bytes=size_bytes, stamp=stamp))
+    uri = str(path)
+    if not is_utf8(uri) or not (is_list(uri) or is_archive(uri)):
+        yield local(path, named)
+    elif is_list(uri):
+        yield from _expand_list(uri, named, lists, stamped(uri).stamp)
     else:
-        yield _local(Path(uri), named)
-
-
-def _walk(folder: Path, above: set[tuple[int, int]]) -> Iterator[Path]:
-    """Files of a folder and below, sorted by path; links are followed, but not into a folder that leads there."""
-    status = folder.stat()
-    here = (status.st_dev, status.st_ino)
-    if here in above:
-        return
-    try:
-        items = sorted(folder.iterdir())
-    except OSError:
-        # Seen as a folder that holds nothing; its parent's other videos are not lost for it.
-        return
-    for item in items:
-        if item.is_dir():
-            yield from _walk(item, above | {here})
-        elif _is_file_or_broken(item) and not _is_shadow(item):
-            yield item
-
-
-def _is_file_or_broken(path: Path) -> bool:
-    return path.is_file() or (path.is_symlink() and not path.exists())
-
-
-def _is_shadow(path: Path) -> bool:
-    """What macOS leaves beside a file on foreign disks: its attributes, under the video's name."""
-    return path.name.startswith("._")
-
-
-def _local(path: Path, named: str) -> Named | FailedRange:
-    uri = _absolute(str(path))
-    try:
-        uri.encode()
-    except UnicodeEncodeError:
-        shown = os.fsencode(uri).decode(errors="backslashreplace")
-        return unreadable_input(shown, "io", f"{shown}: the name is not UTF-8: rename the file")
-    if path.is_symlink() and not path.exists():
-        return unreadable_input(uri, "io", f"{uri}: a link to {path.readlink()}, which is not there")
-    return Named(named, stamped(uri))
-
-
-def _absolute(text: str) -> str:
-    """Addresses are kept whole, so that a run can be read from any directory."""
-    return text if "://" in text else os.path.abspath(Path(text).expanduser())  # noqa: PTH100 - resolve() follows links
+        yield from _expand_archive(uri, named, stamped(uri).stamp)
 
 
 def _expand_remote(text: str, named: str, lists: frozenset[str]) -> Iterator[Named | FailedRange]:
-    protocol = text.split("://", 1)[0]
-    suffix = PurePosixPath(text.split("?", 1)[0]).suffix.lower()
-    try:
-        if is_list(text):
-            yield from _expand_list(text, text.rsplit("/", 1)[0], named, lists)
-        elif is_archive(text):
-            for member, size_bytes in members(text, VIDEO_SUFFIXES):
-                yield Named(named, Input(uri=member, size_bytes=size_bytes))
-        elif suffix in VIDEO_SUFFIXES or protocol in ("http", "https"):
-            yield Named(named, Input(uri=text))
+    if is_list(text) and "*" not in text:
+        yield from _expand_list(text, named, lists, stamp_of(text))
+    elif is_archive(text) and "*" not in text:
+        yield from _expand_archive(text, named, stamp_of(text))
+    elif "::" in text or protocol_of(text) in WEB or (is_video(text) and "*" not in text):
+        yield Named(named, Input(uri=text))
+    else:
+        for item in objects_of(text, named):
+            yield from _found(item.input.uri, named, lists) if is_archive(item.input.uri) else (item,)
+
+
+def _expand_archive(uri: str, named: str, stamp: str) -> Iterator[Named | FailedRange]:
+    for member, size_bytes in members(uri):
+        if is_utf8(member):
+            yield Named(named, Input(uri=member, size_bytes=size_bytes, stamp=stamp))
         else:
-            filesystem, root = fsspec.core.url_to_fs(text)
-            find = filesystem.glob if "*" in root else filesystem.find
-            found: dict[str, Any] = find(root, detail=True)
-            names = sorted(n for n in found if PurePosixPath(n).suffix.lower() in VIDEO_SUFFIXES)
-            items = (_remote(f"{protocol}://{n.lstrip('/')}", found[n], named) for n in names)
-            yield from _nonempty(items, f"{text}: no video there")
-    except (OSError, ValueError, ImportError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{text}: cannot be listed: {error}") from error
+            yield unreadable_input(member, "io", f"{printable(member)}: the name is not UTF-8: pack the archive again")
 
 
-def _remote(uri: str, about: dict[str, Any], named: str) -> Named:
-    """An object as it was listed: its etag changes with its content, so that it need not be read again."""
-    stamp = about.get("ETag") or about.get("etag") or ""
-    return Named(named, Input(uri=uri, size_bytes=int(about.get("size") or -1), stamp=str(stamp).strip('"')))
-
-
-def _expand_list(uri: str, folder: str, named: str, lists: frozenset[str]) -> Iterator[Named | FailedRange]:
+def _expand_list(uri: str, named: str, lists: frozenset[str], stamp: str) -> Iterator[Named | FailedRange]:
     """What the rows of a list name; relative ones are relative to the list."""
     if uri in lists:
         raise InputError(f"{uri}: the list names itself")
-    with fsspec.open(uri, "rb") as stream:
-        data: bytes = stream.read()
-    for row in rows_of_list(uri, data):
-        if row.address is None:
-            where = f"{uri}#row={row.number}"
-            yield unreadable_input(where, "io", f"{uri}: row {row.number} names no video")
-            continue
-        whole = "://" in row.address or Path(row.address).is_absolute()
-        address = row.address if whole else f"{folder.rstrip('/')}/{row.address}"
-        for item in _found(address, named, lists | {uri}):
-            yield replace(item, labels=row.labels or item.labels) if isinstance(item, Named) else item
-
-
-def _nonempty(items: Iterable[Named | FailedRange], message: str) -> Iterator[Named | FailedRange]:
-    count = 0
-    for count, item in enumerate(items, 1):  # noqa: B007 - the last count says whether there was one
-        yield item
-    if not count:
-        raise InputError(message)
+    with closing(io.BufferedReader(open_bytes(uri))) as stream:
+        for row in rows_of_list(uri, cast(BinaryIO, stream)):
+            if row.problem:
+                yield unreadable_input(f"{uri}#row={row.number}", "io", f"{uri}: row {row.number}: {row.problem}")
+            elif row.address.startswith(CELL) and "::" not in row.address:
+                cell = address_of_part(f"{row.address}::{uri}", row.span)
+                yield Named(named, Input(uri=cell, stamp=stamp), row.labels)
+            else:
+                is_whole = "://" in row.address or Path(row.address).is_absolute()
+                address = row.address if is_whole else f"{uri.rpartition('/')[0].rstrip('/')}/{row.address}"
+                for item in _found(address_of_part(address, row.span), named, lists | {uri}):
+                    yield replace(item, labels=row.labels or item.labels) if isinstance(item, Named) else item
 
 
 def has_changed(source: Input) -> bool:
@@ -269,7 +197,7 @@ def require_unchanged(source: VideoSource) -> None:
     if "://" in source.uri or now.size_bytes < 0 or (now.size_bytes, now.stamp) == (source.size_bytes, source.stamp):
         return
     try:
-        same = identify(source.uri).video_id == source.video_id
+        same = identify(source.uri).video_id == split_id(source.video_id)[0]
     except OSError:
         # Gone or unreadable: what opens it next says so.
         return
@@ -282,9 +210,12 @@ def require_unchanged(source: VideoSource) -> None:
 def identify(uri: str) -> VideoSource:
     """The source of a uri, its id taken from size, first and last MiB: renaming or moving a video changes nothing.
 
+    Of a part of a video it is the source of all of it.
+
     Raises:
         OSError: it cannot be read.
     """
+    uri = split_address(uri)[0]
     with open_bytes(uri) as stream:
         head = stream.read(ID_SPAN_BYTES)
         size_bytes = stream.seek(0, io.SEEK_END)
@@ -292,11 +223,3 @@ def identify(uri: str) -> VideoSource:
         tail = stream.read(ID_SPAN_BYTES)
     digest = hashlib.sha256(b"%d\0%s\0%s" % (size_bytes, head, tail)).hexdigest()
     return VideoSource(video_id=digest[:32], uri=uri, size_bytes=size_bytes)
-
-
-def unreadable_input(uri: str, failure: FailureClass, message: str) -> FailedRange:
-    """The record of an input whose content, and so whose id, cannot be known: its address is used."""
-    video_id = Input(uri=uri).unread_id
-    return FailedRange(
-        video_id=video_id, uri=uri, start_ns=0, end_ns=0, failure=failure, message=message, attempts=1, stage="find"
-    )

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import SettingsError
+from pipeline.plan.spans import split_id
 from pipeline.values import ClipSpec, DecodedClip, FrameChoice, VideoInfo
 
 NS_PER_S = 1_000_000_000
@@ -30,10 +31,22 @@ def instant_ns(index: int, fps: Fraction) -> int:
     return index * fps.denominator * NS_PER_S // fps.numerator
 
 
-def clip_span_ns(index: int, num_instants: int, fps: Fraction, clip_frames: int) -> tuple[int, int]:
-    """Start and end of a clip in nanoseconds of video time; the last clip of a video may be shorter."""
-    first = index * clip_frames
-    return instant_ns(first, fps), instant_ns(min(first + clip_frames, num_instants), fps)
+def clip_instants(index: int, instants: range, clip_frames: int) -> range:
+    """The sampling times of a clip: `clip_frames` of the video's grid, cut to those that are meant.
+
+    Args:
+        index: Of the clip, counted from the first that holds any.
+        instants: The sampling times that are meant: all of a video's, or those of a part of it.
+        clip_frames: Sampling times of a whole clip.
+    """
+    first = (instants.start // clip_frames + index) * clip_frames
+    return range(max(first, instants.start), min(first + clip_frames, instants.stop))
+
+
+def clip_span_ns(index: int, instants: range, fps: Fraction, clip_frames: int) -> tuple[int, int]:
+    """Start and end of a clip in nanoseconds of video time; the first and the last may be shorter than others."""
+    held = clip_instants(index, instants, clip_frames)
+    return instant_ns(held.start, fps), instant_ns(held.stop, fps)
 
 
 def frames_on_display(
@@ -72,10 +85,10 @@ def plan_clips(
     count: int | None = None,
     frames: FrameChoice = "exact",
 ) -> tuple[ClipSpec, ...]:
-    """The clips of one video, of `clip_frames` consecutive sampling times each; the last may be shorter.
+    """The clips of one video, of `clip_frames` consecutive sampling times each; the first and the last may be shorter.
 
     Args:
-        info: What the video holds.
+        info: What the video holds; its id says whether a part of it is meant.
         fps: Sampling times a second.
         clip_frames: Sampling times a clip.
         first: The clip to begin with.
@@ -89,14 +102,18 @@ def plan_clips(
         raise SettingsError(f"fps must be positive, got {fps}; try 1")
     if clip_frames < 1:
         raise SettingsError(f"clip_frames must be at least 1, got {clip_frames}; try 60")
-    length = grid_length(info, fps)
-    last = num_clips(length, clip_frames) if count is None else min(first + count, num_clips(length, clip_frames))
-    shown = frames_on_display(info, fps, first * clip_frames, min(last * clip_frames, length), frames)
+    meant = instants_of(info, fps)
+    total = num_clips(meant, clip_frames)
+    last = total if count is None else min(first + count, total)
+    if first >= last:
+        return ()
+    begin = clip_instants(first, meant, clip_frames).start
+    shown = frames_on_display(info, fps, begin, clip_instants(last - 1, meant, clip_frames).stop, frames)
     clips = []
     for index in range(first, last):
-        begin = (index - first) * clip_frames
-        pts, instants = np.unique(shown[begin : begin + clip_frames], return_counts=True)
-        start_ns, end_ns = clip_span_ns(index, length, fps, clip_frames)
+        held = clip_instants(index, meant, clip_frames)
+        pts, instants = np.unique(shown[held.start - begin : held.stop - begin], return_counts=True)
+        start_ns, end_ns = clip_span_ns(index, meant, fps, clip_frames)
         clips.append(
             ClipSpec(
                 video_id=info.source.video_id,
@@ -110,9 +127,16 @@ def plan_clips(
     return tuple(clips)
 
 
-def num_clips(num_instants: int, clip_frames: int) -> int:
-    """Clips that so many sampling times make."""
-    return -(-num_instants // clip_frames)
+def instants_of(info: VideoInfo, fps: Fraction) -> range:
+    """The sampling times of a video, or of the part of it that its id names."""
+    span = split_id(info.source.video_id)[1]
+    length = grid_length(info, fps)
+    return range(length) if span is None else span.instants(fps, length)
+
+
+def num_clips(instants: range, clip_frames: int) -> int:
+    """Clips that hold any of the sampling times that are meant."""
+    return -(-instants.stop // clip_frames) - instants.start // clip_frames if instants else 0
 
 
 def at_grid_times(clip: DecodedClip) -> DecodedClip:

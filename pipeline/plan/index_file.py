@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pipeline.errors import DecodeError
+from pipeline.plan.spans import split_address, split_id
 from pipeline.store import Where, open_store
 from pipeline.values import VideoInfo
 from pipeline.video.index import pack_info, unpack_info
 
 
 def index_name(video_id: str) -> str:
-    """Where the index of a video is; in folders of at most 256, because a run may have a million."""
-    return f"index/{video_id[:2]}/{video_id}.index"
+    """Where the index of a video is, parts of it included; in folders of at most 256, as a run may have a million."""
+    return f"index/{video_id[:2]}/{split_id(video_id)[0]}.index"
 
 
 def has_index(out: Where, video_id: str) -> bool:
@@ -30,7 +31,7 @@ def write_index(out: Where, info: VideoInfo) -> None:
 
 
 def read_index(out: Where, video_id: str, uri: str) -> VideoInfo:
-    """The index of a video, with the address at which it is today.
+    """The index of a video or of a part of it, with the address at which all of it is today.
 
     Raises:
         DecodeError: it cannot be read.
@@ -42,4 +43,4 @@ def read_index(out: Where, video_id: str, uri: str) -> VideoInfo:
         raise DecodeError(
             "io", f"the index {store.address}/{name} cannot be read ({error}): scan {uri} again"
         ) from error
-    return replace(info, source=replace(info.source, uri=uri))
+    return replace(info, source=replace(info.source, video_id=video_id, uri=split_address(uri)[0]))

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import time
 from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from pipeline.shards.tables import read_tables
+from pipeline.shards.tables import read_tables, write_table
 from pipeline.store import Store
 from pipeline.values import Input, Named
 
@@ -32,22 +30,25 @@ def store_inputs(store: Store, named: Sequence[Named]) -> None:
     """Remember what was named; the same again is remembered once."""
     if not named:
         return
-    rows = [_row(item) for item in named]
-    digest = hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()[:16]
+    sha256 = hashlib.sha256()
+    for item in named:
+        sha256.update(json.dumps(_row(item), sort_keys=True).encode())
+    digest = sha256.hexdigest()[:16]
     before = [entry.name for entry in store.list(FOLDER)]
     if before and before[-1].endswith(f"{digest}.parquet"):
         return
-    buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, schema=INPUTS), buffer, compression="zstd")
-    store.put(f"{FOLDER}/{time.time_ns():020d}-{digest}.parquet", buffer.getvalue())
+    write_table(store, f"{FOLDER}/{time.time_ns():020d}-{digest}.parquet", map(_row, named), INPUTS)
 
 
 def read_inputs(store: Store, *, broken: list[str] | None = None) -> tuple[Named, ...]:
     """Everything that was ever named for a run; of an address that was named again, as it was listed last."""
     found: dict[tuple[str, str, str], Named] = {}
-    for row in read_tables(store, FOLDER, broken):
-        named = _of(row)
-        found[named.named, named.input.uri, named.labels] = named
+    said: dict[str, str] = {}
+    for table in read_tables(store, FOLDER, INPUTS, broken):
+        for row in table.to_pylist():
+            row["named"] = said.setdefault(row["named"], row["named"])
+            named = _of(row)
+            found[named.named, named.input.uri, named.labels] = named
     return tuple(found.values())
 
 

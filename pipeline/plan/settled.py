@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -11,6 +11,9 @@ from pipeline.plan.clips import clip_span_ns
 from pipeline.plan.table import Plan
 from pipeline.plan.units import Clip, Unit
 from pipeline.values import FailedRange, PlannedVideo, ShardManifest
+
+MOST_SHARED = 64
+NONE: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +25,8 @@ class Grid:
 
     def span_ns(self, video: PlannedVideo, index: int) -> tuple[int, int]:
         """Start and end of a clip."""
-        return clip_span_ns(index, video.num_instants, self.fps, self.clip_frames)
+        instants = range(video.first_instant, video.first_instant + video.num_instants)
+        return clip_span_ns(index, instants, self.fps, self.clip_frames)
 
     def clips_in(self, video: PlannedVideo, failed: FailedRange) -> range:
         """The clips that begin within a range that was lost."""
@@ -33,7 +37,7 @@ class Grid:
 def _first_at(time_ns: int, grid: Grid, video: PlannedVideo) -> int:
     """The first clip that begins at a time or after it."""
     clip_ns = Fraction(grid.clip_frames * 1_000_000_000) / grid.fps
-    guess = max(0, int(time_ns / clip_ns) - 1)
+    guess = max(0, int((time_ns - video.start_ns) / clip_ns) - 1)
     while guess < video.num_clips and grid.span_ns(video, guess)[0] < time_ns:
         guess += 1
     return min(guess, video.num_clips)
@@ -43,7 +47,7 @@ def _first_at(time_ns: int, grid: Grid, video: PlannedVideo) -> int:
 class Settled:
     """What has become of the clips of a plan."""
 
-    done: dict[str, set[int]]
+    done: dict[str, Set[int]]
     """Clips in committed shards, by video."""
     failures: list[FailedRange]
     """What is lost, of scans and of clips, in order of video and time; what a later attempt made is not lost."""
@@ -53,21 +57,33 @@ class Settled:
 
 def settle(plan: Plan, manifests: Mapping[str, ShardManifest], grid: Grid) -> Settled:
     """Compare a plan with what is committed."""
-    done: dict[str, set[int]] = defaultdict(set)
+    done: dict[str, Set[int]] = {}
+    shared: dict[frozenset[int], frozenset[int]] = {}
     failed: dict[Clip, FailedRange] = {}
     for shard_id in plan.shards:
         manifest = manifests.get(shard_id)
         if manifest is None:
             continue
         for unit in manifest.clips:
-            done[unit.video_id].update(range(unit.first, unit.first + unit.count))
+            done[unit.video_id] = _with(done.get(unit.video_id, NONE), unit, shared)
         failed |= failed_clips(plan, manifest, grid)
     lost: dict[str, set[int]] = defaultdict(set)
     for clip in failed:
-        if clip.index not in done[clip.video_id]:
+        if clip.index not in done.get(clip.video_id, NONE):
             lost[clip.video_id].add(clip.index)
     failures = [f for video in plan.videos.values() for f in (*video.failures, *_ranges(video, lost, failed, grid))]
     return Settled(done, failures, lost)
+
+
+def _with(held: Set[int], unit: Unit, shared: dict[frozenset[int], frozenset[int]]) -> Set[int]:
+    """The clips of a video and those of a unit; few ones as one set for all the videos that have the same."""
+    clips = range(unit.first, unit.first + unit.count)
+    if len(held) + unit.count > MOST_SHARED:
+        more = held if isinstance(held, set) else set(held)
+        more.update(clips)
+        return more
+    few = frozenset(held).union(clips)
+    return shared.setdefault(few, few)
 
 
 def failed_clips(plan: Plan, manifest: ShardManifest, grid: Grid) -> dict[Clip, FailedRange]:

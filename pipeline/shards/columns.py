@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from pipeline.shards.four_bits import packed, unpacked_tokens
 from pipeline.values import TokenSet
 
 PAYLOAD = (
@@ -74,7 +75,7 @@ def row_of(clip: TokenSet) -> dict[str, Any]:
         "end_ns": clip.end_ns,
         "frame_time_ns": clip.frame_time_ns.tolist(),
         "grid_thw": list(clip.grid_thw),
-        "tokens_bytes": little_endian(clip.tokens),
+        "tokens_bytes": little_endian(packed(clip.tokens) if clip.tokens_dtype == "int4" else clip.tokens),
         "tokens_shape": list(clip.tokens.shape),
         "tokens_dtype": clip.tokens_dtype,
         "tokens_scale_bytes": None if clip.tokens_scale is None else little_endian(clip.tokens_scale),
@@ -94,8 +95,19 @@ def row_of(clip: TokenSet) -> dict[str, Any]:
     }
 
 
-def _array(data: bytes, dtype: str, shape: Sequence[int]) -> np.ndarray[Any, Any]:
-    return np.frombuffer(data, dtype=NUMPY_DTYPES[dtype]).reshape(shape)
+def tokens_of(
+    data: bytes, scale: bytes | None, dtype: str, shape: Sequence[int]
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]:
+    """Tokens and their scales of the bytes of their columns; the shape is (M, D).
+
+    Raises:
+        ValueError: lengths do not fit the shape, or there are no scales where there must be.
+        KeyError: a dtype that this schema does not know.
+    """
+    if dtype == "int4":
+        return unpacked_tokens(np.frombuffer(data, np.uint8), np.frombuffer(scale or b"", "<f2"), shape)
+    tokens = np.frombuffer(data, dtype=NUMPY_DTYPES[dtype]).reshape(shape)
+    return tokens, None if scale is None else np.frombuffer(scale, dtype="<f4")
 
 
 def clip_of(row: dict[str, Any]) -> TokenSet:
@@ -109,6 +121,7 @@ def clip_of(row: dict[str, Any]) -> TokenSet:
     scale, parent, loss = row["tokens_scale_bytes"], row.get("parent_bytes"), row.get("loss_bytes")
     weights = row.get("weights_bytes")
     group_dtype = NUMPY_DTYPES[row["group_dtype"]]
+    tokens, tokens_scale = tokens_of(row["tokens_bytes"], scale, row["tokens_dtype"], row["tokens_shape"])
     return TokenSet(
         clip_id=row["clip_id"],
         video_id=row["video_id"],
@@ -118,9 +131,9 @@ def clip_of(row: dict[str, Any]) -> TokenSet:
         end_ns=row["end_ns"],
         frame_time_ns=np.asarray(row["frame_time_ns"], dtype=np.int64),
         grid_thw=tuple(row["grid_thw"]),
-        tokens=_array(row["tokens_bytes"], row["tokens_dtype"], row["tokens_shape"]),
+        tokens=tokens,
         tokens_dtype=row["tokens_dtype"],
-        tokens_scale=None if scale is None else np.frombuffer(scale, dtype="<f4"),
+        tokens_scale=tokens_scale,
         sizes=np.frombuffer(row["sizes_bytes"], dtype="<i4"),
         centers=np.frombuffer(row["centers_bytes"], dtype="<f4").reshape(num_tokens, 3),
         group=np.frombuffer(row["group_bytes"], dtype=group_dtype),

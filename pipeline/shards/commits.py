@@ -33,11 +33,21 @@ def commit(store: Store, manifest: ShardManifest) -> None:
 
 
 def read_commit(store: Store, shard_id: str) -> ShardManifest | None:
-    """The record of one shard, as long as it was not gathered."""
+    """The record of one shard; None where there is none that can be read."""
     try:
         return _of(json.loads(store.get(f"{FOLDER}/{shard_id}.json")))
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return None
+    except FileNotFoundError:
+        pass
+    for name in reversed(_listed(store)[0]):
+        try:
+            found = [manifest for manifest in _read(store, name) if manifest.shard_id == shard_id]
+        except (FileNotFoundError, RunFolderError):
+            continue
+        if found:
+            return found[0]
+    return None
 
 
 def read_manifests(out: Where, *, broken: list[str] | None = None) -> dict[str, ShardManifest]:
@@ -96,8 +106,11 @@ def gather(store: Store) -> None:
     if len(singles) < GATHER_FROM:
         return
     merged = logs if len(logs) >= MOST_LOGS else []
-    found = {m.shard_id: m for name in merged for m in _read(store, name)}
-    found |= {m.shard_id: m for name in singles for m in _read(store, name)}
+    try:
+        found = {m.shard_id: m for name in [*merged, *singles] for m in _read(store, name)}
+    except FileNotFoundError:
+        # Somebody took the run over and gathers as well.
+        return
     # Named by time, so that a later one of the same shard is read later.
     name = f"{FOLDER}/{time.time_ns():020d}-{secrets.token_hex(4)}.parquet"
     _put_log(store, name, [manifest for _, manifest in sorted(found.items())])

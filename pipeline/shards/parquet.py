@@ -10,12 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.shards.columns import PAYLOAD, row_of, schema
+from pipeline.shards.scan import METADATA_KEY
 from pipeline.store import HashingFile
 from pipeline.values import TokenSet
 
 ROW_GROUP_BYTES = 16 << 20
 """Payload of a row group: small, so that reading one clip at random reads little else."""
-METADATA_KEY = b"vtm"
 
 
 def write_parquet(stream: BinaryIO | HashingFile, clips: Sequence[TokenSet], run: dict[str, Any], dim: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from itertools import accumulate
 from typing import BinaryIO, NamedTuple, Protocol
 
@@ -114,11 +114,20 @@ class TarReader:
 
     def clip(self, row: int) -> TokenSet:
         """See `ShardReader`."""
+        return clip_of_sample(self.members(row))
+
+    def members(self, row: int, only: Container[str] | None = None) -> dict[str, bytes]:
+        """The members of one sample by their extension; `only` some of them are read.
+
+        Raises:
+            OSError, IndexError: they cannot be read.
+        """
         members = {}
         for extension, (first, size) in self._samples[self._keys[row]].items():
-            self._stream.seek(first)
-            members[extension] = self._stream.read(size)
-        return clip_of_sample(members)
+            if only is None or extension in only:
+                self._stream.seek(first)
+                members[extension] = self._stream.read(size)
+        return members
 
     def close(self) -> None:
         """See `ShardReader`."""

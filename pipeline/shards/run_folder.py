@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from pipeline.errors import RunFolderError
+from pipeline.errors import RunFolderError, StoreError
 from pipeline.plan.clips import plan_clips
 from pipeline.plan.inputs import read_inputs
 from pipeline.plan.settled import Grid, Settled, covers, settle
@@ -19,7 +19,7 @@ from pipeline.shards.commits import gather, read_manifests
 from pipeline.shards.manifest import has_a_whole_file, is_whole
 from pipeline.shards.tables import FAILURE_RECORDS, VIDEOS, failure_row, write_table
 from pipeline.store import Store, TakenError, Where, open_store
-from pipeline.values import ClipSpec, FailedRange, Named, PictureSpec, PlannedVideo, ShardManifest, VideoInfo
+from pipeline.values import ClipSpec, FailedRange, PictureSpec, PlannedVideo, ShardManifest, SmartSize, VideoInfo
 
 RUN_FILE = "run.json"
 
@@ -29,6 +29,7 @@ def open_run(out: Where, run: dict[str, Any]) -> None:
 
     Raises:
         RunFolderError: it holds another fingerprint, or something that is no run.
+        StoreError: it cannot be written.
     """
     store = open_store(out)
     try:
@@ -37,6 +38,7 @@ def open_run(out: Where, run: dict[str, Any]) -> None:
                 raise RunFolderError(
                     f"--out {store.address} holds something that is no run (no {RUN_FILE}): name a new or empty folder"
                 )
+            store.make()
             store.put(RUN_FILE, json.dumps(run, indent=1, sort_keys=True).encode(), only_if_absent=True)
             return
         store.sweep()
@@ -44,7 +46,7 @@ def open_run(out: Where, run: dict[str, Any]) -> None:
         # Another driver came first; what it opened is looked at below.
         pass
     except OSError as error:
-        raise RunFolderError(f"--out {store.address} cannot be written: {error}") from error
+        raise StoreError(f"--out {store.address} cannot be written: {error}") from error
     held = read_run(store)
     if held["fingerprint"] != run["fingerprint"]:
         raise RunFolderError(_difference(store.address, held["deciding"], run["deciding"]))
@@ -79,8 +81,12 @@ def grid_of(run: dict[str, Any]) -> Grid:
 def picture_of(run: dict[str, Any]) -> PictureSpec:
     """The size and policies of the run's pictures."""
     stored = run["deciding"]["picture"]
-    colour = stored.get("alpha_background")
-    return PictureSpec(**stored | {"alpha_background": None if colour is None else tuple(colour)})
+    colour, smart = stored.get("alpha_background"), stored.get("smart")
+    read = {
+        "alpha_background": None if colour is None else tuple(colour),
+        "smart": None if smart is None else SmartSize(**smart),
+    }
+    return PictureSpec(**stored | read)
 
 
 def clip_of_run(run: dict[str, Any], info: VideoInfo, index: int) -> ClipSpec:
@@ -106,8 +112,6 @@ class RunState:
     plan: Plan
     manifests: dict[str, ShardManifest]
     settled: Settled
-    inputs: tuple[Named, ...] = ()
-    """What the user named, as it was listed."""
 
 
 def read_state(out: Where, *, broken: list[str] | None = None) -> RunState:
@@ -125,8 +129,7 @@ def read_state(out: Where, *, broken: list[str] | None = None) -> RunState:
     # What is committed is read before the plan: it is planned first, and so found there.
     manifests = read_manifests(store, broken=broken)
     plan = read_plan(store, broken=broken)
-    inputs = read_inputs(store, broken=broken)
-    return RunState(store, run, plan, manifests, settle(plan, manifests, grid_of(run)), inputs)
+    return RunState(store, run, plan, manifests, settle(plan, manifests, grid_of(run)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +182,7 @@ def replay_command(failed: FailedRange, state: RunState) -> str:
     return f"vtm replay {out} {Clip(failed.video_id, clip).clip_id}"
 
 
-def video_rows(state: RunState) -> list[dict[str, Any]]:
+def video_rows(state: RunState) -> Iterator[dict[str, Any]]:
     """The rows of videos.parquet, in plan order."""
     damaged: Counter[str] = Counter()
     for manifest in state.manifests.values():
@@ -187,17 +190,16 @@ def video_rows(state: RunState) -> list[dict[str, Any]]:
     failed = {failed.video_id for failed in state.settled.failures}
     done = {video_id: len(clips) for video_id, clips in state.settled.done.items()}
     labels = labels_of(state)
-    return [
-        _video_row(video, done.get(video_id, 0), damaged[video_id], video_id in failed)
-        | {"labels": labels.get(video_id)}
-        for video_id, video in state.plan.videos.items()
-    ]
+    for video_id, video in state.plan.videos.items():
+        row = _video_row(video, done.get(video_id, 0), damaged[video_id], video_id in failed)
+        yield row | {"labels": labels.get(video_id)}
 
 
 def labels_of(state: RunState) -> dict[str, str]:
     """What the user's lists say of each video: a JSON list with an object a row."""
     said: dict[str, list[Any]] = {}
-    for named in state.inputs:
+    # A table that cannot be read is for `vtm verify` to say; it does not end a run.
+    for named in read_inputs(state.store, broken=[]):
         video_id = state.plan.addresses.get((named.input.uri, named.input.stamp))
         if named.labels and video_id is not None:
             row = json.loads(named.labels)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -13,6 +14,8 @@ import pyarrow.parquet as pq
 from pipeline.errors import RunFolderError
 from pipeline.store import Store
 from pipeline.values import FailedRange
+
+BATCH_ROWS = 5000
 
 FAILURES = pa.schema(
     [
@@ -53,6 +56,8 @@ FACTS = [
 VIDEOS = pa.schema(
     [
         *FACTS,
+        ("start_ns", pa.int64()),
+        ("end_ns", pa.int64()),
         ("clips", pa.int32()),
         ("clips_done", pa.int32()),
         ("damaged_frames", pa.int64()),
@@ -78,10 +83,17 @@ def failure_of(row: dict[str, Any]) -> FailedRange:
 
 
 def write_table(store: Store, name: str, rows: Iterable[dict[str, Any]], schema: pa.Schema) -> None:
-    """Write a small table whole."""
-    buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), buffer, compression="zstd")
-    store.put(name, buffer.getvalue())
+    """Write a table whole; of its rows, memory holds a few thousand at a time."""
+    store.put(name, packed_table(rows, schema))
+
+
+def packed_table(rows: Iterable[dict[str, Any]], schema: pa.Schema) -> bytes:
+    """The file of a table."""
+    buffer, rows = io.BytesIO(), iter(rows)
+    with pq.ParquetWriter(buffer, schema, compression="zstd") as writer:
+        while batch := list(islice(rows, BATCH_ROWS)):
+            writer.write_table(pa.Table.from_pylist(batch, schema=schema))
+    return buffer.getvalue()
 
 
 def write_rows(store: Store, name: str, rows: Sequence[dict[str, Any]]) -> None:
@@ -97,19 +109,27 @@ def read_table(store: Store, name: str) -> list[dict[str, Any]]:
     Raises:
         RunFolderError: it cannot be read.
     """
-    try:
-        rows: list[dict[str, Any]] = pq.ParquetFile(io.BytesIO(store.get(name))).read().to_pylist()
-    except ValueError as error:
-        raise RunFolderError(f"{store.address}/{name} is no table ({error}): `vtm repair` removes it") from error
+    rows: list[dict[str, Any]] = _table(store, name, None).to_pylist()
     return rows
 
 
-def read_tables(store: Store, folder: str, broken: list[str] | None = None) -> Iterator[dict[str, Any]]:
-    """All rows of all tables of a folder, in the order of their names.
+def _table(store: Store, name: str, schema: pa.Schema | None) -> pa.Table:
+    try:
+        table = pq.ParquetFile(io.BytesIO(store.get(name))).read()
+        if schema is not None and table.schema.remove_metadata() != schema:
+            raise ValueError("its columns are others")
+    except ValueError as error:
+        raise RunFolderError(f"{store.address}/{name} is no table ({error}): `vtm repair` removes it") from error
+    return table
+
+
+def read_tables(store: Store, folder: str, schema: pa.Schema, broken: list[str] | None = None) -> Iterator[pa.Table]:
+    """All tables of a folder, in the order of their names, a few thousand rows at a time.
 
     Args:
         store: Where they are.
         folder: In it.
+        schema: What they hold.
         broken: Takes the names of those that cannot be read; without it they are an error.
 
     Raises:
@@ -119,27 +139,11 @@ def read_tables(store: Store, folder: str, broken: list[str] | None = None) -> I
         if not entry.name.endswith(".parquet"):
             continue
         try:
-            rows = read_table(store, entry.name)
+            table = _table(store, entry.name, schema)
         except RunFolderError:
             if broken is None:
                 raise
             broken.append(entry.name)
             continue
-        yield from rows
-
-
-def read_rows(data: bytes) -> list[dict[str, Any]]:
-    """The rows of somebody's Parquet file, as far as they are no raw bytes.
-
-    Raises:
-        ValueError: it is no Parquet file.
-    """
-    file = pq.ParquetFile(io.BytesIO(data))
-    fields = file.schema_arrow
-    plain = [
-        name
-        for name in fields.names
-        if not pa.types.is_large_binary(t := fields.field(name).type) and not pa.types.is_binary(t)
-    ]
-    rows: list[dict[str, Any]] = file.read(columns=plain).to_pylist()
-    return rows
+        for first in range(0, len(table), BATCH_ROWS):
+            yield table.slice(first, BATCH_ROWS)

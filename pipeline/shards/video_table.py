@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 
 from pipeline.cache.video_tokens import VideoTokens
 from pipeline.errors import RunFolderError
-from pipeline.shards.columns import NUMPY_DTYPES, little_endian
+from pipeline.shards.columns import NUMPY_DTYPES, little_endian, tokens_of
+from pipeline.shards.four_bits import packed
 from pipeline.store import Where, open_store
 
 FOLDER = "videos"
@@ -71,6 +72,8 @@ def write_video(out: Where, video: VideoTokens, made_by: dict[str, Any]) -> None
         row[name] = getattr(video, name)
     for name in ("tokens", "sizes", "weights", "centers", "time_ns", "parent", "loss", "map"):
         row[f"{name}_bytes"] = little_endian(getattr(video, name))
+    if video.tokens_dtype == "int4":
+        row["tokens_bytes"] = packed(video.tokens).tobytes()
     schema = SCHEMA.with_metadata({METADATA_KEY: json.dumps(made_by, sort_keys=True).encode()})
     with open_store(out).writer(name_of(video.video_id)) as stream:
         pq.write_table(pa.Table.from_pylist([row], schema=schema), stream, compression="none", use_dictionary=False)
@@ -106,8 +109,7 @@ def read_video(out: Where, video_id: str) -> VideoTokens:
 
 def _video_of(row: dict[str, Any]) -> VideoTokens:
     map_dtype = NUMPY_DTYPES[row["map_dtype"]]
-    scale = row["tokens_scale_bytes"]
-    tokens = np.frombuffer(row["tokens_bytes"], dtype=NUMPY_DTYPES[row["tokens_dtype"]])
+    tokens, scale = tokens_of(row["tokens_bytes"], row["tokens_scale_bytes"], row["tokens_dtype"], row["tokens_shape"])
     return VideoTokens(
         video_id=row["video_id"],
         uri=row["uri"],
@@ -116,9 +118,9 @@ def _video_of(row: dict[str, Any]) -> VideoTokens:
         clip_ids=tuple(row["clip_ids"]),
         clip_tokens=tuple(row["clip_tokens"]),
         map=np.frombuffer(row["map_bytes"], dtype=map_dtype),
-        tokens=tokens.reshape(row["tokens_shape"]),
+        tokens=tokens,
         tokens_dtype=row["tokens_dtype"],
-        tokens_scale=None if scale is None else np.frombuffer(scale, dtype="<f4"),
+        tokens_scale=scale,
         sizes=np.frombuffer(row["sizes_bytes"], dtype="<i8"),
         weights=np.frombuffer(row["weights_bytes"], dtype="<f4"),
         centers=np.frombuffer(row["centers_bytes"], dtype="<f4").reshape(-1, 3),

@@ -12,6 +12,7 @@ import safetensors.torch
 import torch
 import webdataset
 
+from pipeline.shards.four_bits import packed
 from pipeline.store import HashingFile
 from pipeline.values import TokenSet
 
@@ -28,7 +29,7 @@ def write_webdataset(stream: BinaryIO | HashingFile, clips: Sequence[TokenSet], 
 
 def _sample(clip: TokenSet, fingerprint: str) -> dict[str, str | bytes]:
     members: dict[str, str | bytes] = {"__key__": clip.clip_id}
-    if clip.tokens_dtype in ("bfloat16", "int8"):
+    if clip.tokens_dtype in ("bfloat16", "int8", "int4"):
         members["tokens.safetensors"] = _safetensors(clip)
     else:
         members["tokens.npy"] = _npy(clip.tokens)
@@ -70,7 +71,7 @@ def _npy(array: np.ndarray[Any, Any]) -> bytes:
 
 def _safetensors(clip: TokenSet) -> bytes:
     # By way of torch, because numpy has no bfloat16.
-    tokens = torch.from_numpy(np.array(clip.tokens))
+    tokens = torch.from_numpy(packed(clip.tokens) if clip.tokens_dtype == "int4" else np.array(clip.tokens))
     tensors = {"tokens": tokens.view(torch.bfloat16) if clip.tokens_dtype == "bfloat16" else tokens}
     if clip.tokens_scale is not None:
         tensors["scale"] = torch.from_numpy(np.array(clip.tokens_scale))

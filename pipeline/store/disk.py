@@ -24,16 +24,28 @@ class DiskStore:
         """The folder."""
         return str(self.root)
 
+    def make(self) -> None:
+        """See `Store`."""
+        self.root.mkdir(parents=True, exist_ok=True)
+
     def put(self, name: str, data: bytes, *, only_if_absent: bool = False) -> None:
         """See `Store`."""
-        with publish(self.root / name, only_if_absent=only_if_absent) as stream:
+        with publish(self._path(name), only_if_absent=only_if_absent) as stream:
             stream.write(data)
 
     @contextmanager
     def writer(self, name: str) -> Iterator[HashingFile]:
         """See `Store`."""
-        with publish(self.root / name) as stream:
+        with publish(self._path(name)) as stream:
             yield HashingFile(stream)
+
+    def _path(self, name: str) -> Path:
+        """Where to write a file; a root that somebody removed is not made again, as what it held is gone."""
+        if not self.root.is_dir():
+            raise FileNotFoundError(2, "the folder is not there any more", str(self.root))
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
 
     def get(self, name: str, first: int = 0, last: int | None = None) -> bytes:
         """See `Store`."""

@@ -33,10 +33,15 @@ class LocalCopies:
         key = hashlib.sha256(f"{name} {entry.size_bytes} {entry.stamp}".encode()).hexdigest()[:32]
         path = self.folder / f"{key}-{Path(name).name}"
         if not path.is_file():
+            self.folder.mkdir(parents=True, exist_ok=True)
             with publish(path) as stream:
                 for first in range(0, entry.size_bytes, 1 << 24):
                     stream.write(self.store.get(name, first, min(first + (1 << 24), entry.size_bytes)))
         return path.open("rb")
+
+    def make(self) -> None:
+        """See `Store`."""
+        self.store.make()
 
     def put(self, name: str, data: bytes, *, only_if_absent: bool = False) -> None:
         """See `Store`."""

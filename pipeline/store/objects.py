@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import partial
 from typing import Any, BinaryIO, TypeVar, cast
 
 import fsspec
@@ -45,6 +46,9 @@ class ObjectStore:
         root = str(self._filesystem._strip_protocol(self.address)).rstrip("/")
         return f"{root}/{name}" if name else root
 
+    def make(self) -> None:
+        """See `Store`: object stores have no folders."""
+
     def put(self, name: str, data: bytes, *, only_if_absent: bool = False) -> None:
         """See `Store`."""
         mode = "create" if only_if_absent else "overwrite"
@@ -58,6 +62,8 @@ class ObjectStore:
         try:
             patiently(f"{self.address}/{name}", request)
         except OSError as error:
+            if isinstance(error, FileNotFoundError):
+                raise OSError(f"{self.address}: there is no such bucket") from error
             if not only_if_absent or not _is_taken(error):
                 raise
             # An answer may be lost on the way after the object was stored: then it is our own.
@@ -138,11 +144,22 @@ class ObjectStore:
         if not hasattr(filesystem, "list_multipart_uploads"):
             return
         bucket, _, prefix = self._path("").partition("/")
-        uploads = patiently(self.address, lambda: filesystem.list_multipart_uploads(bucket)) or []
-        for upload in uploads:
+        for upload in _uploads(filesystem, self.address, bucket, f"{prefix}/"):
             age_s = (datetime.now(timezone.utc) - upload["Initiated"]).total_seconds()
-            if upload["Key"].startswith(f"{prefix}/") and age_s > older_than_s:
+            if age_s > older_than_s:
                 filesystem.abort_mpu(bucket, upload["Key"], upload["UploadId"])
+
+
+def _uploads(filesystem: Any, address: str, bucket: str, prefix: str) -> Iterator[dict[str, Any]]:
+    """Multipart uploads below a prefix that were not completed; a server gives at most 1000 at once."""
+    place: dict[str, str] = {}
+    while True:
+        request = partial(filesystem.call_s3, "list_multipart_uploads", Bucket=bucket, Prefix=prefix, **place)
+        answer = patiently(address, request)
+        yield from answer.get("Uploads", [])
+        if not answer.get("IsTruncated"):
+            return
+        place = {"KeyMarker": answer["NextKeyMarker"], "UploadIdMarker": answer["NextUploadIdMarker"]}
 
 
 class RangeReader(io.RawIOBase):

@@ -20,12 +20,11 @@ OLD_S = 3600.0
 
 @contextmanager
 def publish(path: Path, *, only_if_absent: bool = False) -> Iterator[BinaryIO]:
-    """Open a file that takes its name when the block ends without an error.
+    """Open a file that takes its name when the block ends without an error; its folder is there.
 
     Raises:
         TakenError: the name was to be new, and is not.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     # A name that no other process can have: containers share process numbers.
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}-{path.name}")
     try:
@@ -51,7 +50,17 @@ def publish(path: Path, *, only_if_absent: bool = False) -> Iterator[BinaryIO]:
 
 def sweep(folder: Path, older_than_s: float = OLD_S) -> None:
     """Remove what a killed run left under temporary names; what is young may be somebody's who is writing it."""
-    for leftover in folder.rglob(f"{TEMPORARY_PREFIX}*"):
-        with contextlib.suppress(FileNotFoundError):
-            if time.time() - leftover.stat().st_mtime > older_than_s:
-                leftover.unlink()
+    folders = [os.fspath(folder)]
+    while folders:
+        with contextlib.suppress(FileNotFoundError), os.scandir(folders.pop()) as items:
+            for item in items:
+                if item.is_dir(follow_symlinks=False):
+                    folders.append(item.path)
+                elif item.name.startswith(TEMPORARY_PREFIX):
+                    _remove_if_old(item, older_than_s)
+
+
+def _remove_if_old(item: os.DirEntry[str], older_than_s: float) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        if time.time() - item.stat(follow_symlinks=False).st_mtime > older_than_s:
+            Path(item.path).unlink()

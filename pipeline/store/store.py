@@ -69,6 +69,13 @@ class Store(Protocol):
     def address(self) -> str:
         """How a person names it."""
 
+    def make(self) -> None:
+        """Make the place ready to be written to. Whoever writes later finds it, or finds that it was removed.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+
     def put(self, name: str, data: bytes, *, only_if_absent: bool = False) -> None:
         """Store an object, whole or not at all.
 
@@ -100,7 +107,7 @@ class Store(Protocol):
         """What is known of one object; None where there is none."""
 
     def list(self, under: str = "") -> Iterator[Entry]:
-        """All objects in a folder and below, sorted by name; half-written ones are not seen."""
+        """All objects in a folder and below, those of one folder sorted by name; half-written ones are not seen."""
 
     def delete(self, name: str) -> None:
         """Remove an object, if it is there."""

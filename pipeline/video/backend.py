@@ -29,6 +29,8 @@ _log.propagate = False
 CONCEALED = "concealing"
 HARMLESS = ("mmco:", "co located POCs", "number of reference frames", "Late SEI", "Application has requested")
 """Errors in the log of healthy streams that are begun at a recovery point."""
+MOST_PICTURE_PX = 1 << 26
+"""Of one picture, twice 8K: a file of some kilobytes may claim sizes that take gigabytes to show."""
 LIBVPX_FORMATS = frozenset({"yuv420p", "yuv422p", "yuv440p", "yuv444p", "gbrp"})
 
 
@@ -75,6 +77,7 @@ class LibavBackend:
     def __init__(self, stream: VideoStream, *, strict: bool = True, vectors: bool = False) -> None:
         context = stream.codec_context
         codec = context.codec.canonical_name
+        options = {"max_pixels": str(MOST_PICTURE_PX)}
         self._splits = False
         if codec == "vp9" and strict and context.pix_fmt in LIBVPX_FORMATS:
             # libvpx notices a flipped bit where libavcodec's own decoder shows whatever comes of it.
@@ -83,10 +86,11 @@ class LibavBackend:
         elif codec == "av1" and strict:
             context = _context(context.codec.name, stream)
             # So does dav1d where it checks the padding after a tile's last symbol.
-            context.options = {"strict": "1"}
+            options["strict"] = "1"
         elif codec == "hevc":
             # Few streams carry hashes of their pictures; of those, every one is checked.
-            context.options = {"err_detect": "crccheck"}
+            options["err_detect"] = "crccheck"
+        context.options = options
         if vectors:
             context.flags2 |= Flags2.export_mvs
         use_one_thread(context)

@@ -14,7 +14,7 @@ MOST_BOXES = 64
 
 def keep_movie_box(file: RangeFile) -> bytes | None:
     """The content of an object's `moov` box, which is then kept in memory; None where it is no mp4 file with one."""
-    place, size = 0, file.seek(0, 2)
+    place, size = 0, file.size_bytes
     if file.peek(8)[4:] not in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide"):
         return None
     for _ in range(MOST_BOXES):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import av.error
 from av.container import InputContainer
 
 from pipeline.errors import DecodeError, InputError
@@ -49,7 +50,7 @@ def open_container(uri: str) -> Iterator[Opened]:
         DecodeError: the address cannot be read (`io`), or holds nothing that libavformat knows (`corrupt`,
             `unsupported`).
     """
-    with decode_errors(uri):
+    with decode_errors(uri), _unlisted_formats_named(uri):
         if "://" in uri:
             with RangeFile(uri) as file:
                 _refuse_by_name(uri, file.peek(64))
@@ -78,6 +79,19 @@ def open_container(uri: str) -> Iterator[Opened]:
         # The prefix keeps libavformat from reading a protocol into a name that holds a colon.
         with av.open(f"file:{path}", options=dict(RESTRICTIONS), **OPTIONS) as container:
             yield Opened(container)
+
+
+@contextmanager
+def _unlisted_formats_named(uri: str) -> Iterator[None]:
+    """Say which format it is that may not be opened: libavformat says "Invalid argument", and more in its log alone."""
+    try:
+        yield
+    except av.error.ArgumentError as error:
+        log: tuple[int, str, str] = error.log or (0, "", "")  # type: ignore[assignment]
+        _, name, text = log
+        if not text.startswith("Format not on whitelist"):
+            raise
+        raise DecodeError("unsupported", f"{uri}: {name} is not read here: convert it to MP4 or Matroska") from error
 
 
 def _refuse_by_name(uri: str, head: bytes) -> None:

@@ -96,6 +96,8 @@ class Cursor:
         """Ticks of the keys whose groups are decoded whole: they are damaged, or leaving out failed."""
         self._damaged_keys: set[int] = set()
         """Those of them that are known to be damaged."""
+        self._bad_starts: set[int] = set()
+        """Ticks of the keys that do not make pictures whole as they say: their groups belong to the ones before."""
         self._bad_packets: set[int] = set()
         """Ticks of packets in which the strict decoder noticed damage."""
         self._wanted: frozenset[int] = frozenset()
@@ -132,30 +134,37 @@ class Cursor:
             yield self._show(tick, following, first=not number)
 
     def _show(self, tick: int, following: int | None, *, first: bool) -> Shown:
-        group = self._keys.governing(tick)
-        key = self._key_tick(group)
+        group = self._governing(tick)
+        leave = following is not None and self._governing(following) > max(group, self._reached())
+        leave = leave and self._watch is None
         fresh = not self._goes_on_to(tick, group, first)
-        if fresh:
-            self._begin(group)
-        leave = following is not None and self._keys.governing(following) > max(group, self._reached())
-        good = self._decode_up_to(tick, leave and self._watch is None)
+        good = self._from_its_key(tick, leave) if fresh else self._decode_up_to(tick, leave)
         if not good and self._watch is None:
             # By definition a group with damage is decoded whole; so is one of which a picture does not come out.
+            key = self._key_tick(self._governing(tick))
             if self._start != key or key not in self._whole_keys:
                 self._note_whole(key, tick)
-                self._begin(group)
-                fresh, good = True, self._decode_up_to(tick, False)
+                fresh, good = True, self._from_its_key(tick)
+                key = self._key_tick(self._governing(tick))
             if not good and self._spreading.active and key not in self._damaged_keys:
+                self._whole_keys.add(key)
                 self._damaged_keys.add(key)
-                self._begin(group)
-                good = self._decode_up_to(tick, False)
+                good = self._from_its_key(tick)
             if fresh and not self._came(tick) and tick not in self._missing and key not in self._damaged_keys:
                 self._trials = max(self._trials - 1, 0)
-                self._start_earlier(tick, group)
+                self._start_earlier(tick, self._governing(tick))
         shown = self._shown
         if shown is None:
             return Shown(tick, None, True)
         return Shown(tick, shown.frame, shown.damaged or shown.tick != tick)
+
+    def _from_its_key(self, tick: int, leave: bool = False) -> bool:
+        """Start at the key frame that governs `tick`, and at an earlier one where that turns out not to."""
+        while True:
+            self._begin(self._governing(tick))
+            good = self._decode_up_to(tick, leave)
+            if self._start not in self._bad_starts:
+                return good
 
     def _note_whole(self, key: int, tick: int) -> None:
         self._whole_keys.add(key)
@@ -172,6 +181,13 @@ class Cursor:
                     return
 
     # The position.
+
+    def _governing(self, tick: int) -> int:
+        """The group whose key frame makes the picture at `tick` whole."""
+        group = self._keys.governing(tick)
+        while self._bad_starts and self._key_tick(group) in self._bad_starts:
+            group -= 1
+        return group
 
     def _key_tick(self, group: int) -> int:
         return int(self._keys.ticks[group]) if group >= 0 else START
@@ -265,13 +281,17 @@ class Cursor:
         if self._is_unneeded(found):
             return
         if coded.key and tick is not None:
-            self._spreading.heal_from(self._whole_tick(tick))
+            self._heal_at(tick)
         # What is shown before the key frame that was started from may lack what it refers to, and is not wanted.
         leading = self._whole_from is not None and tick is not None and tick < self._whole_from
         if self._is_missing_before(found):
             self._spreading.begin(tick)
         answer = self._backend.send(found.packet)
-        damaged = not leading and (found.damaged or answer.damaged or tick in self._bad_packets)
+        noticed = found.damaged or answer.damaged
+        if noticed and leading and tick is not None and tick >= self._start:
+            # Of a refresh bit by bit every part counts. Some decoders also lack a reference right at its start.
+            self._bad_starts.add(self._start)
+        damaged = not leading and (noticed or tick in self._bad_packets)
         if damaged and not coded.droppable:
             self._spreading.begin(tick)
         if damaged and tick is not None and self._backend is self._strict:
@@ -292,11 +312,11 @@ class Cursor:
             return False
         return tick not in self._wanted and tick < self._last_wanted
 
-    def _whole_tick(self, key_tick: int) -> int | None:
-        """From which tick a key frame makes pictures whole; None where that is not known."""
+    def _heal_at(self, key_tick: int) -> None:
+        """A key frame ends the spreading of damage, where it is known from which tick on it makes pictures whole."""
         place = self._keys.position(key_tick)
-        known = place >= 0 and self._key_tick(place) == key_tick
-        return int(self._keys.whole_from[place]) if known else key_tick
+        if place >= 0 and self._key_tick(place) == key_tick:
+            self._spreading.heal(key_tick, int(self._keys.whole_from[place]))
 
     def _is_missing_before(self, found: StreamPacket) -> bool:
         """Whether packets are missing between the last one and this, where only their times tell."""

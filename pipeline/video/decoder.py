@@ -19,6 +19,7 @@ from pipeline.video.keys import keys_of
 from pipeline.video.motion import MotionMeter, VectorWatch
 from pipeline.video.packets import PacketSource
 from pipeline.video.picture import PictureMaker
+from pipeline.video.resize import fitted
 
 NS_PER_S = 1_000_000_000
 MOTION_OFF: MotionSource = "none"
@@ -78,6 +79,7 @@ class OpenVideo:
             DecodeError: not one frame of a clip can be decoded, or the file cannot be read; the clips before it were
                 yielded.
         """
+        picture = fitted(picture, self.timing.shown_hw)
         maker = PictureMaker(self.timing.picture, picture, self._reformatter)
         with decode_errors(self.timing.uri):
             if motion:

@@ -114,6 +114,7 @@ def timing_of(info: VideoInfo) -> VideoTiming:
         key_pts=info.key_pts,
         picture=info.picture,
         skip_nonreference=info.skip_nonreference,
+        shown_hw=(info.height_px, info.width_px),
         key_waits=info.key_waits,
         missing_pts=info.missing_pts,
         missing_step=info.missing_step,

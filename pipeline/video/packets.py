@@ -101,6 +101,8 @@ class PacketSource:
         context = stream.codec_context
         self.codec = context.codec.canonical_name
         self._headers = header_reader(self.codec, context.extradata)
+        self._has_moved = False
+        """Whether the place is another than right after opening."""
         self._restart()
 
     def _restart(self) -> None:
@@ -131,6 +133,7 @@ class PacketSource:
             found, self._pushed = self._pushed, None
         else:
             with decode_errors(self.uri):
+                self._has_moved = True
                 packet = next(self._demuxed.packets, None)
             if packet is None:
                 return None
@@ -145,9 +148,12 @@ class PacketSource:
         return found
 
     def rewind(self) -> None:
-        """Go to the first packet of the file."""
-        first = self.stream.start_time or 0
-        self._seek(min(first, 0) - self.ticks_per_s)
+        """Go to the first packet of the file.
+
+        The file is opened again: what a container gives with its first packet alone (a palette) is lost by seeking.
+        """
+        if self._has_moved:
+            self._reopen()
 
     def forward_to(self, key_tick: int) -> bool:
         """Drop packets until the next one is the key frame at `key_tick`; False where it was missed."""
@@ -178,8 +184,12 @@ class PacketSource:
     def _seek(self, pts: int) -> None:
         try:
             self._container.seek(pts, stream=self.stream, backward=True)
+            self._has_moved = True
         except av.error.FFmpegError:
             # A container that cannot seek is read from its start again.
-            self._closing.close()
-            self._open()
+            self._reopen()
         self._restart()
+
+    def _reopen(self) -> None:
+        self._closing.close()
+        self._open()

@@ -55,6 +55,11 @@ class RangeFile(io.RawIOBase):
     def __init__(
         self, uri: str, *, timeout_s: float = READ_TIMEOUT_S, waits_s: tuple[float, ...] = RETRY_WAITS_S
     ) -> None:
+        if uri.startswith("parquet://"):
+            # Imported here because it imports pyarrow.
+            from pipeline.inputs.cells import register
+
+            register()
         self._filesystem, self._path = fsspec.url_to_fs(uri)
         self._waits_s = waits_s
         # The synchronous face of an asynchronous file system takes a time limit with each call.
@@ -63,7 +68,7 @@ class RangeFile(io.RawIOBase):
         about = self._patiently(lambda: self._filesystem.info(self._path, **self._limit))
         if about["size"] is None:
             raise OSError("the server does not tell the size; range reads need it")
-        self._size = int(about["size"])
+        self.size_bytes = int(about["size"])
         self._held: list[tuple[int, bytes]] = []
         """Parts of the object that are kept: the last one read, before it those that were asked to be."""
         self._kept = 0
@@ -76,7 +81,7 @@ class RangeFile(io.RawIOBase):
 
     def _serves_ranges(self, uri: str, about: dict[str, Any]) -> bool:
         """Whether the server sends parts; only those of HTTP may not."""
-        if not uri.startswith(("http://", "https://")) or self._size <= LEAST_BYTES:
+        if not uri.startswith(("http://", "https://")) or self.size_bytes <= LEAST_BYTES:
             return True
         if about.get("partial") is not None:
             return bool(about["partial"])
@@ -89,12 +94,12 @@ class RangeFile(io.RawIOBase):
             return True
 
     def _hold_whole(self, uri: str) -> None:
-        if self._size > WHOLE_MOST_BYTES:
-            size = f"{self._size / 1e6:.0f} MB"
+        if self.size_bytes > WHOLE_MOST_BYTES:
+            size = f"{self.size_bytes / 1e6:.0f} MB"
             raise OSError(f"the server sends no ranges, and {size} are too much to fetch whole: download it first")
         data = self._patiently(lambda: self._filesystem.cat_file(self._path, **self._limit))
-        if len(data) != self._size:
-            raise OSError(f"{len(data)} of {self._size} bytes came")
+        if len(data) != self.size_bytes:
+            raise OSError(f"{len(data)} of {self.size_bytes} bytes came")
         self._held, self._kept = [(0, data)], 1
 
     def close(self) -> None:
@@ -117,7 +122,7 @@ class RangeFile(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Move without reading."""
-        origin = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._size}[whence]
+        origin = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self.size_bytes}[whence]
         self._place = max(origin + offset, 0)
         return self._place
 
@@ -130,7 +135,7 @@ class RangeFile(io.RawIOBase):
 
     def keep(self, first: int, last: int) -> bytes:
         """Read the bytes from `first` up to `last`, and keep them for as long as the file is open."""
-        last = min(last, self._size)
+        last = min(last, self.size_bytes)
         data = b"".join(self._fetch(start, min(start + MOST_BYTES, last)) for start in range(first, last, MOST_BYTES))
         self._held.insert(0, (first, data))
         self._kept += 1
@@ -138,7 +143,7 @@ class RangeFile(io.RawIOBase):
 
     def read(self, size: int = -1) -> bytes:
         """Read `size` bytes, or (-1) all that follow; fewer only at the end."""
-        last = self._size if size < 0 else min(self._place + size, self._size)
+        last = self.size_bytes if size < 0 else min(self._place + size, self.size_bytes)
         parts = []
         while self._place < last:
             made_progress()
@@ -173,18 +178,18 @@ class RangeFile(io.RawIOBase):
         self._held[self._kept :] = [(place, data)]
         following = place + len(data)
         # Only what is read in a row is worth reading ahead; a first request may be a look at a header.
-        if follows and following < self._size:
+        if follows and following < self.size_bytes:
             self._ahead = following, self._pool.submit(self._fetch, following, following + self._request_bytes())
 
     def _request_bytes(self) -> int:
         return min(max(self._in_a_row // GROWTH, LEAST_BYTES), MOST_BYTES)
 
     def _fetch(self, first: int, last: int) -> bytes:
-        return self._patiently(lambda: self._range(first, min(last, self._size)))
+        return self._patiently(lambda: self._range(first, min(last, self.size_bytes)))
 
     def _range(self, first: int, last: int) -> bytes:
         data: bytes = self._filesystem.cat_file(self._path, start=first, end=last, **self._limit)
-        if len(data) == self._size != last - first:
+        if len(data) == self.size_bytes != last - first:
             raise NotImplementedError("the server sends no ranges: download the object first")
         if len(data) != last - first:
             raise ConnectionError(f"{len(data)} of {last - first} bytes came")

@@ -8,12 +8,30 @@ Legend: H, W rows and columns of a picture, C its three channels.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from pipeline.smart_resize import smart_resize
 from pipeline.values import PictureSpec
+
+
+def fitted(spec: PictureSpec, shown_hw: tuple[int, int] | None) -> PictureSpec:
+    """The spec with the size that it has for a video of this height and width."""
+    if spec.smart is None or shown_hw is None:
+        return spec
+    height_px, width_px = smart_resize(shown_hw, spec.smart)
+    return replace(
+        spec,
+        resize_height_px=height_px,
+        resize_width_px=width_px,
+        crop_height_px=height_px,
+        crop_width_px=width_px,
+        smart=None,
+    )
 
 
 def resized_shape(shown_hw: tuple[int, int], spec: PictureSpec) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from fractions import Fraction
 
 from av import VideoFrame
@@ -27,9 +28,15 @@ def scan_video(source: VideoSource) -> VideoInfo:
             that decodes (`corrupt`).
     """
     uri = source.uri
-    with decode_errors(uri), open_container(uri) as opened:
+    with decode_errors(uri), ExitStack() as closing:
+        opened = closing.enter_context(open_container(uri))
+        found = read_tables(opened)
+        if found is None and opened.moov is not None:
+            # Looking at some packets has moved on from the start.
+            closing.close()
+            opened = closing.enter_context(open_container(uri))
         container = opened.container
-        tracks, demuxed = read_tables(opened) or read_tracks(container)
+        tracks, demuxed = found or read_tracks(container)
         stream, warnings = choose_stream(container, tracks, uri)
         track = tracks[stream.index]
         first = first_frame(uri, stream, track)

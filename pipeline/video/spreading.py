@@ -12,6 +12,8 @@ class Spreading:
     active: bool = False
     heals_at: int | None = None
     """The tick from which on a later key frame has made it good; None while none has."""
+    healing_key: int | None = None
+    """The tick of that key frame."""
 
     def begin(self, tick: int | None) -> None:
         """Damage everything decoded from now on.
@@ -19,14 +21,14 @@ class Spreading:
         Args:
             tick: of the damaged picture; what is shown before a key frame and coded after it leaves that key as it is.
         """
-        if self.active and self.heals_at is not None and tick is not None and tick < self.heals_at:
+        if self.active and self.healing_key is not None and tick is not None and tick < self.healing_key:
             return
-        self.active, self.heals_at = True, None
+        self.active, self.heals_at, self.healing_key = True, None, None
 
-    def heal_from(self, tick: int | None) -> None:
-        """A key frame makes pictures from `tick` on good."""
+    def heal(self, key: int, whole_from: int) -> None:
+        """The key frame at tick `key` makes pictures from `whole_from` on good."""
         if self.active:
-            self.heals_at = tick
+            self.heals_at, self.healing_key = whole_from, key
 
     def reaches(self, tick: int) -> bool:
         """Whether the picture at `tick`, were its packet the next, is damaged."""

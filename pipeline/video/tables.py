@@ -1,7 +1,7 @@
 """The sample tables of an mp4 file to a track, without its packets (ISO/IEC 14496-12): for files that are far away.
 
-Only what is plain is believed: one edit that hides nothing, sync samples named, no fragments. All else, and whatever a
-look at some packets contradicts, is read packet by packet.
+Only what is plain is believed: one edit that hides nothing, sync samples named, no fragments, no fields. All else, and
+whatever a look at some packets contradicts, is read packet by packet.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from pipeline.video.boxes import MOST_TABLE_BYTES, boxes_of
 from pipeline.video.coding import header_reader
+from pipeline.video.coding.h264 import H264Headers
 from pipeline.video.packets import Demuxed
 from pipeline.video.ranges import RangeFile
 from pipeline.video.tracks import Track
@@ -147,7 +148,7 @@ def track_from_table(container: InputContainer, stream: VideoStream, file: Range
     """The track that the tables describe; None where they are not plain, or some packets contradict them."""
     codec = stream.codec_context.codec.canonical_name
     table = read_table(moov, stream.id) if codec in TABLE_CODECS else None
-    if table is None or table.end_bytes > file.seek(0, 2) or not _agrees(container, stream, table):
+    if table is None or table.end_bytes > file.size_bytes or not _agrees(container, stream, table):
         return None
     return Track(
         pts=array("q", table.pts.tolist()),
@@ -169,6 +170,8 @@ def _agrees(container: InputContainer, stream: VideoStream, table: SampleTable) 
         for _, packet in zip(range(LOOK_PACKETS), demuxed.packets, strict=False):
             coded = headers.read(memoryview(packet), packet.is_keyframe)
             if packet.pts not in ticks or not coded.picture or not coded.intact or packet.is_discard or coded.wait:
+                return False
+            if isinstance(headers, H264Headers) and headers.may_have_fields:
                 return False
             if packet.is_keyframe != (packet.pts in syncs) or (packet.is_keyframe and not coded.key):
                 return False

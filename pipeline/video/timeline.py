@@ -25,11 +25,15 @@ UNPROMISED_STILL_S = 60
 FEWEST_REGULAR = 40
 """Frames that make a rate: of fewer, nothing can be said to be missing."""
 CUT_FRAMES = 16
-"""Holes among so many frames at the end are meant: a file cut between packets lacks pictures before its last one."""
+"""Holes among so many frames at the end are meant: a file cut between packets lacks pictures before its last one. Of
+codecs whose numbers do not tell what is lost, and which reorder less, it is before the very last one."""
 LONGEST_HOLE = 8
 """Frames that may be missing in a row: more are a pause that was meant."""
 NUMBERED_CODECS = frozenset({"h264", "hevc", "av1"})
 """Those whose own numbers tell which pictures others lack."""
+ALL_KEY_CODECS = frozenset({"h264", "hevc", "av1", "vp8", "vp9", "mpeg4", "ffv1", "png", "cfhd", "dirac", "exr"})
+"""Of the codecs that also have predicted pictures, those that are believed where every picture is a key frame: their
+headers say so, or they are recorded so."""
 TAIL_TOLERANCE_S = Fraction(1)
 TAIL_TOLERANCE_SHARE = Fraction(1, 50)
 NS_PER_S = 1_000_000_000
@@ -80,17 +84,14 @@ def read_timeline(
     """
     assert stream.time_base is not None
     time_base = stream.time_base
-    unfinished = track.unfinished_keys()
-    keys = np.asarray([key for key in track.key_pts if key not in unfinished], dtype=np.int64)
-    if not len(keys):
-        keys = np.frombuffer(track.flagged_key_pts, dtype=np.int64)[:1]
+    keys = _trusted_keys(track, stream, first)
     keys_increase = bool(np.all(np.diff(keys) > 0))
     waits = tuple(track.key_waits)
     if first.pts is not None and keys_increase and _packets_tell(track, stream):
         frame_pts = np.unique(np.frombuffer(track.pts, dtype=np.int64))
         frame_pts = frame_pts[frame_pts >= first.pts]
         if _is_plausible(frame_pts, time_base, promised_s):
-            return _with_missing(Timeline("stream", time_base, frame_pts, keys, waits), stream, container)
+            return _with_missing(Timeline("stream", time_base, frame_pts, keys, waits), stream, container, track)
     decoded = [frame.pts for frame in decode_all(uri, stream.index)]
     if None not in decoded:
         ticks = np.asarray(decoded, dtype=np.int64)
@@ -102,6 +103,19 @@ def read_timeline(
     numbers = np.arange(len(decoded), dtype=np.int64)
     warning = f"timestamps are unusable: frames are counted, at {float(rate):g} a second"
     return Timeline("ordinal", 1 / rate, numbers, numbers[:1], warnings=(warning,))
+
+
+def _trusted_keys(track: Track, stream: VideoStream, first: VideoFrame) -> NDArray[np.int64]:
+    """Ticks of the key frames at which decoding may start; none where only the start of the file will do."""
+    codec = stream.codec_context.codec
+    all_flagged = len(track.key_pts) == track.packets > 1
+    # AVI calls every packet of some codecs a key frame.
+    mistaken = all_flagged and not (codec.intra_only or codec.canonical_name in ALL_KEY_CODECS)
+    # The palette comes with the first packet, or with those at which it changes.
+    if mistaken or first.format.name == "pal8":
+        return np.empty(0, dtype=np.int64)
+    unfinished = track.unfinished_keys()
+    return np.asarray([key for key in track.key_pts if key not in unfinished], dtype=np.int64)
 
 
 def _is_plausible(frame_pts: NDArray[np.int64], time_base: Fraction, promised_s: Fraction | None) -> bool:
@@ -123,16 +137,20 @@ def _packets_tell(track: Track, stream: VideoStream) -> bool:
     return not (stream.codec_context.reorder_depth and np.all(np.diff(pts) > 0))
 
 
-def _with_missing(found: Timeline, stream: VideoStream, container: InputContainer) -> Timeline:
+def _with_missing(found: Timeline, stream: VideoStream, container: InputContainer, track: Track) -> Timeline:
     """Add the ticks of the few pictures that a strictly regular stream lacks: their packets were lost.
 
     AVI repeats a picture by leaving out the next, so a hole there is meant.
     """
-    missing = missing_ticks(found.frame_pts) if container.format.name != "avi" else ()
+    numbered = stream.codec_context.codec.canonical_name in NUMBERED_CODECS
+    # A cut leaves no gap in the decoding times; a lost packet does.
+    decode_steps = np.diff(track.last_dts)
+    lost = len(decode_steps) > 0 and decode_steps.max() > 1.5 * np.median(decode_steps)
+    cut_frames = CUT_FRAMES if numbered and not lost else 1
+    missing = missing_ticks(found.frame_pts, cut_frames) if container.format.name != "avi" else ()
     if not missing:
         return found
     step = round(float(np.median(np.diff(found.frame_pts))))
-    numbered = stream.codec_context.codec.canonical_name in NUMBERED_CODECS
     return replace(
         found,
         frame_pts=np.union1d(found.frame_pts, np.asarray(missing, dtype=np.int64)),
@@ -142,13 +160,18 @@ def _with_missing(found: Timeline, stream: VideoStream, container: InputContaine
     )
 
 
-def missing_ticks(frame_pts: NDArray[np.int64]) -> tuple[int, ...]:
-    """Where pictures are missing in a stream of constant rate; nothing where its rate is not constant."""
+def missing_ticks(frame_pts: NDArray[np.int64], cut_frames: int) -> tuple[int, ...]:
+    """Where pictures are missing in a stream of constant rate; nothing where its rate is not constant.
+
+    Args:
+        frame_pts: increasing.
+        cut_frames: so many steps at the end may have holes.
+    """
     steps = np.diff(frame_pts)
     if len(steps) < FEWEST_REGULAR:
         return ()
     step = float(np.median(steps))
-    steps = steps[:-CUT_FRAMES]
+    steps = steps[:-cut_frames]
     holes = np.flatnonzero(steps > 1.5 * step)
     if len(holes) > 2 + len(steps) // 1000:
         return ()

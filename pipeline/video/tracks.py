@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections import deque
 from dataclasses import dataclass, field
 
 from av.container import InputContainer
@@ -11,8 +12,11 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from pipeline.errors import DecodeError
+from pipeline.video.backend import MOST_PICTURE_PX
 from pipeline.video.coding import HeaderReader, header_reader
 from pipeline.video.packets import Demuxed
+
+LAST_PACKETS = 40
 
 
 @dataclass(slots=True)
@@ -27,6 +31,8 @@ class Track:
     """Ticks of what is one by its own headers."""
     key_waits: list[tuple[int, int]] = field(default_factory=list)
     """Of the keys whose pictures are whole only later: their tick, and that from which."""
+    last_dts: deque[int] = field(default_factory=lambda: deque(maxlen=LAST_PACKETS))
+    """Decoding times of the last packets."""
     packets: int = 0
     without_tick: int = 0
     """Pictures whose packets have no tick."""
@@ -44,6 +50,8 @@ class Track:
         self.packets += 1
         if self.packets == 1:
             self.encrypted = packet.has_sidedata("encryption_info")
+        if packet.dts is not None:
+            self.last_dts.append(packet.dts)
         coded = headers.read(memoryview(packet), packet.is_keyframe)
         self.droppable += coded.droppable
         if packet.is_keyframe and packet.pts is not None:
@@ -119,6 +127,13 @@ def choose_stream(container: InputContainer, tracks: dict[int, Track], uri: str)
         return not cover, score + 5_000_000 * bool(stream.disposition & Disposition.default)
 
     chosen = max(decodable, key=rank)
+    context = chosen.codec_context
+    if context.width * context.height > MOST_PICTURE_PX:
+        raise DecodeError(
+            "unsupported",
+            f"{uri}: pictures of {context.width}x{context.height} pixels: at most {MOST_PICTURE_PX} are decoded,"
+            " scale it down first",
+        )
     if len(streams) == 1:
         return chosen, ()
     size = f"{chosen.codec_context.width}x{chosen.codec_context.height}"

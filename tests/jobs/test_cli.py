@@ -214,7 +214,7 @@ def test_help_shows_common_options_first_and_all_on_request(name: str, capsys: p
     if name == "extract":
         assert "--unit-clips" not in short
         assert "--unit-clips" in full
-        assert "{float16,bfloat16,float32,int8}" in full
+        assert "{float16,bfloat16,float32,int8,int4}" in full
         assert short.count("\n  --") <= 14
 
 

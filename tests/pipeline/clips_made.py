@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 
+from pipeline.cache.cut import stored_tokens
 from pipeline.values import TokenSet
 
 RUN: dict[str, Any] = {
@@ -23,7 +25,7 @@ def made_clip(index: int, *, video_id: str = "ab" * 16, dtype: Any = "float16", 
     random = np.random.default_rng(seed + index)
     group = np.concatenate([np.arange(11), random.integers(0, 11, 19)]).astype(np.uint16)
     values = random.normal(size=(11, 7)).astype(np.float32)
-    scale = None
+    scale: Any = None
     tokens: Any = values.astype(np.float16)
     if dtype == "float32":
         tokens = values
@@ -32,6 +34,8 @@ def made_clip(index: int, *, video_id: str = "ab" * 16, dtype: Any = "float16", 
     elif dtype == "int8":
         scale = (np.abs(values).max(axis=1) / 127).astype(np.float32)
         tokens = np.round(values / scale[:, None]).astype(np.int8)
+    elif dtype == "int4":
+        tokens, scale = stored_tokens(torch.from_numpy(values), dtype)
     pooled = random.normal(size=7).astype(np.float32)
     return TokenSet(
         clip_id=f"{video_id}-{index:06d}",

@@ -155,7 +155,7 @@ def test_lists_name_folders_globs_nulls_and_labels(videos: list[Path], tmp_path:
     assert names == ["a.avi", "b.avi", "c.avi", "b.avi", "c.avi"]
     assert next(item.labels for item in found if isinstance(item, Named)) == '{"caption": "a dog"}'
     (lost,) = [item for item in found if isinstance(item, FailedRange)]
-    assert "row 4 names no video" in lost.message
+    assert "row 4: names no video" in lost.message
 
 
 def test_labels_travel_and_archives_are_read_in_place(

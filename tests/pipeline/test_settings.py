@@ -39,6 +39,7 @@ def described(recipe: Recipe, **changes: Any) -> RunDescription:
         ({"fidelity": 1.0}, r"--fidelity 1\.0 must be above 0 and below 1"),
         ({"fidelity": 0.9, "strategy": "naive"}, r"needs --strategy tree"),
         ({"weights": "colour"}, r"--weights colour is unknown"),
+        ({"weights": "learnt"}, r"--scorer DIR .* goes together with --strategy learnable or with --weights learnt"),
         ({"weights": "motion", "strategy": "naive"}, r"--weights motion needs --strategy tree"),
         ({"weights": "motion", "encoder_keep": 0.5}, r"--weights motion needs the whole patch grid"),
         ({"max_gap_frames": -1}, r"--max-gap-frames -1 must be 0 or more"),
@@ -88,8 +89,9 @@ def test_the_fingerprint_covers_what_decides_bytes_and_nothing_else() -> None:
         described(Recipe(compile=True)),
         described(Recipe(), weights_sha256="b"),
         described(Recipe(), compute_dtype="bfloat16"),
+        described(Recipe(), device="cuda"),
     ]
-    assert len({run.fingerprint() for run in [plain, *different]}) == 7
+    assert len({run.fingerprint() for run in [plain, *different]}) == 8
 
 
 def test_compiling_is_for_gpus(tiny_encoder: Path) -> None:

@@ -38,10 +38,15 @@ class SimWorker:
     hangs: bool = False
     answers_while_hung: bool = False
     calls: deque[Call] = field(default_factory=deque)
-    began_s: float = 0.0
-    step_s: float = 1e9
-    """Between two steps of the present call."""
+    at_once: int = 1
+    """Calls that it works on at the same time."""
+    running: list[Call] = field(default_factory=list)
+    step_s: dict[Call, tuple[float, float]] = field(default_factory=dict)
+    """When a running call began, and the time between two of its steps, where it makes any."""
     stuck_steps: int = 0
+
+    def steps(self, now_s: float) -> int:
+        return sum(int((now_s - began_s) / step_s) for began_s, step_s in self.step_s.values())
 
 
 @dataclass(eq=False)
@@ -141,7 +146,8 @@ class Cluster:
 
     def start(self, command: m.StartWorker) -> None:
         node = self.nodes[command.node]
-        worker = SimWorker(command.worker, command.kind, node, command.cores, command.gpus)
+        at_once = self.scenario.policy.encode_calls_at_once if command.kind == "encode" else 1
+        worker = SimWorker(command.worker, command.kind, node, command.cores, command.gpus, at_once=at_once)
         self.workers[command.worker] = node.workers[command.worker] = worker
         after_s = min(self._draw("start"), 0.8 * self.scenario.policy.limits.start_s)
         if not node.is_up:
@@ -165,15 +171,15 @@ class Cluster:
     def give(self, call: Call) -> None:
         worker = self.workers[call.worker]
         worker.calls.append(call)
-        if len(worker.calls) == 1 and not worker.is_dead:
-            self.at(self.now_s + self._latency(), self._begin, worker)
+        if len(worker.running) < worker.at_once and not worker.is_dead:
+            worker.running.append(call)
+            self.at(self.now_s + self._latency(), self._begin, worker, call)
 
     def ask(self, number: int) -> None:
         worker = self.workers[number]
         if worker.is_dead or (worker.hangs and not worker.answers_while_hung):
             return
-        steps = worker.stuck_steps if worker.hangs else int((self.now_s - worker.began_s) / worker.step_s)
-        self.tell(m.Progressed(number, steps))
+        self.tell(m.Progressed(number, worker.stuck_steps if worker.hangs else worker.steps(self.now_s)))
 
     # What workers do.
 
@@ -187,14 +193,13 @@ class Cluster:
             worker.hangs = True
             self.tell(m.WorkerRefused(worker.number, "another version"))
 
-    def _begin(self, worker: SimWorker) -> None:
-        if worker.is_dead:
+    def _begin(self, worker: SimWorker, call: Call) -> None:
+        if worker.is_dead or worker.hangs:
             return
-        call = worker.calls[0]
-        worker.began_s, worker.step_s = self.now_s, 1e9
         lost = self._lost_inputs(call)
         if lost:
-            self.at(self.now_s + self._latency(), self._end, worker, m.InputLost(worker.number, subject_of(call), lost))
+            event = m.InputLost(worker.number, subject_of(call), lost)
+            self.at(self.now_s + self._latency(), self._end, worker, call, event)
             return
         seconds = self._seconds(worker, call)
         harm = self._harm(call)
@@ -215,48 +220,59 @@ class Cluster:
         if slow_s is None and self.scenario.fault_share and self.rng.random() < 0.02:
             slow_s = self.rng.uniform(1, 8) * limit_s[stage]
         if slow_s is not None:
-            worker.step_s = self.rng.uniform(0.02, 0.35) * limit_s[stage]
+            worker.step_s[call] = self.now_s, self.rng.uniform(0.02, 0.35) * limit_s[stage]
             return slow_s
-        return min(self._draw(stage), 0.4 * limit_s[stage])
+        return min(self._draw(stage) + self._transfer_s(worker, call), 0.4 * limit_s[stage])
+
+    def _transfer_s(self, worker: SimWorker, call: Call) -> float:
+        """Fetching what lies on other nodes, one object after another."""
+        if isinstance(call, m.Scan | m.DecodeClip):
+            return 0.0
+        clips = call.clips if isinstance(call, m.WriteShard) else (call.clip,)
+        return self.scenario.transfer_s * sum(self.objects[clip] is not worker.node for clip in clips)
 
     def _succeed(self, worker: SimWorker, call: Call) -> None:
-        if worker.is_dead:
+        if worker.is_dead or worker.hangs:
             return
         number = worker.number
         if isinstance(call, m.Scan):
-            self._end(worker, m.Scanned(number, call.input, self.scenario.videos[call.input.uri]))
+            self._end(worker, call, m.Scanned(number, call.input, self.scenario.videos[call.input.uri]))
         elif isinstance(call, m.DecodeClip):
-            self._end(worker, m.ClipDecoded(number, call.clip, self.rng.choice((CLIP_BYTES, CLIP_BYTES // 3))))
+            self._end(worker, call, m.ClipDecoded(number, call.clip, self.rng.choice((CLIP_BYTES, CLIP_BYTES // 3))))
         elif isinstance(call, m.EncodeClip):
-            self._end(worker, m.ClipEncoded(number, call.clip, int(CLIP_BYTES * self.rng.uniform(0.02, 0.2))))
+            self._end(worker, call, m.ClipEncoded(number, call.clip, int(CLIP_BYTES * self.rng.uniform(0.02, 0.2))))
         elif self._is_disk_full():
             self.strike(call.shard_id)
-            self._end(worker, m.CallFailed(number, call.shard_id, "io", "no space left"))
+            self._end(worker, call, m.CallFailed(number, call.shard_id, "io", "no space left"))
         else:
             self.stored.commit(call.shard_id, call.clips, call.failures)
-            self._end(worker, m.ShardWritten(number, call.shard_id))
+            self._end(worker, call, m.ShardWritten(number, call.shard_id))
 
     def _suffer(self, worker: SimWorker, call: Call, harm: Harm) -> None:
-        if worker.is_dead:
+        if worker.is_dead or worker.hangs:
             return
         if harm.kind == "error":
-            self._end(worker, m.CallFailed(worker.number, subject_of(call), harm.failure, harm.failure))
+            self._end(worker, call, m.CallFailed(worker.number, subject_of(call), harm.failure, harm.failure))
             return
         if isinstance(call, m.WriteShard) and not self._is_disk_full() and self.rng.random() < 0.3:
             self.stored.commit(call.shard_id, call.clips, call.failures)
         if harm.kind == "kill":
             self._die(worker, "crash")
         else:
-            worker.stuck_steps = int((self.now_s - worker.began_s) / worker.step_s)
+            worker.stuck_steps = worker.steps(self.now_s)
             worker.hangs, worker.answers_while_hung = True, self.rng.random() < 0.5
 
-    def _end(self, worker: SimWorker, event: m.Event) -> None:
-        if worker.is_dead:
+    def _end(self, worker: SimWorker, call: Call, event: m.Event) -> None:
+        if worker.is_dead or worker.hangs:
             return
-        worker.calls.popleft()
+        worker.calls.remove(call)
+        worker.running.remove(call)
+        worker.step_s.pop(call, None)
         self.tell(event)
-        if worker.calls:
-            self._begin(worker)
+        waiting = next((other for other in worker.calls if other not in worker.running), None)
+        if waiting is not None:
+            worker.running.append(waiting)
+            self._begin(worker, waiting)
 
     def _die(self, worker: SimWorker, failure: FailureClass) -> None:
         if not worker.is_dead:

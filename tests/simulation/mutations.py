@@ -96,6 +96,48 @@ def replacement_is_not_awaited(patch: Patch) -> None:
     patch.setattr(scheduler.Scheduler, "_worker_died", died)
 
 
+def a_lost_writer_ends_the_run(patch: Patch) -> None:
+    """The end of a writer's process is an error of the run."""
+    old = scheduler.Scheduler._worker_died
+
+    def died(self: Any, event: m.WorkerDied) -> None:
+        if self.kind_of(event.worker) == "write":
+            self._finish("the writer's process died")
+        old(self, event)
+
+    patch.setattr(scheduler.Scheduler, "_worker_died", died)
+
+
+def every_decoder_claims_a_core(patch: Patch) -> None:
+    """More decoders than cores claim a core each."""
+    old = worker_pool.WorkerPool._start
+
+    def start(self: Any, kind: Any, node: Any, *rest: Any) -> Any:
+        command = old(self, kind, node, *rest)
+        return replace(command, cores=1.0) if kind == "decode" else command
+
+    patch.setattr(worker_pool.WorkerPool, "_start", start)
+
+
+def one_writer_serves_the_cluster(patch: Patch) -> None:
+    """There is a writer on the first node alone."""
+
+    def one(nodes: Any, request: Any) -> Any:
+        return {n: w if n == next(iter(nodes)) else replace(w, writers=0) for n, w in place(nodes, request).items()}
+
+    patch.setattr(worker_pool, "place", one)
+
+
+def the_third_strike_of_a_lost_node_counts(patch: Patch) -> None:
+    """What died with its node is taken for what killed its worker."""
+    patch.setattr(recovery.Recovery, "forgive", lambda self, node, now_s: None)
+
+
+def the_first_of_two_clips_is_blamed(patch: Patch) -> None:
+    """Of two clips in an encoder that dies, the first is taken for the cause."""
+    patch.setattr(scheduler.Scheduler, "_encodes_several", lambda self, worker: False)
+
+
 def three_lost_encoders_end_the_run(patch: Patch) -> None:
     """The third encoder that is lost ends the run, whatever took it."""
     old = scheduler.Scheduler._hand_over
@@ -204,6 +246,11 @@ OLD_BUGS: dict[str, Callable[[Patch], None]] = {
     "encoding has no limit": no_limit_for("encode"),
     "writing has no limit": no_limit_for("write"),
     "a replacement encoder is not awaited": replacement_is_not_awaited,
+    "a lost writer ends the run": a_lost_writer_ends_the_run,
+    "more workers than cores claim a core each": every_decoder_claims_a_core,
+    "one writer serves the cluster": one_writer_serves_the_cluster,
+    "a lost node counts against its clips": the_third_strike_of_a_lost_node_counts,
+    "the first of two clips in an encoder is blamed": the_first_of_two_clips_is_blamed,
     "three lost encoders end the run": three_lost_encoders_end_the_run,
     "retries go to the back": retries_go_to_the_back,
     "objects are counted, not bytes": objects_are_counted,

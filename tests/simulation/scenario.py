@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from random import Random
 from typing import Literal
@@ -67,6 +67,8 @@ class Scenario:
     """Chance that a call goes wrong through nobody's fault, as long as `faults` last."""
     faults: int = 0
     mean_s: dict[str, float] = field(default_factory=dict)
+    transfer_s: float = 0.0
+    """What it takes to fetch a clip's frames or tokens from another node."""
     tick_s: float = 1.0
     latency_s: float = 0.01
 
@@ -170,3 +172,5 @@ def _add_trouble(scenario: Scenario, rng: Random, trouble: float) -> None:
     bound = rng.choice(("scan", "decode", "encode", "write", ""))
     for stage, mean_s in (("scan", 0.3), ("decode", 1.5), ("encode", 0.3), ("write", 0.3), ("start", 2.0)):
         scenario.mean_s[stage] = mean_s * (8 if stage == bound else 1)
+    scenario.transfer_s = rng.choice((0.0, 0.1, 2.0))
+    scenario.policy = replace(scenario.policy, encode_calls_at_once=rng.choice((1, 1, 2)))

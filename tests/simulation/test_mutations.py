@@ -9,12 +9,17 @@ from tests.simulation.mutations import OLD_BUGS
 
 FOUND_BY = {
     "decoders claim every CPU": 0,
-    "waiting counts as silence": 20,
+    "waiting counts as silence": 11,
     "IndexError after a unit's last clip": 3,
     "one unencodable clip ends the run": 0,
     "encoding has no limit": 20,
     "writing has no limit": 40,
     "a replacement encoder is not awaited": 11,
+    "a lost writer ends the run": 9,
+    "more workers than cores claim a core each": 1,
+    "one writer serves the cluster": 0,
+    "a lost node counts against its clips": 490,
+    "the first of two clips in an encoder is blamed": 41,
     "three lost encoders end the run": 20,
     "retries go to the back": 30,
     "objects are counted, not bytes": 2,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.simulation.__main__ import failing_of
 from tests.simulation.drive import simulate
+from tests.simulation.seeds import failing_of
 
 SEEDS = 10_000
 ONCE_FAILED = (

@@ -49,6 +49,12 @@ class Watch:
         self._found = 0
         """Inputs that wait for their scan."""
         self._is_stopped = False
+        self._suspects: set[Clip] = set()
+        """Clips that were in an encoder together when it ended."""
+        self._struck_by_loss: dict[str, list[m.Subject]] = {}
+        """What was at work in workers of each node that died with it, before the driver hears of the node."""
+        self._writer_ended: set[str] = set()
+        """Nodes on which a writer was lost or cannot work; a new one may have to wait."""
 
     # What the driver hears.
 
@@ -58,6 +64,8 @@ class Watch:
             self._credit[event.node] = int(event.store_bytes * STORE_SHARE)
         elif isinstance(event, m.NodeDown):
             self._credit.pop(event.node)
+            for subject in self._struck_by_loss.pop(event.node, ()):
+                self._cluster.struck[subject] -= 1
             for number in [n for n, known in self.workers.items() if known.node == event.node]:
                 self._leave(number)
         elif isinstance(event, m.WorkerReady):
@@ -65,8 +73,10 @@ class Watch:
                 self.workers[event.worker].is_ready = True
         elif isinstance(event, m.WorkerDied):
             known = self.workers.get(event.worker)
-            if event.message == NODE_GONE and known is not None and known.calls:
+            if event.message == NODE_GONE and known is not None and known.calls and not self._has_several(known):
+                # Until the driver hears of the node it cannot know better.
                 self._cluster.strike(known.calls[0])
+                self._struck_by_loss.setdefault(known.node, []).append(known.calls[0])
             self._leave(event.worker, head_struck=True)
         elif isinstance(event, m.Pending | m.Retry):
             pass
@@ -84,6 +94,7 @@ class Watch:
             if self._answer(event.worker, event.clip):
                 self._frames.pop(event.clip)
                 self._failed_on.pop(event.clip, None)
+                self._suspects.discard(event.clip)
                 self._tokens[event.clip] = event.num_bytes
                 self._cluster.objects[event.clip] = self._cluster.workers[event.worker].node
         elif isinstance(event, m.ShardWritten):
@@ -105,11 +116,20 @@ class Watch:
         known = self.workers.pop(number, None)
         if known is None:
             return
+        if known.kind == "write":
+            self._writer_ended.add(known.node)
+        is_unclear = head_struck and self._has_several(known)
+        if is_unclear:
+            self._suspects.update(clip for clip in known.calls if isinstance(clip, Clip))
         for i, subject in enumerate(known.calls):
-            if i == 0 and head_struck:
+            if i == 0 and head_struck and not is_unclear:
                 self._note_failure(number, known, subject)
             elif isinstance(subject, m.Input):
                 self._found += 1
+
+    def _has_several(self, known: Known) -> bool:
+        """Whether an encoder was at several clips at once: then its end is held against none of them."""
+        return known.kind == "encode" and min(len(known.calls), self._policy.encode_calls_at_once) > 1
 
     def _note_failure(self, number: int, known: Known, subject: m.Subject) -> None:
         if isinstance(subject, m.Input):
@@ -204,7 +224,14 @@ class Watch:
         encoders = {n: w for n, w in self.workers.items() if w.kind == "encode"}
         failed_on = self._failed_on.get(call.clip)
         check(failed_on != call.worker or len(encoders) == 1, "a clip goes to the encoder that could not take it")
-        room = {n: w for n, w in encoders.items() if w.is_ready and len(w.calls) < CALLS_AHEAD and n != failed_on}
+        beside = encoders[call.worker].calls
+        check(not (beside and call.clip in self._suspects), f"{call.clip} has to be alone in its encoder")
+        check(not any(clip in self._suspects for clip in beside), f"{call.clip} is beside one that has to be alone")
+        given = {clip for known in encoders.values() for clip in known.calls}
+        waits = any(clip in self._frames and clip not in given for clip in self._suspects - {call.clip})
+        most = 1 if waits or call.clip in self._suspects else CALLS_AHEAD
+        free = {n: w for n, w in encoders.items() if w.is_ready and not self._suspects.intersection(w.calls)}
+        room = {n: w for n, w in free.items() if len(w.calls) < most and n != failed_on}
         near = {n: w for n, w in room.items() if w.node == self._frames[call.clip][0]}
         least = min((len(w.calls) for w in (near or room).values()), default=0)
         if not room:
@@ -251,6 +278,9 @@ class Watch:
         frames = Counter({name: 0 for name in self._credit})
         for node, num_bytes in self._frames.values():
             frames[node] += num_bytes
+        writes = {worker.node for worker in self.workers.values() if worker.kind == "write"} | self._writer_ended
+        encodes = {worker.node for worker in self.workers.values() if worker.kind == "encode"}
+        check(encodes <= writes, f"nodes {encodes - writes} encode and have no writer of their own")
         for node, credit in self._credit.items():
             check(frames[node] <= max(credit, CLIP_BYTES), f"{frames[node]} bytes of frames on {node}, credit {credit}")
         idle = [(n, w) for n, w in self.workers.items() if w.is_ready and not w.calls]
@@ -285,9 +315,9 @@ class Watch:
         struck = self._cluster.struck
         if "cannot be written" in error:
             check(any(isinstance(s, str) and n >= WRITE_ATTEMPTS for s, n in struck.items()), error)
-        elif "end while they start" in error:
+        elif "fail to start" in error:
             check(self._cluster.failed_starts >= START_ATTEMPTS, error)
-        elif "could not take one of" in error:
+        elif "could be encoded" in error:
             check(len(self._cluster.scenario.encode_harm) >= HOPELESS_CLIPS, error)
         elif "no node can hold" in error or "another version" in error:
             check(len(self._credit) < len(self._cluster.scenario.nodes), error)

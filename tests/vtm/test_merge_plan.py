@@ -157,3 +157,18 @@ def test_wrong_shapes_are_one_line_errors():
         with pytest.raises(MergeError) as caught:
             wrong()
         assert "\n" not in str(caught.value)
+
+
+def test_plans_that_do_not_fit_together_are_refused():
+    plan, shorter = random_plan(), identity_plan(2, 7)
+    for plans, dim, message in (
+        ([], 0, "one plan or more"),
+        ([plan], 2, "dim 0 or 1"),
+        ([plan, shorter], 0, "equal tokens and groups along dim 0"),
+        ([plan, identity_plan(1, 105)], 1, r"equal rows along dim 1, got \[2, 1\]"),
+    ):
+        with pytest.raises(MergeError, match=message):
+            MergePlan.cat(plans, dim)
+    for rows in (0, 3):
+        with pytest.raises(MergeError, match="divisor of the 2 rows"):
+            plan.tile(rows)

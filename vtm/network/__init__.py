@@ -1,7 +1,7 @@
 """The paper's network: transformer blocks that merge tokens between them, its learnable scorer, and their folders."""
 
 from vtm.errors import NetworkError
-from vtm.network.config import Auxiliary, NetworkConfig, NetworkStrategy
+from vtm.network.config import Auxiliary, NetworkConfig, NetworkStrategy, Task
 from vtm.network.count import tokens_left
 from vtm.network.network import NetworkOutput, VideoTokenMerging
 from vtm.network.origin import Origin
@@ -17,6 +17,7 @@ __all__ = [
     "Origin",
     "SaliencyScorer",
     "ScorerConfig",
+    "Task",
     "VideoTokenMerging",
     "load_network",
     "load_scorer",

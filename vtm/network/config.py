@@ -16,6 +16,9 @@ Task = Literal["classification", "regression"]
 AttentionKernel = Literal["plain", "fused"]
 Auxiliary = Literal["none", "attention", "pooling"]
 
+WEIGHT_SHARPNESS = 3.0
+"""a of the weights exp(a · s); of 1, 3 and 8 the best where settings are chosen (docs/learnable.md)."""
+
 
 _CHOICES = (("task", Task), ("strategy", NetworkStrategy), ("attention", AttentionKernel), ("auxiliary", Auxiliary))
 
@@ -53,7 +56,7 @@ class NetworkConfig:
     draw_sharpness: float = 1.0
     """Factor on the scores that `learnable` draws targets by, or power of the weights that `weighted` does. 1 is the
     paper's: the most salient token is at most e² times likelier than the least; 0 draws evenly."""
-    weight_sharpness: float = 3.0
+    weight_sharpness: float = WEIGHT_SHARPNESS
     """a of `weighted`, whose weights are exp(a · s) with s in (-1, 1); 0 makes all tokens count alike."""
     auxiliary: Auxiliary = "attention"
     """What is trained beside the prediction, in training only: the paper's auxiliary path (equation 10) of a learnable
@@ -84,11 +87,10 @@ class NetworkConfig:
                     f"each window is a multiple of the one before, got {self.windows_frames}: "
                     f"{longer} is no multiple of {shorter}"
                 )
-        if self.draw_sharpness < 0 or self.weight_sharpness < 0:
-            raise NetworkError(
-                "draw_sharpness and weight_sharpness are at least 0, got "
-                f"{self.draw_sharpness} and {self.weight_sharpness}"
-            )
+        for name in ("draw_sharpness", "weight_sharpness"):
+            # Written so that NaN, which compares as false, is refused as well.
+            if not 0 <= getattr(self, name) < math.inf:
+                raise NetworkError(f"{name} is 0 or more and finite, got {getattr(self, name)}")
         if not 0 <= self.merge_share <= 1 or not 0 <= self.dropout < 1:
             raise NetworkError(
                 f"merge_share is in [0, 1] and dropout in [0, 1), got {self.merge_share} and {self.dropout}"

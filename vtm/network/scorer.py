@@ -1,4 +1,4 @@
-"""Equation 9 on its own: a score for each patch, learnt with the network or without labels.
+"""Equation 9 on its own: a score for each patch, as a network of the strategies `learnable` or `weighted` learnt it.
 
 Letters: B clips, N patches, C channels, D channels of the keys.
 """
@@ -8,10 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from vtm.errors import NetworkError
 from vtm.network.block import VideoBlock
+from vtm.network.config import WEIGHT_SHARPNESS
 from vtm.network.network import VideoTokenMerging
 from vtm.network.weighted import WeightedBlock
 from vtm.plan import Grid
@@ -33,6 +35,8 @@ class ScorerConfig:
     """D of equation 9."""
     reads: Reads = "patches"
     """The encoder's patch tokens, or the keys of its last block."""
+    weight_sharpness: float = WEIGHT_SHARPNESS
+    """a of the weights exp(a · s), as `NetworkConfig` has it."""
 
     def __post_init__(self) -> None:
         if min(self.in_width, self.key_width) < 1:
@@ -78,6 +82,18 @@ class SaliencyScorer(nn.Module):
         saliency_BN1: Tensor = self.to_saliency(keys_BND).tanh()
         return saliency_BN1.squeeze(2)
 
+    def weights(self, x_BNC: Tensor, grid: Grid) -> Tensor:
+        """What each patch counts in a weighted merge, exp(a · s) of its score s.
+
+        Args:
+            x_BNC: as for `forward`, and so `grid` and the errors.
+            grid: T, H, W.
+
+        Returns:
+            (B, N) above 0, in the dtype of the weights.
+        """
+        return torch.exp(self.config.weight_sharpness * self(x_BNC, grid))
+
 
 def scorer_of_network(network: VideoTokenMerging) -> SaliencyScorer:
     """The scorer inside the first block of a learnable network (equation 9), or of a weighted one.
@@ -92,8 +108,9 @@ def scorer_of_network(network: VideoTokenMerging) -> SaliencyScorer:
         NetworkError: the network's strategy is another one.
     """
     first = network.blocks[0]
+    in_width, sharpness = network.config.in_width, network.config.weight_sharpness
     if isinstance(first, WeightedBlock):
-        weighted = SaliencyScorer(ScorerConfig(in_width=network.config.in_width, key_width=1))
+        weighted = SaliencyScorer(ScorerConfig(in_width=in_width, key_width=1, weight_sharpness=sharpness))
         weighted.norm = first.norm
         weighted.to_keys.weight = first.to_score.weight
         nn.init.ones_(weighted.to_saliency.weight)
@@ -103,7 +120,7 @@ def scorer_of_network(network: VideoTokenMerging) -> SaliencyScorer:
             f"only a learnable or weighted network has a scorer, this one's strategy is {network.config.strategy}"
         )
     width = network.config.attention_width
-    scorer = SaliencyScorer(ScorerConfig(in_width=network.config.in_width, key_width=width))
+    scorer = SaliencyScorer(ScorerConfig(in_width=in_width, key_width=width, weight_sharpness=sharpness))
     scorer.norm = first.norm
     scorer.to_keys.weight = nn.Parameter(first.to_qkv.weight.detach()[width : 2 * width])
     scorer.to_saliency = first.to_saliency

@@ -18,6 +18,7 @@ from vtm.errors import TrainingError
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+SHOWN_CHARACTERS = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,4 +108,10 @@ def _difference(before: str, now: str) -> str:
     except ValueError:
         return f"{before!r} instead of {now!r}"
     changed = [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
-    return ", ".join(f"{name} {old.get(name)!r} instead of {new.get(name)!r}" for name in changed)
+    return ", ".join(f"{name} {_shown(old.get(name))} instead of {_shown(new.get(name))}" for name in changed)
+
+
+def _shown(value: object) -> str:
+    """A value as a message shows it: of a hash, its first digits."""
+    text = repr(value)
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"

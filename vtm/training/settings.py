@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -38,10 +39,9 @@ class TrainingSettings:
             )
         if self.precision not in get_args(Precision):
             raise TrainingError(f"precision is one of {', '.join(get_args(Precision))}, got {self.precision!r}")
-        if self.clip_norm < 0:
-            raise TrainingError(f"clip_norm is not negative, got {self.clip_norm}")
-        if self.learning_rate <= 0 or self.weight_decay < 0 or self.patience < 0:
-            raise TrainingError(
-                "learning_rate is above 0, weight_decay and patience are not negative, got "
-                f"{self.learning_rate}, {self.weight_decay} and {self.patience}"
-            )
+        # Written so that NaN, which compares as false, is refused as well.
+        if not 0 < self.learning_rate < math.inf:
+            raise TrainingError(f"learning_rate is above 0 and finite, got {self.learning_rate}")
+        for name in ("weight_decay", "patience", "clip_norm"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise TrainingError(f"{name} is 0 or more and finite, got {getattr(self, name)}")

@@ -5,6 +5,7 @@ Letters: B clips, V videos, K outputs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -56,11 +57,16 @@ def labelled_objective(auxiliary_weight: float = 1.0) -> Callable[[VideoTokenMer
     """The objective of a training run with labels: `network_loss`.
 
     Args:
-        auxiliary_weight: what the auxiliary loss counts.
+        auxiliary_weight: what the auxiliary loss counts, 0 or more.
 
     Returns:
         A function of network and batch, which raises a TrainingError for a batch without labels.
+
+    Raises:
+        TrainingError: the weight is negative or not finite.
     """
+    if not 0 <= auxiliary_weight < math.inf:
+        raise TrainingError(f"auxiliary_weight is 0 or more and finite, got {auxiliary_weight}")
 
     def objective(network: VideoTokenMerging, batch: ClipBatch) -> Tensor:
         if batch.target is None:

@@ -2,7 +2,7 @@
 
 from jobs.training.labels.detect import load_labels
 from jobs.training.labels.match import CachedVideo, Matching, match_labels, with_validation
-from jobs.training.labels.values import Label, LabelSet, Split, TaskChoice, video_names
+from jobs.training.labels.values import Label, LabelSet, Split, video_names
 
 __all__ = [
     "CachedVideo",
@@ -10,7 +10,6 @@ __all__ = [
     "LabelSet",
     "Matching",
     "Split",
-    "TaskChoice",
     "load_labels",
     "match_labels",
     "video_names",

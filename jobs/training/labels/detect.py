@@ -8,13 +8,14 @@ from jobs.training.labels.breakfast import load_breakfast
 from jobs.training.labels.coin import load_coin
 from jobs.training.labels.lvu import load_lvu
 from jobs.training.labels.plain import labels_of_rows, load_csv
-from jobs.training.labels.values import LabelSet, TaskChoice
+from jobs.training.labels.values import LabelSet
 from pipeline.errors import InputError
 from pipeline.shards.tables import read_table
 from pipeline.store import open_store
+from vtm.network import Task
 
 
-def load_labels(path: Path, task: TaskChoice | None = None) -> LabelSet:
+def load_labels(path: Path, task: Task | None = None) -> LabelSet:
     """Read a folder of LVU 1.0 (one task) or Breakfast, a COIN JSON, or a plain csv or parquet table.
 
     Args:
@@ -30,7 +31,7 @@ def load_labels(path: Path, task: TaskChoice | None = None) -> LabelSet:
     return labels
 
 
-def _read(path: Path, task: TaskChoice | None) -> LabelSet:
+def _read(path: Path, task: Task | None) -> LabelSet:
     if path.is_dir():
         return _read_folder(path)
     if path.is_file() and path.suffix == ".json":

@@ -12,11 +12,12 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from jobs.training.labels.values import SPLITS, Label, LabelSet, Split, TaskChoice
+from jobs.training.labels.values import SPLITS, Label, LabelSet, Split
 from pipeline.errors import InputError
+from vtm.network import Task
 
 
-def load_csv(path: Path, task: TaskChoice | None = None) -> LabelSet:
+def load_csv(path: Path, task: Task | None = None) -> LabelSet:
     """Read a comma-separated table with a header; `task` as in `labels_of_rows`.
 
     Raises:
@@ -26,7 +27,7 @@ def load_csv(path: Path, task: TaskChoice | None = None) -> LabelSet:
         return labels_of_rows(list(csv.DictReader(file)), str(path), task)
 
 
-def labels_of_rows(rows: Sequence[Mapping[str, object]], name: str, task: TaskChoice | None = None) -> LabelSet:
+def labels_of_rows(rows: Sequence[Mapping[str, object]], name: str, task: Task | None = None) -> LabelSet:
     """Make a label set of rows with `video_id`, `label` and perhaps `split`.
 
     Args:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Literal
 
+from vtm.network import Task
+
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
-TaskChoice = Literal["classification", "regression"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class Label:
 class LabelSet:
     """All labels of one task."""
 
-    task: TaskChoice
+    task: Task
     labels: tuple[Label, ...]
     classes: tuple[str, ...] = ()
     """Names by class number; empty for a regression."""

@@ -6,6 +6,8 @@ T' = ceil(T / frames of a tubelet) token rows of the clip, H x W patch grid, D c
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -13,15 +15,38 @@ from torch import Tensor, nn
 
 from pipeline.encode.batches import FrameBatches
 from pipeline.encode.features import ClipFeatures
-from pipeline.encode.foreign.model import Geometry
-from vtm.encoders.image import normalise
+from pipeline.encode.foreign.families import Input
+from vtm.encoders import ImageSpec
+from vtm.encoders.image import standardise
 from vtm.encoders.threads import map_on_threads
+
+
+class Passes(Protocol):
+    """How a model is called."""
+
+    @property
+    def architecture(self) -> str:
+        """Class of `transformers`."""
+
+    @property
+    def image(self) -> ImageSpec:
+        """Size and normalisation of its frames."""
+
+    @property
+    def input(self) -> Input:
+        """How it takes frames."""
+
+    def grid_hw(self, frame_hw: tuple[int, int]) -> tuple[int, int]:
+        """H, W of frames of this size."""
+
+    def patches(self, model: nn.Module, pixels_BF3hw: Tensor) -> Tensor:
+        """Run B passes of F frames: (B, R, H*W, D)."""
 
 
 class ForeignFeatures:
     """A model of `transformers` over the frames of a clip: pictures one by one, videos in the model's own length."""
 
-    def __init__(self, model: nn.Module, geometry: Geometry, batch_frames: int) -> None:
+    def __init__(self, model: nn.Module, geometry: Passes, batch_frames: int) -> None:
         self._model = model
         self._geometry = geometry
         weight = next(model.parameters())
@@ -42,16 +67,20 @@ class ForeignFeatures:
         """
         if saliency:
             raise ValueError(f"{self._geometry.architecture} gives no saliency")
-        given = self._geometry.input
+        given, (height_px, width_px) = self._geometry.input, frames_THW3.shape[1:3]
+        grid_hw = self._geometry.grid_hw((height_px, width_px))
         passes_PFhw3 = cut_passes(frames_THW3, given.frames_per_pass)
         # The frames of a pass one below the other: a batch is one of pictures.
         outputs = self._batches(passes_PFhw3.reshape(len(passes_PFhw3), -1, *frames_THW3.shape[2:]), self._encode)
         rows = torch.cat([patches_BRND[:count] for patches_BRND, count in outputs]).flatten(0, 1)
         num_rows = -(-len(frames_THW3) // given.frames_per_token_row)
         patches_1ND = rows[:num_rows].flatten(0, 1)[None]
-        grid = (num_rows, *self._geometry.layout.grid_hw)
-        frames_at_once = self._batches.batch_frames * self._frames_together
-        return ClipFeatures(grid=grid, patches_1KD=patches_1ND, keys_1Kd=patches_1ND, batch_frames=frames_at_once)
+        return ClipFeatures(
+            grid=(num_rows, *grid_hw),
+            patches_1KD=patches_1ND,
+            keys_1Kd=patches_1ND,
+            batch_frames=self._batches.batch_frames * self._frames_together,
+        )
 
     def _encode(self, tall_Bhw3: Tensor) -> Tensor:
         """Passes with their frames one below the other, uint8 -> (B, R, H*W, D) float32."""
@@ -61,8 +90,8 @@ class ForeignFeatures:
 
     def _run(self, tall_Bhw3: Tensor) -> Tensor:
         image, passes = self._geometry.image, len(tall_Bhw3)
-        frames_Nhw3 = tall_Bhw3.reshape(-1, image.crop_height_px, *tall_Bhw3.shape[2:])
-        pixels_N3hw = normalise(frames_Nhw3, image, self._device).to(self._dtype)
+        frames_Nhw3 = tall_Bhw3.reshape(passes * self._geometry.input.frames_per_pass, -1, *tall_Bhw3.shape[2:])
+        pixels_N3hw = standardise(frames_Nhw3, image, self._device).permute(0, 3, 1, 2).to(self._dtype)
         pixels_BF3hw = pixels_N3hw.reshape(passes, -1, *pixels_N3hw.shape[1:])
         return self._geometry.patches(self._model, pixels_BF3hw).float()
 

@@ -5,14 +5,15 @@ Code that comes with a checkpoint is never run, pickles are never opened, and no
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vtm.encoders import EncoderError
 from vtm.encoders.checkpoint import CONFIG, Checkpoint
@@ -77,6 +78,57 @@ def load_model(checkpoint: Checkpoint, config: Config, dtype: torch.dtype) -> tu
         if tensor.is_floating_point():
             tensor.fill_(torch.nan)
     return _vision_part(model).requires_grad_(False).eval(), missing
+
+
+def model_class(config: Config) -> Any:
+    """The class of a configuration's model, without a head."""
+    import transformers
+
+    return transformers.MODEL_MAPPING[type(config)]
+
+
+def load_vision(
+    config: Config, tensors: Mapping[str, Tensor], parts: Sequence[str], name: str, dtype: torch.dtype
+) -> nn.Module:
+    """A video-LLM whose vision part has these weights, and whose language model is hardly there: no layer, one word.
+
+    Args:
+        config: of the whole model.
+        tensors: of the vision part, by the names of the model in memory.
+        parts: first parts of their names.
+        name: of the checkpoint, for the error.
+        dtype: of the arithmetic.
+
+    Raises:
+        EncoderError: a tensor is missing, has another shape, or has no place.
+    """
+    slim = copy.deepcopy(config)
+    text = slim.get_text_config()
+    text.num_hidden_layers, text.vocab_size, text.layer_types = 0, 1, []
+    for part in (slim, text):
+        part.pad_token_id = None
+    with in_one_line(f"{name}: the weights cannot be loaded"), _quiet():
+        model, report = model_class(slim).from_pretrained(
+            None,
+            config=slim,
+            state_dict=dict(tensors),
+            dtype=dtype,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **_LOCAL,
+        )
+    missing = sorted(key for key in report["missing_keys"] if key.split(".")[0] in parts)
+    if missing:
+        others = f" and {len(missing) - 1} more tensors" if len(missing) > 1 else ""
+        raise EncoderError(f"{name}: the weights lack {missing[0]}{others}, which the vision part needs")
+    if report["mismatched_keys"]:
+        key, found, expected = sorted(report["mismatched_keys"])[0]
+        raise EncoderError(f"{name}: {key} has the shape {tuple(found)}, {CONFIG} says {tuple(expected)}")
+    if report["unexpected_keys"]:
+        raise EncoderError(
+            f"{name}: the tensor {sorted(report['unexpected_keys'])[0]} has no place in {type(model).__name__}"
+        )
+    return model.requires_grad_(False).eval()  # type: ignore[no-any-return]
 
 
 def own_processor(name: str, fields: Mapping[str, Any]) -> Any | None:

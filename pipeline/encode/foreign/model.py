@@ -28,6 +28,17 @@ class Geometry:
     """As `forward.output_of` takes it."""
     layout: TokenLayout
 
+    def grid_hw(self, frame_hw: tuple[int, int]) -> tuple[int, int]:
+        """H, W of frames of this size.
+
+        Raises:
+            EncoderError: frames of another size are expected.
+        """
+        expected_hw = self.image.crop_height_px, self.image.crop_width_px
+        if frame_hw != expected_hw:
+            raise EncoderError(f"frames are {frame_hw} px, expected {expected_hw}")
+        return self.layout.grid_hw
+
     def patches(self, model: nn.Module, pixels_BF3hw: Tensor) -> Tensor:
         """Run B passes of F frames: (B, R, H*W, D), R token rows in time, H x W patch grid."""
         return self.layout.patches(output_of(model, pixels_BF3hw, self.input, self.layer))

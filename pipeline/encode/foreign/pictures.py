@@ -39,7 +39,7 @@ def read_pictures(checkpoint: Checkpoint, is_video: bool) -> ImageSpec:
     Raises:
         EncoderError: there is no such file, or it asks for more than a resize, a crop and a normalisation.
     """
-    file, config = _read(checkpoint, is_video)
+    file, config = read_processor(checkpoint, is_video)
     named = str(config.get("video_processor_type") or config.get("image_processor_type") or "")
     named = named or str(config.get("feature_extractor_type") or "")
     name = named
@@ -63,8 +63,12 @@ def read_pictures(checkpoint: Checkpoint, is_video: bool) -> ImageSpec:
     return spec
 
 
-def _read(checkpoint: Checkpoint, is_video: bool) -> tuple[str, Mapping[str, Any]]:
-    """The preprocessor's settings, and the file that holds them."""
+def read_processor(checkpoint: Checkpoint, is_video: bool) -> tuple[str, Mapping[str, Any]]:
+    """The preprocessor's settings, and the file that holds them.
+
+    Raises:
+        EncoderError: there is no such file.
+    """
     for file in (VIDEO_PREPROCESSOR, PREPROCESSOR) if is_video else (PREPROCESSOR,):
         if (checkpoint.folder / file).is_file():
             return file, read_json(checkpoint.folder / file)

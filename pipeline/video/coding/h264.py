@@ -46,6 +46,11 @@ class H264Headers:
             self._keep(nal)
         self.restart()
 
+    @property
+    def may_have_fields(self) -> bool:
+        """Whether two packets may be one picture."""
+        return any(not sequence.frames_only for sequence in self._sequences.values())
+
     def restart(self) -> None:
         """Forget what came before."""
         self._reference: int | None = None

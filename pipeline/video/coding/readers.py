@@ -6,7 +6,7 @@ from pipeline.video.coding.av1 import Av1Headers
 from pipeline.video.coding.facts import HeaderReader, NoHeaders
 from pipeline.video.coding.h264 import H264Headers
 from pipeline.video.coding.hevc import HevcHeaders
-from pipeline.video.coding.mpeg import Mpeg4Headers, MpegVideoHeaders, TwoBitTypeHeaders
+from pipeline.video.coding.mpeg import H263Headers, Mpeg4Headers, MpegVideoHeaders, TwoBitTypeHeaders
 from pipeline.video.coding.vpx import Vp8Headers, Vp9Headers
 
 TWO_BIT_TYPE_CODECS = frozenset({"msmpeg4v2", "msmpeg4v3", "wmv1"})
@@ -32,7 +32,9 @@ def header_reader(codec: str, extradata: bytes | None) -> HeaderReader:
     if codec in ("mpeg1video", "mpeg2video"):
         return MpegVideoHeaders()
     if codec == "mpeg4":
-        return Mpeg4Headers()
+        return Mpeg4Headers(extradata)
+    if codec == "h263":
+        return H263Headers()
     if codec in TWO_BIT_TYPE_CODECS:
         return TwoBitTypeHeaders()
     return NoHeaders()

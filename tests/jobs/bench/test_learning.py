@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from jobs.bench import learning as bench_learning
 from jobs.bench.planted import PlantedLayout
+from jobs.bench.planted_tokens import token_encoder
 from vtm import load_encoder
 
 LAYOUT = PlantedLayout(frames=8, side=4)
@@ -35,6 +36,7 @@ def clips(count: int, seed: int) -> dict[str, torch.Tensor]:
     return {
         "patches": patches.flatten(1, 3).half(),
         "motion": motion.flatten(1),
+        "saliency": planted.float().flatten(1),
         "planted": planted.flatten(1),
         "target": target,
     }
@@ -75,6 +77,13 @@ def test_rows_are_the_strategies_over_all_seeds(capsys: pytest.CaptureFixture[st
     assert by_name["motion"]["times_chance"] > 4 > by_name["naive"]["times_chance"]
 
 
+def test_saliency_can_take_the_place_of_motion(capsys: pytest.CaptureFixture[str], tokens: Path) -> None:
+    fixed = ("--seeds", "1", "--strategies", "motion")
+    (drawn,) = report(capsys, tokens, *fixed, "--saliency-cue", "4")["rows"]
+    (evenly,) = report(capsys, tokens, *fixed, "--saliency-cue", "0")["rows"]
+    assert drawn["times_chance"] > 4 > evenly["times_chance"]
+
+
 def test_a_run_is_repeatable(capsys: pytest.CaptureFixture[str], tokens: Path) -> None:
     first, again = (report(capsys, tokens, "--seeds", "1", "--strategies", "learnable")["runs"] for _ in range(2))
     assert first == again
@@ -84,9 +93,12 @@ def test_tokens_are_the_encoders_patches_averaged(tiny_encoder: Path) -> None:
     encoder = load_encoder(tiny_encoder, layer=2)
     layout = PlantedLayout(side=3, token_px=14)
     frames = np.random.default_rng(0).integers(0, 256, (2, 42, 42, 3), dtype=np.uint8)
-    tokens_TNC = bench_learning.token_encoder(encoder, layout)(frames)
+    tokens_TNC, saliency_TN = token_encoder(encoder, layout)(frames)
     assert tokens_TNC.shape == (2, 9, 24)
-    alone_NC = bench_learning.token_encoder(encoder, PlantedLayout(side=6, token_px=7))(frames[1:])[0]
+    assert saliency_TN.shape == (2, 9)
+    # Four patches to a token; with no cls or prefix left out, the attention on all patches is at most 1.
+    assert 0 < float(4 * saliency_TN.sum(dim=1).max()) <= 1 + ROUNDING
+    alone_NC = token_encoder(encoder, PlantedLayout(side=6, token_px=7))(frames[1:]).patches[0]
     by_place = alone_NC.view(6, 6, 24)
     for row in range(3):
         for column in range(3):

@@ -10,7 +10,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from jobs.bench.planted import Frames, PlantedClips, PlantedLayout, motion_of, plant, read_scenes, split_in_time
+from jobs.bench.planted import (
+    EncodedFrames,
+    Frames,
+    PlantedClips,
+    PlantedLayout,
+    motion_of,
+    plant,
+    read_scenes,
+    split_in_time,
+)
 from pipeline.errors import InputError
 
 LAYOUT = PlantedLayout(frames=11, side=5, insert_frames=3, insert_side=2, token_px=4)
@@ -20,10 +29,11 @@ LEVELS = (40, 80, 120)
 """The grey of each video, which tells an insert from where it stands."""
 
 
-def mean_colour(frames: Frames) -> Tensor:
-    """(T, side, 3) values in steps that float16 holds."""
+def mean_colour(frames: Frames) -> EncodedFrames:
+    """Mean colours, (T, side², 3) values in steps that float16 holds; the red of each is its saliency."""
     pixels_T3HW = torch.from_numpy(frames).permute(0, 3, 1, 2).float()
-    return torch.nn.functional.avg_pool2d(pixels_T3HW, LAYOUT.token_px).flatten(2).transpose(1, 2)
+    colour_TP3 = torch.nn.functional.avg_pool2d(pixels_T3HW, LAYOUT.token_px).flatten(2).transpose(1, 2)
+    return EncodedFrames(colour_TP3, colour_TP3[..., 0])
 
 
 def made(seed: int, layout: PlantedLayout = LAYOUT) -> PlantedClips:
@@ -42,6 +52,7 @@ def test_the_mask_is_where_the_picture_is(seed: int) -> None:
     clips = made(seed)
     assert clips.patches.dtype == torch.float16
     assert torch.equal(clips.planted, (clips.patches == torch.tensor(SCENE).half()).all(dim=2))
+    assert torch.equal(clips.saliency, clips.patches[..., 0].float())
     shape = LAYOUT.insert_frames, LAYOUT.insert_side, LAYOUT.insert_side
     for planted_N in clips.planted:
         places = torch.nonzero(planted_N.view(LAYOUT.grid))
@@ -72,7 +83,7 @@ def test_the_tightest_clip_still_holds_both() -> None:
 
 def test_a_seed_is_the_clips_and_another_seed_others() -> None:
     first, again, other = made(1), made(1), made(2)
-    for name in ("patches", "motion", "planted", "target"):
+    for name in ("patches", "motion", "saliency", "planted", "target"):
         assert torch.equal(getattr(first, name), getattr(again, name))
     assert not torch.equal(first.planted, other.planted)
     assert not torch.equal(first.patches, other.patches)

@@ -31,6 +31,7 @@ def test_rows_say_what_a_tree_promises(tiny_encoder: Path, tmp_path: Path, capsy
         assert row["stream"] == pytest.approx(row["one_tree"], abs=0.03)
         assert row["saved_with_lloyd"] <= 1
     assert (rows[-1]["clips"], rows[-1]["tokens"]) == (24, 30)
+    assert 0 < rows[-1]["resident_first_tenth_bytes"] <= 1.2 * rows[-1]["resident_last_tenth_bytes"]
     for row in rows[7:-1]:
         assert row["worst_clip"] > float(row["name"].split()[1]) - 0.002
         assert row["share_least"] <= row["share"] <= row["share_most"]

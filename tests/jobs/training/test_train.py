@@ -277,6 +277,24 @@ def test_help_shows_defaults(capsys: pytest.CaptureFixture[str]) -> None:
             assert "(default: 0.001)" in said
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--batch", "0", "--batch 0 must be 1 or more"),
+        ("--learning-rate", "nan", "learning_rate is above 0 and finite, got nan"),
+        ("--auxiliary-weight", "nan", "auxiliary_weight is 0 or more and finite, got nan"),
+        ("--dropout", "nan", "dropout in [0, 1), got"),
+    ],
+)
+def test_a_setting_out_of_range_is_one_line(
+    cache: Path, labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, value: str, message: str
+) -> None:
+    assert run_training(cache, tmp_path / "net", "--labels", labels, option, value) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+
+
 @pytest.mark.parametrize("change", ["label", "split", "cache"])
 def test_a_run_does_not_resume_on_other_data(
     cache: Path, labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: str

@@ -1,15 +1,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, IterableDataset
 
 from pipeline import CachedClip, TokenCache
-from pipeline.errors import RunFolderError
+from pipeline.errors import RunFolderError, SettingsError
 from pipeline.shards.manifest import write_shard
 from tests.pipeline.clips_made import RUN, made_clip
 
@@ -49,7 +50,9 @@ def test_numpy(out: Path) -> None:
     assert clip.group.dtype == np.int64
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("bfloat16", 2**-7), ("int8", 0.02), ("float32", 0.0)])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [("bfloat16", 2**-7), ("int8", 0.02), ("int4", 0.09), ("float32", 0.0)]
+)
 @pytest.mark.parametrize("arrays", ["torch", "numpy"])
 def test_other_dtypes_come_back_as_numbers(tmp_path: Path, dtype: str, tolerance: float, arrays: str) -> None:
     write_shard(tmp_path, "a" * 16, [made_clip(0, dtype=dtype)], [], RUN, ("parquet",))
@@ -67,7 +70,7 @@ def test_what_is_not_there(out: Path) -> None:
     with pytest.raises(KeyError, match="no clip of"):
         cache["nothing"]
     with pytest.raises(ValueError, match="rank 3"):
-        next(cache.stream(rank=3, num_ranks=3))
+        cache.stream(rank=3, num_ranks=3)
 
 
 def test_uncommitted_shards_are_not_seen(out: Path) -> None:
@@ -86,35 +89,60 @@ def test_no_run_is_no_cache(tmp_path: Path) -> None:
         TokenCache(tmp_path)
 
 
-@pytest.mark.parametrize("shuffle_seed", [None, 5])
-def test_ranks_share_every_clip_once(out: Path, shuffle_seed: int | None) -> None:
+def test_videos_slices_and_what_is_in_them(out: Path) -> None:
+    other = "cd" * 16
+    write_shard(out, "d" * 16, [made_clip(i, video_id=other) for i in (0, 1)], [], RUN, ("webdataset",))
     cache = TokenCache(out)
-    parts = [
-        [clip.clip_index for clip in cache.stream(rank=rank, num_ranks=3, shuffle_seed=shuffle_seed)]
-        for rank in range(3)
-    ]
-    together = [index for part in parts for index in part]
-    assert sorted(together) == list(range(7))
-    assert all(parts)
-    assert (together == [0, 3, 6, 1, 4, 2, 5]) == (shuffle_seed is None)
+    assert {video_id: len(view) for video_id, view in cache.videos.items()} == {"ab" * 16: 7, other: 2}
+    first = cache.videos["ab" * 16]
+    assert [clip.clip_index for clip in first] == list(range(7))
+    assert [clip.clip_index for clip in first[5:1:-2]] == [5, 3]
+    assert first[-1].clip_index == 6
+    assert f"{'ab' * 16}-000004" in first
+    assert first[4] in first
+    assert f"{'ab' * 16}-000004" not in cache.videos[other]
+    assert [clip.clip_id for clip in cache[6:8]] == [f"{'ab' * 16}-000006", f"{other}-000000"]
+    assert repr(cache[1:4]) == f"ClipView(3 clips of {str(out)!r})"
+    assert len(repr(cache[0])) < 120
 
 
-def test_a_pass_goes_on_where_it_was(out: Path) -> None:
+@pytest.mark.parametrize("form", ["parquet", "webdataset"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "int8", "int4"])
+@pytest.mark.parametrize("arrays", ["torch", "numpy"])
+def test_reading_rows_is_reading_clips(tmp_path: Path, form: str, dtype: str, arrays: Any) -> None:
+    write_shard(tmp_path, "a" * 16, [made_clip(i, dtype=dtype) for i in range(5)], [], RUN, (form,))
+    (tmp_path / "run.json").write_text(json.dumps(RUN))
+    cache = TokenCache(tmp_path, arrays=arrays)
+    order = [3, 0, 4, 1]
+    for position, clip in zip(order, cache.read(order), strict=True):
+        one = cache[position]
+        for field in fields(CachedClip):
+            mine, theirs = getattr(clip, field.name), getattr(one, field.name)
+            if isinstance(theirs, torch.Tensor | np.ndarray):
+                assert (type(mine), mine.dtype, mine.shape) == (type(theirs), theirs.dtype, theirs.shape)
+                assert bool((mine == theirs).all())
+            else:
+                assert mine == theirs, field.name
+    (few,) = cache.read([2], ("tokens", "sizes"))
+    assert (few.group, few.centers, few.pooled, few.frame_time_ns) == (None, None, None, None)
+    assert bool((few.tokens == cache[2].tokens).all())
+    with pytest.raises(SettingsError, match="'colour' is no array of a clip: choose from tokens"):
+        cache.read([2], ("colour",))
+
+
+def test_what_is_not_asked_for_is_not_read(out: Path) -> None:
+    """With the bytes of the map destroyed, training goes on and a reader of the map sees it."""
+    import pyarrow.parquet as pq
+
+    for path in (out / "shards").glob("*.parquet"):
+        group = pq.ParquetFile(path).metadata.row_group(0)
+        columns = [group.column(i) for i in range(group.num_columns)]
+        (place,) = [column for column in columns if column.path_in_schema == "group_bytes"]
+        data = bytearray(path.read_bytes())
+        start = place.data_page_offset
+        data[start : start + place.total_compressed_size] = b"\xff" * place.total_compressed_size
+        path.write_bytes(data)
     cache = TokenCache(out)
-    whole = [clip.clip_index for clip in cache.stream(shuffle_seed=1)]
-    assert [clip.clip_index for clip in cache.stream(shuffle_seed=1, start=4)] == whole[4:]
-
-
-class Streamed(IterableDataset[int]):
-    def __init__(self, cache: TokenCache) -> None:
-        self.cache = cache
-
-    def __iter__(self):  # type: ignore[no-untyped-def]
-        return (clip.clip_index for clip in self.cache.stream())
-
-
-def test_workers_of_a_loader_share_every_clip_once(out: Path) -> None:
-    cache = TokenCache(out)
-    assert isinstance(cache[0], CachedClip)  # a file is open when the workers start
-    loader = DataLoader(Streamed(cache), batch_size=None, num_workers=2, multiprocessing_context="spawn")
-    assert sorted(int(index) for index in loader) == list(range(7))
+    assert len(list(cache.read(range(7), ("tokens", "sizes", "centers", "frame_time_ns")))) == 7
+    with pytest.raises(RunFolderError, match="cannot be read"):
+        list(cache.read(range(7)))

@@ -80,7 +80,9 @@ def test_a_cut_is_the_plan_of_the_tree(left: int) -> None:
     assert cut.fidelity == pytest.approx(float(fidelity(x_1NC, plan)), abs=TOLD)
 
 
-@pytest.mark.parametrize(("dtype", "step"), [("float16", 2**-11), ("bfloat16", 2**-8), ("int8", 1 / 254)])
+@pytest.mark.parametrize(
+    ("dtype", "step"), [("float16", 2**-11), ("bfloat16", 2**-8), ("int8", 1 / 254), ("int4", 1 / 15)]
+)
 def test_tokens_keep_their_dtype(dtype: str, step: float) -> None:
     exact = coarsened(clip_with_tree()[0], Cut(tokens=9))
     cut = coarsened(clip_with_tree(dtype)[0], Cut(tokens=9))

@@ -92,7 +92,7 @@ def test_networks(strategy: Any, device: str, tiny_encoder: Path, tmp_path: Path
         in_width=24, outputs=3, strategy=strategy, widths=(16, 10), windows_frames=(1, 3), heads=2, head_width=4
     )
     save_model(tmp_path / "network", VideoTokenMerging(config))
-    assert launch(tiny_encoder, device, strategy="learnable", vtm=str(tmp_path / "network")) > 0
+    assert launch(tiny_encoder, device, strategy="learnable", scorer=str(tmp_path / "network")) > 0
 
 
 @pytest.mark.gpu

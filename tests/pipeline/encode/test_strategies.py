@@ -24,6 +24,7 @@ from vtm.network import (
     ScorerConfig,
     VideoTokenMerging,
     load_network,
+    load_scorer,
     save_model,
 )
 
@@ -119,6 +120,27 @@ def test_a_trained_network_writes_its_own_tokens(
         assert clip.tokens.shape[1] == 10
         assert clip.motion_source == ("tokens" if strategy == "motion" else "none")
         assert int(clip.sizes.sum()) == int(np.prod(clip.grid_thw))
+
+
+def test_learnt_weights_say_where_the_tree_spends_tokens(
+    videos: list[Path], tiny_encoder: Path, tmp_path: Path
+) -> None:
+    folder = trained(tmp_path / "network", "network", strategy="weighted")
+    recipe = tiny_recipe(tiny_encoder, strategy="tree", weights="learnt", scorer=str(folder), dtype="float32")
+    run(videos, tmp_path / "out", recipe)
+    assert verify(tmp_path / "out").problems == ()
+    run(videos, tmp_path / "all", tiny_recipe(tiny_encoder, strategy="none", keep=None, dtype="float32"))
+    scorer = load_scorer(folder)
+    for clip, whole in zip(TokenCache(tmp_path / "out"), TokenCache(tmp_path / "all"), strict=True):
+        with torch.inference_mode():
+            weights_N = scorer.weights(whole.unmerged()[None], whole.grid_thw)[0].double()
+        group_N = clip.group.flatten().long()
+        expected_M = torch.zeros(len(clip.tokens), dtype=torch.float64).index_add_(0, group_N, weights_N)
+        torch.testing.assert_close(clip.weights.double(), expected_M / weights_N.mean(), rtol=1e-3, atol=1e-3)
+        assert clip.tokens.shape[1] == DIM
+    no_scores = trained(tmp_path / "naive", "network", strategy="naive")
+    with pytest.raises(SettingsError, match="only a learnable or weighted network has a scorer"):
+        run(videos, tmp_path / "other", dataclasses.replace(recipe, scorer=str(no_scores)))
 
 
 def test_a_model_for_other_tokens_is_refused(videos: list[Path], tiny_encoder: Path, tmp_path: Path) -> None:

@@ -31,11 +31,12 @@ from pipeline.shards.commits import read_manifests
 from pipeline.shards.scan import read_shard
 from pipeline.verify import verify
 from tests.pipeline.runs import rows_of, run, tiny_recipe
+from tests.processes import kill_all
 from tests.synthetic import make_video
 from tests.tiny_encoder import make_tiny_encoder
 
 ROOT = Path(__file__).resolve().parents[3]
-NODE_CORES = 2
+NODE = {"num_cpus": 2, "object_store_memory": 200 << 20}
 KINDS = ("DecodeActor", "EncodeActor", "WriteActor", "node")
 WEIGHTS = (4, 3, 2, 1)
 
@@ -44,16 +45,26 @@ WEIGHTS = (4, 3, 2, 1)
 def three_nodes() -> Iterator[Cluster]:
     """A cluster of three nodes on this machine; the first holds the driver and is never killed."""
     os.environ["PYTHONPATH"] = f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
-    store = {"num_cpus": NODE_CORES, "object_store_memory": 200 << 20}
-    cluster = Cluster(initialize_head=True, head_node_args={**store, "include_dashboard": False})
+    cluster = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
     for _ in range(2):
-        cluster.add_node(**store)
+        add_node(cluster)
     connect(cluster.address)
     try:
         yield cluster
     finally:
         ray.shutdown()
         cluster.shutdown()
+
+
+def add_node(cluster: Cluster) -> None:
+    """Ray gives up a node that takes 30 seconds to start, as it may on a busy machine."""
+    for attempt in range(10):
+        try:
+            cluster.add_node(**NODE)
+            return
+        except Exception:
+            if attempt == 9:
+                raise
 
 
 def actors(kind: str) -> list[int]:
@@ -91,7 +102,7 @@ class Killer:
         if kind == "node":
             node = self._random.choice(list(self._cluster.worker_nodes))
             self._cluster.remove_node(node, allow_graceful=False)
-            self._cluster.add_node(num_cpus=NODE_CORES, object_store_memory=200 << 20)
+            add_node(self._cluster)
             return True
         pids = actors(kind)
         if not pids:
@@ -174,7 +185,7 @@ def disturb_driver(encoder: Path, folder: Path, *, kills: int, seed: int) -> dic
         if process.poll() is not None:
             # It was through before it could be killed: the rest of the kills need a new run.
             break
-        kill_tree(process)
+        kill_all(process)
         killed += 1
     finished = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     result = {"killed": {"driver": killed}, "exit_code": finished.returncode, **outcome(out, folder / "unbroken")}
@@ -193,13 +204,6 @@ def wait_until(condition: Callable[[], bool], limit_s: float = 120.0) -> None:
     while not condition():
         assert time.monotonic() < until_s
         time.sleep(0.02)
-
-
-def kill_tree(process: subprocess.Popen[Any]) -> None:
-    """SIGKILL a process and all that it started."""
-    from tests.test_kill import kill_all
-
-    kill_all(process)
 
 
 def main() -> None:

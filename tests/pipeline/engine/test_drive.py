@@ -1,16 +1,22 @@
-"""The driver's part where the run's store fails for a while."""
+"""The driver's part where something under it fails: the run's store for a while, or the device of its own process."""
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 
+from pipeline.encode import devices
+from pipeline.encode.clip_encoder import ClipEncoder
 from pipeline.engine import writing
-from pipeline.errors import EngineError
+from pipeline.errors import EncodeError, EngineError
 from pipeline.store.disk import DiskStore
+from pipeline.values import DecodedClip, TokenSet
 from pipeline.verify import verify
+from tests.faulty_source import register
 from tests.pipeline.runs import RecordingListener, rows_of, run, some_videos, tiny_recipe
+from tests.synthetic import make_video
 
 
 def full_for(monkeypatch: pytest.MonkeyPatch, attempts: int) -> None:
@@ -50,3 +56,35 @@ def test_a_plan_that_stays_unstored_ends_the_run_in_one_line(
             run(videos, tmp_path / "out", recipe)
     assert run(videos, tmp_path / "out", recipe).exit_code == 0
     assert verify(tmp_path / "out").is_sound
+
+
+def test_a_scan_that_is_longer_than_its_limit_and_goes_on_is_not_lost(tiny_encoder: Path, tmp_path: Path) -> None:
+    register()
+    # Scanning it takes 80 reads, 3 s with their pauses.
+    path = make_video(tmp_path / "long.avi", frames=126, fps=25, codec="rawvideo", size=(160, 240))
+    (tmp_path / "list.txt").write_text(f"slow://{path}")
+    limit_s, began_s = 1.5, time.monotonic()
+    summary = run([tmp_path / "list.txt"], tmp_path / "out", tiny_recipe(tiny_encoder), unit_timeout_s=limit_s)
+    assert (summary.exit_code, summary.clips) == (0, 4)
+    assert time.monotonic() - began_s > 2 * limit_s
+
+
+def test_a_device_lost_to_this_process_ends_the_run_and_costs_no_clip(
+    tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(kind: str) -> None:
+        raise devices.BrokenDeviceError("the GPU is lost to this process")
+
+    def encode(self: ClipEncoder, clip: DecodedClip, uri: str) -> TokenSet:
+        if clip.spec.index == 2:
+            raise EncodeError("an illegal memory access was encountered")
+        return real(self, clip, uri)
+
+    videos, recipe, real = some_videos(tmp_path), tiny_recipe(tiny_encoder), ClipEncoder.encode
+    with monkeypatch.context() as patch:
+        patch.setattr(devices, "require_device", lost)
+        patch.setattr(ClipEncoder, "encode", encode)
+        with pytest.raises(EngineError, match="the GPU is lost to this process"):
+            run(videos, tmp_path / "out", recipe)
+    summary = run(videos, tmp_path / "out", recipe)
+    assert (summary.exit_code, summary.clips) == (0, 11)

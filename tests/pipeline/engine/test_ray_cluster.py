@@ -40,6 +40,7 @@ from pipeline.engine.job import ClipDone
 from pipeline.engine.ray_cluster import connect
 from tests.pipeline.engine.disturbed import some_work
 from tests.pipeline.runs import RecordingListener, run, tiny_recipe
+from tests.processes import is_overloaded
 
 folder, encoder = Path(sys.argv[1]), Path(sys.argv[2])
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "num_gpus": 0, "object_store_memory": 100 << 20})
@@ -67,7 +68,7 @@ assert summary.exit_code == 0 and summary.clips == 27
 # Both GPUs are held with a core each, and decoders have the rest of the cores, of both nodes.
 assert (tally.num_encoders, tally.num_decoders) == (2, 2 + 2)
 assert watcher.free == {True: (0, 0), False: (0, 0)}, watcher.free
-assert watcher.first_s - began_s < 60
+assert watcher.first_s - began_s < 30 or is_overloaded()
 ray.shutdown()
 cluster.shutdown()
 """
@@ -81,7 +82,7 @@ DISTURBED = """
 import sys
 from pathlib import Path
 from tests.pipeline.engine.disturbed import disturb_workers
-results = disturb_workers(Path(sys.argv[2]), Path(sys.argv[1]), kills=5, seed=3, pause_s=2.0, videos=4)
+results = disturb_workers(Path(sys.argv[2]), Path(sys.argv[1]), kills=5, seed=3, pause_s=1.0, videos=3)
 killed = sum(sum(result["killed"].values()) for result in results)
 assert killed >= 5, results
 for result in results:

@@ -7,12 +7,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipeline.errors import SettingsError
 from pipeline.verify import verify
-from tests.faulty_source import POISON, register
+from tests.faulty_source import POISON, PROTOCOLS, register
 from tests.pipeline.runs import rows_of, run, some_videos, tiny_recipe
 from tests.synthetic import make_video
 
@@ -24,118 +25,116 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return some_videos(tmp_path_factory.mktemp("videos"))
 
 
+@pytest.fixture(scope="module")
+def inline(videos: list[Path], tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The same work in one process."""
+    out = tmp_path_factory.mktemp("inline") / "out"
+    run(videos, out, tiny_recipe(tiny_encoder))
+    return rows_of(out)
+
+
 @pytest.mark.parametrize(("workers", "unit_clips"), [(1, 10), (2, 2), (3, 1)])
 def test_same_bytes_as_in_one_process(
-    videos: list[Path], tiny_encoder: Path, tmp_path: Path, workers: int, unit_clips: int
+    videos: list[Path], inline: dict[str, Any], tiny_encoder: Path, tmp_path: Path, workers: int, unit_clips: int
 ) -> None:
-    recipe = tiny_recipe(tiny_encoder, strategy="coverage")
-    run(videos, tmp_path / "inline", recipe)
-    summary = run(videos, tmp_path / "ray", recipe, engine="ray", workers=workers, unit_clips=unit_clips)
+    out = tmp_path / "ray"
+    summary = run(videos, out, tiny_recipe(tiny_encoder), engine="ray", workers=workers, unit_clips=unit_clips)
     assert summary.exit_code == 0
-    assert rows_of(tmp_path / "ray") == rows_of(tmp_path / "inline")
-    assert verify(tmp_path / "ray").is_sound
+    assert rows_of(out) == inline
+    assert verify(out).is_sound
     assert summary.tally.clips == 11
     assert summary.tally.decode.cpu_s > 0
     assert 0 < summary.tally.efficiency <= 1.5
 
 
-def poisoned(folder: Path) -> Path:
+def test_more_workers_than_cores_resume_a_run(
+    videos: list[Path], inline: dict[str, Any], tiny_encoder: Path, tmp_path: Path
+) -> None:
+    recipe, out = tiny_recipe(tiny_encoder), tmp_path / "out"
+    run(videos, out, recipe)
+    for path in sorted((out / "commits").iterdir())[:2]:
+        path.unlink()
+    summary = run(videos, out, recipe, engine="ray", workers=5)
+    assert (summary.exit_code, summary.tally.shards, summary.tally.num_decoders) == (0, 2, 5)
+    assert rows_of(out) == inline
+
+
+def poisoned(folder: Path, number: int) -> Path:
     """Uncompressed, so large that a reader's buffer holds less than a clip; the poison lies in the sixth second."""
-    path = make_video(folder / "poisoned.avi", frames=251, fps=25, codec="rawvideo", size=(160, 240))
+    path = make_video(folder / f"poisoned-{number}.avi", frames=251, fps=25, codec="rawvideo", size=(160, 240))
     data = bytearray(path.read_bytes())
     at = int(len(data) * 5.5 / 10)
     data[at : at + len(POISON)] = POISON
-    path.write_bytes(data)
+    # No two of them are the same video.
+    path.write_bytes(data + bytes([number]))
     return path
 
 
-@pytest.mark.parametrize(("fault", "failure"), [("hang", "timeout"), ("crash", "crash")])
-def test_a_fault_while_scanning_costs_its_video(
-    videos: list[Path], tiny_encoder: Path, tmp_path: Path, fault: str, failure: str
+@pytest.mark.timeout(600)
+def test_decoders_that_hang_or_crash_cost_what_they_were_at(
+    videos: list[Path], tiny_encoder: Path, tmp_path: Path
 ) -> None:
     register()
-    inputs = [videos[0], _listed(tmp_path, f"{fault}://{poisoned(tmp_path)}"), videos[1]]
-    summary = run(inputs, tmp_path / "out", tiny_recipe(tiny_encoder), engine="ray", unit_timeout_s=6)
-    assert summary.exit_code == 3
-    assert [(failed.failure, failed.attempts) for failed in summary.failures] == [(failure, 3)]
-    assert summary.clips == 7 + 3
-    assert verify(tmp_path / "out").is_sound
-
-
-@pytest.mark.parametrize(("fault", "failure"), [("hang-later", "timeout"), ("crash-later", "crash")])
-def test_a_fault_while_decoding_costs_its_unit(
-    videos: list[Path], tiny_encoder: Path, tmp_path: Path, fault: str, failure: str
-) -> None:
-    register()
-    inputs = [videos[0], _listed(tmp_path, f"{fault}://{poisoned(tmp_path)}"), videos[1]]
+    uris = [f"{fault}://{poisoned(tmp_path, i)}" for i, fault in enumerate(PROTOCOLS)]
+    # Addresses of unknown protocols come in by a list file.
+    listed = tmp_path / "list.txt"
+    listed.write_text("\n".join(uris))
     out = tmp_path / "out"
-    summary = run(inputs, out, tiny_recipe(tiny_encoder), engine="ray", unit_timeout_s=6)
+    inputs = [videos[0], listed, videos[1]]
+    summary = run(inputs, out, tiny_recipe(tiny_encoder), engine="ray", workers=4, unit_timeout_s=6)
     assert summary.exit_code == 3
-    (failed,) = summary.failures
-    assert (failed.failure, failed.attempts) == (failure, 3)
-    # Seven clips of 1.5 s: the poison is in the fourth clip, and costs only clips whose bytes are read with it.
-    assert 3_000_000_000 <= failed.start_ns <= 5_500_000_000 < failed.end_ns <= 7_500_000_000
-    lost = (failed.end_ns - failed.start_ns) // 1_500_000_000
-    assert summary.clips == 7 + 7 + 3 - lost
+    failures = {failed.uri.split("://")[0]: failed for failed in summary.failures}
+    assert {name: (failed.failure, failed.stage, failed.attempts) for name, failed in failures.items()} == {
+        "hang": ("timeout", "scan", 3),
+        "crash": ("crash", "scan", 3),
+        "hang-later": ("timeout", "decode", 3),
+        "crash-later": ("crash", "decode", 3),
+    }
+    lost = 0
+    for name in ("hang-later", "crash-later"):
+        # Seven clips of 1.5 s: the poison is in the fourth clip, and costs only clips whose bytes are read with it.
+        start_ns, end_ns = failures[name].start_ns, failures[name].end_ns
+        assert 3_000_000_000 <= start_ns <= 5_500_000_000 < end_ns <= 7_500_000_000
+        lost += (end_ns - start_ns) // 1_500_000_000
+    assert summary.clips == 7 + 3 + 2 * 7 - lost
     assert verify(out).is_sound
 
 
-def _listed(folder: Path, uri: str) -> Path:
-    """Addresses of unknown protocols come in by a list file."""
-    path = folder / "list.txt"
-    path.write_text(uri + "\n")
-    return path
-
-
-def test_resumes_on_ray(videos: list[Path], tiny_encoder: Path, tmp_path: Path) -> None:
-    recipe = tiny_recipe(tiny_encoder)
-    out = tmp_path / "out"
-    run(videos, out, recipe)
-    whole = rows_of(out)
-    for path in sorted((out / "commits").iterdir())[:2]:
-        path.unlink()
-    summary = run(videos, out, recipe, engine="ray")
-    assert summary.tally.shards == 2
-    assert rows_of(out) == whole
-
-
-def test_more_workers_than_cores_share_them(videos: list[Path], tiny_encoder: Path, tmp_path: Path) -> None:
-    summary = run(videos, tmp_path / "out", tiny_recipe(tiny_encoder), engine="ray", workers=9)
-    assert (summary.exit_code, summary.clips, summary.tally.num_decoders) == (0, 11, 9)
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("encoder-raises", "this clip cannot be encoded"),
-        ("encoder-dies", "the process of encode worker"),
-        ("encoder-hangs", "no progress for"),
-    ],
-)
-def test_a_clip_that_the_encoder_cannot_take_costs_itself(
-    videos: list[Path], tiny_encoder: Path, tmp_path: Path, name: str, message: str
+@pytest.mark.timeout(600)
+def test_clips_that_the_encoder_cannot_take_cost_themselves(
+    videos: list[Path], tiny_encoder: Path, tmp_path: Path
 ) -> None:
-    poisoned_video = tmp_path / f"{name}.mp4"
-    poisoned_video.write_bytes(videos[0].read_bytes() + b"x")
+    messages = {
+        "encoder-raises": "this clip cannot be encoded",
+        "encoder-dies": "the process of encode worker",
+        "encoder-hangs": "no progress for",
+    }
+    poisoned_videos = [tmp_path / f"{name}.mp4" for name in (*messages, "encoder-breaks")]
+    for i, path in enumerate(poisoned_videos):
+        path.write_bytes(videos[0].read_bytes() + bytes([i]))
     out, recipe = tmp_path / "out", tiny_recipe(tiny_encoder)
-    summary = run([poisoned_video, *videos], out, recipe, engine="ray", encode_timeout_s=8)
+    summary = run([*poisoned_videos, *videos], out, recipe, engine="ray", encode_timeout_s=6)
     assert summary.exit_code == 3
-    (failed,) = summary.failures
-    assert (failed.failure, failed.attempts, failed.stage) == ("encode", 3, "encode")
-    assert (failed.start_ns, failed.end_ns) == (3_000_000_000, 4_500_000_000)
-    assert message in failed.message
-    assert failed.node
-    assert summary.clips == 7 + 11 - 1
+    failures = {Path(failed.uri).stem: failed for failed in summary.failures}
+    # A device that breaks costs its process, and no clip.
+    assert failures.keys() == messages.keys()
+    for name, failed in failures.items():
+        assert (failed.failure, failed.attempts, failed.stage) == ("encode", 3, "encode")
+        assert (failed.start_ns, failed.end_ns) == (3_000_000_000, 4_500_000_000)
+        assert messages[name] in failed.message
+        assert failed.node
+    assert summary.clips == 4 * 7 + 11 - 3
+    assert poisoned_videos[-1].with_suffix(".broke").exists()
     assert verify(out).is_sound
     # What failed is tried again on request; this process's encoder has no such fault.
-    again = run([poisoned_video, *videos], out, recipe, retry_failed=True)
-    assert (again.exit_code, again.tally.clips, again.clips) == (0, 1, 18)
+    again = run([*poisoned_videos, *videos], out, recipe, retry_failed=True)
+    assert (again.exit_code, again.tally.clips, again.clips) == (0, 3, 4 * 7 + 11)
     assert verify(out).is_sound
 
 
 def test_too_many_gpus_is_one_clear_error_at_once(videos: list[Path], tiny_encoder: Path, tmp_path: Path) -> None:
     began_s = time.monotonic()
-    with pytest.raises(SettingsError, match=r"8 GPUs are asked for and the one node of the cluster have 0"):
+    with pytest.raises(SettingsError, match=r"--gpus 8: the cluster has 0 GPUs on one node: give --device cpu"):
         run(videos, tmp_path / "out", tiny_recipe(tiny_encoder), engine="ray", gpus=8)
     assert time.monotonic() - began_s < 10
     assert not (tmp_path / "out").exists()

@@ -51,6 +51,7 @@ def test_what_is_written_is_read(tmp_path: Path, dtype: str, suffix: str) -> Non
 def test_equal_clips_give_equal_files(tmp_path: Path, formats: tuple[str, ...]) -> None:
     hashes = []
     for name in ("a", "b"):
+        (tmp_path / name).mkdir()
         manifest = write_shard(tmp_path / name, "0" * 16, [made_clip(i) for i in range(3)], [], RUN, formats)
         hashes.append([file.sha256 for file in manifest.files])
     assert hashes[0] == hashes[1]
@@ -144,6 +145,7 @@ def test_a_shard_of_failures_alone_has_no_data_file(tmp_path: Path) -> None:
 def committed(tmp_path: Path, formats: tuple[str, ...] = ("parquet", "webdataset")) -> Path:
     import json
 
+    tmp_path.mkdir(exist_ok=True)
     for shard, indices in (("a" * 16, (0, 1, 2)), ("b" * 16, (3, 4))):
         write_shard(tmp_path, shard, [made_clip(i) for i in indices], [], RUN, formats)
     (tmp_path / "run.json").write_text(json.dumps(RUN))

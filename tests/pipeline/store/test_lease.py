@@ -17,7 +17,9 @@ from pipeline.store import lease as leases
 from pipeline.store import open_store
 from pipeline.store.lease import Owner, leased, newest_owner
 from pipeline.verify import verify
-from tests.pipeline.runs import some_videos, tiny_recipe
+from tests.pipeline.runs import some_videos
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def claim(store: Path, epoch: int = 1, **changes: object) -> None:
@@ -83,34 +85,20 @@ def test_an_owner_notices_that_it_was_taken_over(tmp_path: Path, monkeypatch: py
     assert not newest[1].is_over
 
 
-DRIVER = """
-import sys
-from pathlib import Path
-from tests.pipeline.runs import RecordingListener, run, tiny_recipe
-encoder, out, *videos = sys.argv[1:]
-listener = RecordingListener()
-summary = run(videos, Path(out), tiny_recipe(Path(encoder)), listener=listener)
-print(summary.exit_code, summary.clips, *listener.notes, sep="|")
-"""
-
-
 @pytest.mark.slow
 def test_two_drivers_started_at_once(tiny_encoder: Path, tmp_path: Path) -> None:
-    """Three times: in one folder, with a video in common, in two orders."""
-    assert tiny_recipe(tiny_encoder)
+    """Three times: in one folder, with videos in common, in two orders."""
     videos = [str(path) for path in some_videos(tmp_path)]
-    for attempt in range(3):
-        out = tmp_path / f"out{attempt}"
-        command = [sys.executable, "-c", DRIVER, str(tiny_encoder), str(out)]
-        drivers = [
-            subprocess.Popen([*command, *names], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-            for names in (videos, videos[:0:-1])
-        ]
-        said = [driver.communicate(timeout=120) for driver in drivers]
-        assert [driver.returncode for driver in drivers] == [0, 0], said
-        notes = [note for text, _ in said for note in text.strip().split("|")[2:]]
-        assert all("extracts here already" in note for note in notes)
-        verdict = verify(out)
+    command = [sys.executable, "-m", "tests.pipeline.forked_drivers", "two", str(tiny_encoder), str(tmp_path), *videos]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    for attempt, found in enumerate(json.loads(done.stdout.splitlines()[-1])):
+        assert found["ended"] == [0, 0], done.stderr
+        assert [said["code"] for said in found["said"]] == [0, 0]
+        assert all("extracts here already" in note for said in found["said"] for note in said["notes"])
+        verdict = verify(tmp_path / str(attempt))
         assert (verdict.problems, verdict.clips) == ((), 11)
-        clips = [clip for m in read_manifests(out).values() for unit in m.clips for clip in unit.clips]
+        manifests = read_manifests(tmp_path / str(attempt)).values()
+        clips = [clip for m in manifests for unit in m.clips for clip in unit.clips]
         assert len(clips) == len(set(clips)) == 11
+    assert attempt == 2

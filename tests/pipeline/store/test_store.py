@@ -20,7 +20,9 @@ import pytest
 import s3fs
 from moto.server import ThreadedMotoServer
 
+from jobs.cli import main
 from pipeline import TokenCache
+from pipeline.inputs import sources
 from pipeline.store import Store, TakenError, open_store
 from pipeline.store.local_copies import LocalCopies
 from pipeline.verify import verify
@@ -147,7 +149,9 @@ def s3() -> Iterator[tuple[Proxy, Any]]:
 @pytest.fixture(params=["disk", "memory", "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     if request.param == "disk":
-        yield open_store(tmp_path / "run")
+        folder = open_store(tmp_path / "run")
+        folder.make()
+        yield folder
     elif request.param == "memory":
         yield open_store(f"memory://{tmp_path.name}/run")
         fsspec.filesystem("memory").store.clear()
@@ -251,8 +255,19 @@ def test_a_large_object_goes_in_parts_which_are_aborted_when_given_up(
     assert store.entry("big") is None
 
 
-def test_a_run_on_s3_equals_one_on_a_disk(s3: tuple[Proxy, Any], tiny_encoder: Path, tmp_path: Path) -> None:
+def test_a_run_on_s3_equals_one_on_a_disk(
+    s3: tuple[Proxy, Any],
+    tiny_encoder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     proxy, client = s3
+
+    def keys() -> list[str]:
+        return [item["Key"] for item in client.list_objects_v2(Bucket="runs", Prefix="out/")["Contents"]]
+
     video = make_video(tmp_path / "video.mp4", frames=251, gop=50, bframes=2)
     client.upload_file(str(video), "runs", "films/video.mp4")
     recipe = tiny_recipe(tiny_encoder)
@@ -264,8 +279,22 @@ def test_a_run_on_s3_equals_one_on_a_disk(s3: tuple[Proxy, Any], tiny_encoder: P
         assert proxy.faults > 4
         verdict = verify("s3://runs/out")
         assert (verdict.problems, verdict.clips) == ((), 7)
-        # Known by its etag: not read again.
-        assert run(["s3://runs/films"], "s3://runs/out", recipe).tally.clips == 0
+        # Known by its etag, however it is named: not read again.
+        monkeypatch.setattr(sources, "identify", lambda uri: pytest.fail(f"{uri} is read again"))
+        (tmp_path / "list.txt").write_text("s3://runs/films/video.mp4")
+        for named in ("s3://runs/films", str(tmp_path / "list.txt")):
+            assert run([named], "s3://runs/out", recipe).exit_code == 0
+        monkeypatch.undo()
+        for command in (
+            ["inspect", "s3://runs/out", "--json"],
+            ["status", "s3://runs/out"],
+            ["report", "s3://runs/out"],
+        ):
+            assert main(command) == 0
+        shard = next(key for key in keys() if key.startswith("out/shards/"))
+        client.delete_object(Bucket="runs", Key=shard)
+        assert main(["repair", "s3://runs/out", "--engine", "inline", "--gpus", "0"]) == 0
+        assert shard in keys()
     finally:
         proxy.every = 0
     # The address is a column, so the files differ in it alone.
@@ -275,8 +304,12 @@ def test_a_run_on_s3_equals_one_on_a_disk(s3: tuple[Proxy, Any], tiny_encoder: P
         assert mine.tokens.numpy().tobytes() == theirs.tokens.numpy().tobytes()
     assert rows_of(tmp_path / "local").keys() == set(cache.clip_ids)
     assert not client.list_multipart_uploads(Bucket="runs").get("Uploads")
-    for item in client.list_objects_v2(Bucket="runs", Prefix="out/")["Contents"]:
-        assert SECRET.encode() not in client.get_object(Bucket="runs", Key=item["Key"])["Body"].read()
+    assert "out/report.html" in keys()
+    for key in keys():
+        assert SECRET.encode() not in client.get_object(Bucket="runs", Key=key)["Body"].read()
+    shown = capsys.readouterr()
+    assert "7/7" in shown.out or '"clips_done": 7' in shown.out
+    assert SECRET not in shown.out + shown.err + caplog.text
 
 
 def test_files_on_s3_are_those_on_a_disk(s3: tuple[Proxy, Any], tiny_encoder: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import subprocess
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,11 +18,29 @@ from pipeline.errors import DecodeError
 from pipeline.plan.clips import plan_clips
 from pipeline.values import VideoInfo
 from pipeline.video import open_video, scan_video, timing_of
-from tests.pipeline.video.reference import SMALL, source_of
+from tests.pipeline.video.reference import SMALL, full_decode, source_of
 
+CODECS = {
+    "h264": ("mp4", "-c:v libx264 -preset medium -bf 3 -g 40 -sc_threshold 0"),
+    "hevc": ("mp4", "-c:v libx265 -preset fast -x265-params log-level=error:keyint=40:scenecut=0"),
+    "vp9": ("webm", "-c:v libvpx-vp9 -b:v 200k -deadline realtime -cpu-used 6 -g 40"),
+    "av1": ("mp4", "-c:v libsvtav1 -preset 8 -crf 35 -g 40"),
+    "mpeg4": ("mp4", "-c:v mpeg4 -q:v 5 -bf 2 -g 40"),
+}
 KINDS = ("flip", "blank", "drop")
 WRONG_LEVELS = 2.0
 CLIP_FRAMES = 4
+
+
+def make_originals(film: Path, folder: Path, *, seconds: int, width_px: int) -> dict[str, Path]:
+    """A part of the film in each codec, by the ffmpeg command."""
+    found = {}
+    for codec, (suffix, arguments) in CODECS.items():
+        found[codec] = folder / f"{codec}.{suffix}"
+        command = ["ffmpeg", "-y", "-v", "error", "-ss", "200", "-t", str(seconds), "-i", str(film), "-an"]
+        command += ["-vf", f"scale={width_px}:-2", *arguments.split(), str(found[codec])]
+        subprocess.run(command, check=True, capture_output=True)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,24 +112,21 @@ def instants(ticks: Sequence[int], time_base: Fraction, fps: Fraction) -> list[i
 def judge(original: Path, clean: dict[int, NDArray[np.uint8]], damaged: Path, fps: Fraction) -> Verdict:
     """Compare each sample of a damaged file with what the undamaged one shows at that time."""
     whole = scan_video(source_of(original))
-    expected = [clean[tick] for tick in instants(sorted(clean), whole.time_base, fps)]
-    verdict = Verdict()
+    ticks = sorted(clean)
+    expected = len(instants(ticks, whole.time_base, fps))
     try:
         info = scan_video(source_of(damaged))
     except DecodeError:
-        verdict.wrong = verdict.counted = len(expected)
-        return verdict
-    offset = round((info.start_pts * info.time_base - whole.start_pts * whole.time_base) * fps)
-    samples = {offset + place: sample for place, sample in decode_flagged(info, fps)}
-    for number, picture in enumerate(expected):
-        sample = samples.get(number)
-        difference = 255.0 if sample is None else float(np.abs(sample[0].astype(int) - picture.astype(int)).mean())
-        wrong, counted = difference > WRONG_LEVELS, sample is None or sample[1]
-        verdict.wrong += wrong
-        verdict.counted += wrong and counted
-        verdict.missed += wrong and not counted
-        verdict.in_vain += counted and not wrong
-    return verdict
+        return Verdict(wrong=expected, counted=expected)
+    start_s = info.start_pts * info.time_base
+    verdict, samples = Verdict(), 0
+    for place, (picture, counted) in decode_flagged(info, fps):
+        due = bisect_right(ticks, (start_s + place / fps) / whole.time_base) - 1
+        wrong = float(np.abs(picture.astype(int) - clean[ticks[due]].astype(int)).mean()) > WRONG_LEVELS
+        samples += 1
+        verdict += Verdict(wrong, wrong and counted, wrong and not counted, counted and not wrong)
+    lost = max(expected - samples, 0)
+    return Verdict(verdict.wrong + lost, verdict.counted + lost, verdict.missed, verdict.in_vain)
 
 
 def decode_flagged(info: VideoInfo, fps: Fraction) -> Iterator[tuple[int, tuple[NDArray[np.uint8], bool]]]:
@@ -127,3 +143,24 @@ def decode_flagged(info: VideoInfo, fps: Fraction) -> Iterator[tuple[int, tuple[
                 for _ in range(count):
                     yield place, (row, bool(flag))
                     place += 1
+
+
+def sweep(original: Path, folder: Path, count: int, seed: int) -> dict[str, Verdict]:
+    """So many single damages, by kind, at random packets."""
+    rng = random.Random(seed)
+    packets = read_packets(original)
+    clean = full_decode(scan_video(source_of(original)))
+    table = {kind: Verdict() for kind in KINDS}
+    for number in range(count):
+        kind = KINDS[number % len(KINDS)]
+        path = folder / f"damaged{original.suffix}"
+        write_damaged(original, packets, path, kind, rng.randrange(len(packets)), rng.randrange(1 << 30))
+        table[kind] += judge(original, clean, path, Fraction(8))
+    return table
+
+
+def print_table(table: dict[str, dict[str, Verdict]]) -> None:
+    print(f"\n{'':14}{'wrong':>8}{'counted':>9}{'missed':>8}{'in vain':>9}")
+    for codec, kinds in table.items():
+        for kind, verdict in kinds.items():
+            print(f"{codec + ' ' + kind:14}{verdict.wrong:8}{verdict.counted:9}{verdict.missed:8}{verdict.in_vain:9}")

@@ -73,13 +73,15 @@ def test_pixels_of_absurd_shape_are_clamped(tmp_path: Path, aspect: str) -> None
     assert clip.frames.shape == (1, 32, 32, 3)
 
 
-def test_a_change_of_size_within_a_file(tmp_path: Path) -> None:
-    """A broadcast that changes from one size to another: each picture is resized as it is."""
+@pytest.fixture(scope="module")
+def growing(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A broadcast that changes from 96 x 64 to 128 x 96 pixels after 20 pictures."""
+    folder = tmp_path_factory.mktemp("growing")
     parts = [
-        make_video(tmp_path / f"{i}.h264", frames=[picture(n + 20 * i, size=size) for n in range(20)], options=PLAIN)
+        make_video(folder / f"{i}.h264", frames=[picture(n + 20 * i, size=size) for n in range(20)], options=PLAIN)
         for i, size in enumerate([(64, 96), (96, 128)])
     ]
-    ts = tmp_path / "joined.ts"
+    ts = folder / "joined.ts"
     with av.open(str(ts), "w") as target:
         stream = target.add_stream("libx264", rate=25)
         number = 0
@@ -91,9 +93,29 @@ def test_a_change_of_size_within_a_file(tmp_path: Path) -> None:
                         packet.time_base, packet.stream = Fraction(1, 25), stream
                         target.mux(packet)
                         number += 1
-    info = scan_video(source_of(ts))
+    return ts
+
+
+def test_a_change_of_size_within_a_file(growing: Path) -> None:
+    """Each picture is resized as it is."""
+    info = scan_video(source_of(growing))
     clips = decode_units(info, Fraction(25), clip_frames=8, unit_clips=2)
     assert [number_of(frame) for clip in clips for frame in clip.frames] == list(range(info.frames_found))
+
+
+def test_pictures_too_large_for_memory_are_not_decoded(growing: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the start they are refused by their size; where a file grows so, what comes from there on is lost."""
+    monkeypatch.setattr("pipeline.video.backend.MOST_PICTURE_PX", 96 * 128 - 1)
+    info = scan_video(source_of(growing))
+    *clips, last = plan_clips(info, fps=Fraction(25), clip_frames=20)
+    with open_video(timing_of(info)) as video:
+        assert [clip.damaged_frames for clip in video.decode(clips, SMALL)] == [0]
+        with pytest.raises(DecodeError, match="no frame"):
+            list(video.decode([last], SMALL))
+    monkeypatch.setattr("pipeline.video.tracks.MOST_PICTURE_PX", 64 * 96 - 1)
+    with pytest.raises(DecodeError, match="96x64 pixels") as error:
+        scan_video(source_of(growing))
+    assert error.value.failure == "unsupported"
 
 
 class CountingBackend:

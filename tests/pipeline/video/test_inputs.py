@@ -79,6 +79,13 @@ def test_animated_webp_is_refused_by_name(tmp_path: Path) -> None:
     assert error.value.failure == "unsupported"
 
 
+def test_formats_that_are_not_read_are_named(tmp_path: Path) -> None:
+    Image.fromarray(picture(0)).save(tmp_path / "video.png")
+    with pytest.raises(DecodeError, match="png_pipe is not read here") as error:
+        scan_video(source_of(tmp_path / "video.png"))
+    assert error.value.failure == "unsupported"
+
+
 def test_formats_that_read_other_files_are_not_opened(tmp_path: Path) -> None:
     """A concat script without its first line, which libavformat knows by name alone, and a manifest."""
     make_video(tmp_path / "video.mp4", frames=3)

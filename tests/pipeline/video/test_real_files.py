@@ -17,7 +17,16 @@ from pipeline.errors import DecodeError
 from pipeline.plan.clips import plan_clips
 from pipeline.values import VideoInfo
 from pipeline.video import open_video, scan_video, timing_of
-from tests.pipeline.video.reference import SMALL, compare, decode_units, expect_equal, full_decode, in_units, source_of
+from tests.pipeline.video.reference import (
+    SMALL,
+    compare,
+    decode_units,
+    expect_equal,
+    full_decode,
+    in_units,
+    source_of,
+    ticks_of,
+)
 
 FAILURES = {
     "NO VIDEO STREAM": {"unsupported"},
@@ -67,7 +76,7 @@ def test_the_collection_equals_a_full_decode(shared_data: Path) -> None:
         if path.name in DAMAGED:
             assert [c.spec for c in clips] == list(plan_clips(info, fps=Fraction(7), clip_frames=11)), row["file"]
             continue
-        assert expect_equal(info, clips, full_decode(info), Fraction(7)) > 0
+        assert expect_equal(info, clips, full_decode(info, wanted=ticks_of(clips)), Fraction(7)) > 0
 
 
 def test_a_cut_off_file_names_what_is_missing(shared_data: Path) -> None:
@@ -87,7 +96,7 @@ def odd_videos(film: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Pat
         "opengop264.mp4": "-c:v libx264 -preset veryfast -bf 3 -x264-params open-gop=1:keyint=60:scenecut=0",
         "opengop265.mp4": "-c:v libx265 -preset ultrafast -tag:v hvc1"
         " -x265-params log-level=error:open-gop=1:keyint=60:scenecut=0:bframes=4",
-        "vfr.mp4": r"-vf select='not(mod(n\,7))+lt(mod(n\,50)\,20)',scale=320:-2 -vsync vfr " + x264,
+        "vfr.mp4": r"-vf select='not(mod(n\,7))+lt(mod(n\,50)\,20)',scale=160:-2 -vsync vfr " + x264,
         "vp9.webm": "-c:v libvpx-vp9 -deadline realtime -cpu-used 8 -b:v 1M -g 60",
         "av1.mp4": "-c:v libsvtav1 -preset 12 -crf 40 -g 60",
         "mpeg4.avi": "-c:v mpeg4 -q:v 5 -bf 2 -g 60",
@@ -95,8 +104,8 @@ def odd_videos(film: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Pat
         "interlaced.mp4": "-c:v libx264 -preset veryfast -flags +ildct+ilme -g 60",
         "intrarefresh.mp4": "-c:v libx264 -preset veryfast -intra-refresh 1 -g 60",
     }.items():
-        size = [] if "-vf" in arguments else ["-vf", "scale=320:-2"]
-        _ffmpeg(folder, "-ss", "60", "-t", "20", "-i", str(film), "-an", *size, *arguments.split(), name)
+        size = [] if "-vf" in arguments else ["-vf", "scale=160:-2"]
+        _ffmpeg(folder, "-ss", "60", "-t", "11", "-i", str(film), "-an", *size, *arguments.split(), name)
     for name, arguments in {
         "editlist.mp4": "-ss 3.3 -i b.mp4 -c copy",
         "offset.mkv": "-i b.mp4 -c copy -output_ts_offset 5",
@@ -124,7 +133,7 @@ def test_odd_videos_are_exact(odd_videos: list[Path], fps: int) -> None:
     assert len(odd_videos) == 19
     for number, path in enumerate(odd_videos):
         info = compare(path, Fraction(fps), clip_frames=fps, unit_clips=3 + number % 3)
-        assert info.frames_found >= 240
+        assert info.frames_found >= 120
         assert not info.missing_tail_ns, path.name
 
 
@@ -159,7 +168,7 @@ def test_damaged_files_give_clips_or_errors_and_the_same_for_any_split(shared_da
         "androidx_media/bbb_176x144_128kbps_15fps_h263.3gp",
         "torchcodec/av1_video.mkv",
         "torchcodec/nasa_13013.mp4",
-        "intel_sample_videos/bottle-detection.mp4",
+        "torchcodec/h264_10bits.mp4",
     ]
     originals = [shared_data / "videos" / name for name in names]
     outcomes = {"clips": 0, "failed scan": 0, "failed clip": 0}

@@ -17,6 +17,7 @@ from pipeline.inputs.sources import identify
 from pipeline.plan.clips import plan_clips
 from pipeline.video import open_video, scan_video, timing_of
 from pipeline.video.ranges import LEAST_BYTES, MOST_BYTES, RangeFile
+from tests.pipeline.video.h264_fields import Picture, write
 from tests.pipeline.video.reference import SMALL, decode_units, expect_equal, full_decode, source_of
 from tests.synthetic import make_video
 
@@ -235,6 +236,16 @@ def test_tables_tell_what_the_packets_tell(server: Server, long_video: Path) -> 
     ):
         assert getattr(far, name) == getattr(near, name), name
     assert server.sent_bytes < 16 * LEAST_BYTES
+
+
+def test_fields_between_the_packets_that_are_looked_at(server: Server, tmp_path: Path) -> None:
+    """Tables count samples, and two of them may be one picture: of such a stream every packet is read."""
+    shown = [Picture(grey=20 + i, fields=i % 12 > 7, idr=i % 12 == 0) for i in range(120)]
+    path = write(tmp_path / "video.mp4", shown, packet_per_field=True)
+    server.body = path.read_bytes()
+    near, far = scan_video(source_of(path)), scan_video(source_of(server.uri))
+    assert (near.frames_found, far.frames_found) == (120, 120)
+    np.testing.assert_array_equal(far.frame_pts, near.frame_pts)
 
 
 def test_only_the_groups_that_are_wanted_are_read(server: Server, long_video: Path) -> None:

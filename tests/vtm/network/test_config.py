@@ -18,6 +18,9 @@ from vtm.network import NetworkConfig, NetworkError
         ({"partition_factor": 0}, "partition_factor is at least 1, got 0"),
         ({"merge_share": 1.5}, "merge_share is in"),
         ({"dropout": 1.0}, "dropout in"),
+        ({"dropout": float("nan")}, "dropout in"),
+        ({"draw_sharpness": float("nan")}, "draw_sharpness is 0 or more and finite, got nan"),
+        ({"weight_sharpness": -1.0}, "weight_sharpness is 0 or more and finite, got -1.0"),
     ],
 )
 def test_impossible_settings_are_named(small_config: NetworkConfig, changes: dict, message: str) -> None:

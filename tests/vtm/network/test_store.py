@@ -43,6 +43,7 @@ def test_scorer_of_a_network_is_its_first_block(make_network: Callable[..., Vide
     scorer = load_scorer(tmp_path)
     torch.testing.assert_close(scorer(x, GRID), network.saliency(x), rtol=0, atol=1e-6)
     assert scorer(x.half(), GRID).dtype == torch.float32
+    torch.testing.assert_close(scorer.weights(x, GRID), torch.exp(3.0 * network.saliency(x)), rtol=1e-5, atol=0)
     assert (scorer.reads, stored_kind(tmp_path)) == ("patches", "network")
 
 

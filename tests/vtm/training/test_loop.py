@@ -5,6 +5,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -26,7 +27,7 @@ MakeTask = Callable[..., TrainingTask[VideoTokenMerging]]
 
 
 class Killed(BaseException):
-    """Stands for a signal: nothing in the loop may catch it."""
+    """In place of a signal: nothing in the loop may catch it."""
 
 
 def killed_in_epoch(last: int) -> Callable[[int], Iterator[ClipBatch]]:
@@ -188,6 +189,23 @@ def test_others_may_read_what_training_writes(network: VideoTokenMerging, make_t
         os.umask(before)
     for name in ("checkpoint.safetensors", "model.safetensors", "config.json"):
         assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o644
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"learning_rate": float("nan")}, "learning_rate is above 0 and finite, got nan"),
+        ({"learning_rate": 0.0}, "learning_rate is above 0"),
+        ({"weight_decay": float("inf")}, "weight_decay is 0 or more and finite, got inf"),
+        ({"clip_norm": -1.0}, "clip_norm is 0 or more"),
+        ({"patience": -1}, "patience is 0 or more"),
+        ({"epochs": 0, "warmup_epochs": 0}, "epochs is at least 1"),
+        ({"precision": "int4"}, "precision is one of float32, bfloat16"),
+    ],
+)
+def test_settings_out_of_range_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(TrainingError, match=message):
+        dataclasses.replace(SETTINGS, **changes)
 
 
 def test_damaged_checkpoint_is_named(network: VideoTokenMerging, make_task: MakeTask, tmp_path: Path) -> None:

@@ -79,17 +79,19 @@ class Checkpoint:
 
     def weights_sha256(self) -> str:
         """Hash of the weight files' content, hex; of several files, the hash of their hashes in order of name."""
-        digests = [_sha256(path) for path in sorted(set(self.files_of().values()))]
+        digests = [file_sha256(path) for path in sorted(set(self.files_of().values()))]
         return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
-def open_checkpoint(folder_or_id: str | Path, *, revision: str | None = None, weights: bool = True) -> Checkpoint:
+def open_checkpoint(
+    folder_or_id: str | Path, *, revision: str | None = None, weights: bool | tuple[str, ...] = True
+) -> Checkpoint:
     """Find a checkpoint: an existing folder, else a hub id, which is fetched into the hub's own cache.
 
     Args:
         folder_or_id: a folder, or `owner/name`.
         revision: branch, tag or commit of a hub id; a folder has none.
-        weights: whether to fetch the weights too.
+        weights: whether to fetch the weights too, or which of their files.
 
     Raises:
         EncoderError: neither a folder nor a hub id that can be reached.
@@ -107,7 +109,7 @@ def open_checkpoint(folder_or_id: str | Path, *, revision: str | None = None, we
     return Checkpoint(name=name, folder=_fetch(name, revision, weights))
 
 
-def _fetch(name: str, revision: str | None, weights: bool) -> Path:
+def _fetch(name: str, revision: str | None, weights: bool | tuple[str, ...]) -> Path:
     try:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError
@@ -116,7 +118,8 @@ def _fetch(name: str, revision: str | None, weights: bool) -> Path:
             f"{name}: no such folder, and fetching it from the hub needs the package huggingface-hub: "
             "pip install 'vtm-pipeline[hub]', or name a local folder"
         ) from error
-    patterns = ["*.json", "*.txt", "tokenizer.model"] + (["*.safetensors"] if weights else [])
+    files = weights if isinstance(weights, tuple) else ("*.safetensors",) * weights
+    patterns = ["*.json", "*.txt", "tokenizer.model", *files]
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except (OSError, HfHubHTTPError, HFValidationError) as error:
@@ -153,7 +156,8 @@ def _open_weights(path: Path) -> Any:  # safetensors gives its handle no public 
         raise EncoderError(f"{path}: is not a readable safetensors file ({error})") from error
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """Hash of a file's content, hex."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(_HASH_BLOCK_BYTES):

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from jobs.training.labels import LabelSet, TaskChoice, load_labels, video_names
+from jobs.training.labels import LabelSet, load_labels, video_names
 from pipeline.errors import InputError
+from vtm.network import Task
 
 LVU_COUNTS = {
     "director": (680, 163, 107, 10),
@@ -77,7 +78,7 @@ def test_coin_splits_by_subset(tmp_path: Path) -> None:
     ]
 
 
-def write_csv(path: Path, text: str, task: TaskChoice | None = None) -> LabelSet:
+def write_csv(path: Path, text: str, task: Task | None = None) -> LabelSet:
     path.write_text(text)
     return load_labels(path, task)
 

@@ -1,0 +1,164 @@
+"""Whole videos and streams of hours, measured for `vtm bench tree`: clips as a run stores them, merged across clips."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pipeline.cache.cut import stored_tokens
+from pipeline.cache.video_tokens import VideoTokens, directions_of, merge_video
+from pipeline.values import TokenSet
+from vtm import Grid, MergeTree, merge_plan
+from vtm.agglomeration import agglomerate
+from vtm.tree import cut_groups
+
+VIDEO_SHARES = (0.1, 0.02)
+LLOYD_STEPS = 2
+SEARCH_STEPS = 5
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measured:
+    """A clip with its tree."""
+
+    x_1NC: Tensor
+    tree: MergeTree
+    """From a base of a fifth of the tokens, in the order of their centres."""
+    grow_s: float
+    cut_s: float
+
+
+def unit_fidelity(clip: Measured, group_1N: Tensor, num_groups: int) -> float:
+    """Mean cosine between the tokens and the mean of their group's unit tokens."""
+    sum_GC = torch.zeros(num_groups, clip.x_1NC.shape[2], dtype=torch.float64)
+    sum_GC.index_add_(0, group_1N[0], F.normalize(clip.x_1NC[0], dim=1).double())
+    return float(sum_GC.norm(dim=1).sum()) / group_1N.shape[1]
+
+
+def whole_video(clips: Sequence[Measured], grid: Grid) -> list[dict[str, Any]]:
+    """For two shares: coverage clip by clip, the stream, one tree over all, and what equals coverage."""
+    sets = [token_set(clip, index, grid) for index, clip in enumerate(clips)]
+    total = sum(clip.x_1NC.shape[1] for clip in clips)
+    sums = torch.cat([directions_of(each) for each in sets])
+    parent_S, loss_S = agglomerate(sums, torch.cat([torch.from_numpy(each.sizes) for each in sets]))
+    rows = []
+    for share in VIDEO_SHARES:
+        anew = []
+        for index, clip in enumerate(clips):
+            plan = merge_plan(clip.x_1NC, strategy="coverage", grid=grid, keep=share, seed=index)
+            anew.append(unit_fidelity(clip, plan.group, plan.num_groups))
+        left = round(share * total)
+        start = time.perf_counter()
+        stream = merge_video(lambda: iter(sets), left)
+        stream_s = time.perf_counter() - start
+        into_S = cut_groups(parent_S[None], loss_S[None], left)[1][0]
+        rows.append(
+            {
+                "keep": share,
+                "coverage": round(float(np.mean(anew)), 4),
+                "stream": round(video_fidelity(clips, sets, torch.from_numpy(stream.map.astype(np.int64)), left), 4),
+                "one_tree": round(video_fidelity(clips, sets, into_S, left), 4),
+                "told": round(stream.fidelity, 4),
+                "stream_s": round(stream_s, 2),
+                "saved": round(1 - equal_share(clips, sets, float(np.mean(anew)), left, 0) / left, 3),
+                "saved_with_lloyd": round(
+                    1 - equal_share(clips, sets, float(np.mean(anew)), left, LLOYD_STEPS) / left, 3
+                ),
+            }
+        )
+    return rows
+
+
+def equal_share(clips: Sequence[Measured], sets: Sequence[TokenSet], target: float, most: int, lloyd_steps: int) -> int:
+    """The fewest tokens of the video, to a thirtieth of `most`, that have a fidelity."""
+    low, high = 0, most
+    for _ in range(SEARCH_STEPS):
+        middle = (low + high + 1) // 2
+        video: VideoTokens = merge_video(lambda: iter(sets), middle, lloyd_steps)
+        got = video_fidelity(clips, sets, torch.from_numpy(video.map.astype(np.int64)), len(video.tokens))
+        low, high = (low, middle) if got >= target else (middle, high)
+    return high
+
+
+def video_fidelity(clips: Sequence[Measured], sets: Sequence[TokenSet], map_S: Tensor, left: int) -> float:
+    """Mean cosine between the source tokens of all clips and the video's tokens."""
+    sum_VC = torch.zeros(left, clips[0].x_1NC.shape[2], dtype=torch.float64)
+    at = 0
+    for clip, stored in zip(clips, sets, strict=True):
+        to_N = map_S[at : at + len(stored.tokens)][clip.tree.base.group[0]]
+        sum_VC.index_add_(0, to_N, F.normalize(clip.x_1NC[0], dim=1).double())
+        at += len(stored.tokens)
+    return float(sum_VC.norm(dim=1).sum()) / sum(clip.x_1NC.shape[1] for clip in clips)
+
+
+def hours_long(sets: Sequence[TokenSet], num_clips: int, clip_s: float, num_tokens: int) -> dict[str, Any]:
+    """Seconds and memory of a stream of `num_clips` clips.
+
+    Memory is what is resident after each clip, not the process's peak, which growing the trees before may have set.
+    """
+    resident_bytes: list[int] = []
+
+    def clips() -> Iterator[TokenSet]:
+        for index in range(num_clips):
+            again, which = divmod(index, len(sets))
+            order = np.random.default_rng(again).permutation(sets[which].tokens.shape[1])
+            clip_id = f"bench-{index:06d}"
+            yield replace(sets[which], tokens=sets[which].tokens[:, order], clip_id=clip_id, clip_index=index)
+            resident_bytes.append(_resident_bytes())
+
+    start, start_cpu = time.perf_counter(), time.process_time()
+    video = merge_video(clips, num_tokens)
+    tenth = max(1, num_clips // 10)
+    return {
+        "hours": round(num_clips * clip_s / 3600, 2),
+        "clips": num_clips,
+        "stored_tokens": len(video.map),
+        "tokens": len(video.tokens),
+        "fidelity": round(video.fidelity, 4),
+        "wall_s": round(time.perf_counter() - start, 1),
+        "cpu_s": round(time.process_time() - start_cpu, 1),
+        "resident_first_tenth_bytes": max(resident_bytes[:tenth]),
+        "resident_last_tenth_bytes": max(resident_bytes[-tenth:]),
+    }
+
+
+def _resident_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
+
+
+def token_set(clip: Measured, index: int, grid: Grid) -> TokenSet:
+    """The clip as a run stores it, in float16."""
+    base = clip.tree.base
+    tokens, _ = stored_tokens(base.mean(clip.x_1NC)[0], "float16")
+    return TokenSet(
+        clip_id=f"bench-{index:06d}",
+        video_id="bench",
+        uri="bench",
+        clip_index=index,
+        start_ns=0,
+        end_ns=0,
+        frame_time_ns=np.arange(grid[0], dtype=np.int64) + index * grid[0],
+        grid_thw=grid,
+        tokens=tokens,
+        tokens_dtype="float16",
+        tokens_scale=None,
+        sizes=base.sizes[0].numpy(),
+        centers=base.centers(grid)[0].numpy(),
+        group=base.group[0].numpy().astype(np.uint16),
+        pooled=np.zeros(tokens.shape[1], dtype=np.float32),
+        fidelity=float(clip.tree.base_fidelity[0]),
+        motion_source="none",
+        damaged_frames=0,
+        parent=clip.tree.parents[0].numpy().astype(np.uint16),
+        loss=clip.tree.losses[0].numpy(),
+    )

@@ -1,0 +1,61 @@
+"""`vtm export`: the cache in a reader's own layout."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from pipeline.export import FORMATS
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The run, the format, and what it may be told."""
+    parser.add_argument("run_folder", metavar="RUN", help="run folder, or its address")
+    parser.add_argument("--to", required=True, choices=FORMATS, help="; ".join(f"{k}: {v}" for k, v in FORMATS.items()))
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="where to write it: a new or empty folder")
+    parser.add_argument("--step-s", type=float, metavar="S", help="seconds a row (moment-detr 2, actionformer 1)")
+    parser.add_argument("--spread", action="store_true", help="one row a source patch: its token (vllm-ec, npy)")
+    parser.add_argument("--name-by", default="id", choices=("id", "file"), help="files named by video id or file name")
+    parser.add_argument("--collection", default="clips", help="name of the table or collection (clips)")
+    parser.add_argument("--url", help="of a Qdrant server; without it a local collection is written")
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--keep", type=float, metavar="SHARE", help="share of the source patches, of a run with trees")
+    group.add_argument("--tokens", type=int, metavar="M", help="tokens a clip")
+    group.add_argument("--fidelity", type=float, metavar="F", help="as few tokens as have this mean cosine")
+    group.add_argument("--max-loss", type=float, metavar="LOSS", help="one loss for all clips, as vtm budget finds it")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Export, and say what was written."""
+    from pipeline.export.formats import export
+    from pipeline.export.target import ExportOptions
+
+    began_s = time.perf_counter()
+    exported = export(
+        options.run_folder,
+        options.to,
+        Path(options.out),
+        ExportOptions(
+            step_s=options.step_s,
+            spread=options.spread,
+            name_by=options.name_by,
+            collection=options.collection,
+            url=options.url,
+        ),
+        keep=options.keep,
+        tokens=options.tokens,
+        fidelity=options.fidelity,
+        max_loss=options.max_loss,
+    )
+    wall_s = time.perf_counter() - began_s
+    if options.json:
+        print(json.dumps(asdict(exported) | {"out": options.out, "wall_s": wall_s}, indent=1))
+        return 0
+    print(f"{options.out}: {exported.items} items, {exported.rows} vectors for {exported.format} in {wall_s:.1f} s")
+    for note in exported.notes:
+        print(f"note: {note}")
+    return 0
