@@ -16,8 +16,9 @@ from vtm.growing import merge_tree, tree_of_fidelity
 from vtm.merge import plan_from_targets
 from vtm.motion import token_motion
 from vtm.plan import Grid, MergePlan, identity_plan
+from vtm.size_attention import size_bias, size_bias_mask, size_bias_score_mod
 from vtm.strategies import STRATEGIES, Strategy, merge_plan
-from vtm.tome import bipartite_plan, removal_schedule, size_bias
+from vtm.tome import bipartite_plan, removal_schedule
 from vtm.tree import MergeTree
 from vtm.weights import weighted_mean, weights_from
 
@@ -46,6 +47,8 @@ __all__ = [
     "read_image_spec",
     "removal_schedule",
     "size_bias",
+    "size_bias_mask",
+    "size_bias_score_mod",
     "token_cosines",
     "token_motion",
     "tree_of_fidelity",

@@ -2,7 +2,7 @@
 
 A block of the encoder merges between its attention and its MLP: `bipartite_plan` decides by the keys of that attention,
 the plan's `weighted_mean` merges the tokens by their sizes and its `sum` the sizes; the attention of the blocks after
-that adds `size_bias` to its logits.
+that adds `vtm.size_attention.size_bias` to its logits.
 
 Letters: B batch, N tokens of a picture, D key channels.
 """
@@ -50,18 +50,6 @@ def bipartite_plan(keys_BND: Tensor, num_remove: int, *, protected: int = 0) -> 
     nearest_BS, cosine_BS = nearest_targets(keys_BND, source_BS, facing_BM)
     target_BM = torch.cat((index_N[:protected].expand(batch, -1), facing_BM), dim=1)
     return grow_groups(target_BM, source_BS, nearest_BS + protected, cosine_BS, num_remove)
-
-
-def size_bias(sizes_BN: Tensor) -> Tensor:
-    """What proportional attention adds to the logits, so that a token counts as often as its patches (equation 1).
-
-    Args:
-        sizes_BN: (B, N) patches each token represents, float32 or int32: a bfloat16 count stops at 256.
-
-    Returns:
-        (B, 1, 1, N) float32, log of the sizes, for logits of shape (B, heads, queries, N).
-    """
-    return sizes_BN.float().log()[:, None, None, :]
 
 
 def removal_schedule(num_tokens: int, keep: float, num_blocks: int) -> tuple[int, ...]:

@@ -33,7 +33,7 @@ from pipeline.consumers.readers import READERS
 from pipeline.errors import SettingsError
 from vtm import merge_tree
 from vtm.growing import base_for
-from vtm.size_bias import size_bias_mask
+from vtm.size_attention import size_bias_mask
 
 SHARES = (0.5, 0.25, 0.1, 0.02)
 WAYS: tuple[tuple[str, Wanted, bool], ...] = (

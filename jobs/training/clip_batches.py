@@ -10,6 +10,7 @@ import random
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import torch
@@ -18,7 +19,7 @@ from jobs.training.labels import CachedVideo, Label, Split
 from pipeline import TokenCache
 from pipeline.encode.clip_encoder import clip_seed
 from pipeline.errors import InputError, SettingsError
-from vtm import NetworkError, token_motion
+from vtm import NetworkError
 from vtm.network import Origin
 from vtm.plan import Grid
 from vtm.training import ClipBatch
@@ -122,14 +123,15 @@ class ClipSource:
         targets = [target for target in found if target is not None]
         # An epoch's own seeds in training: a partition drawn once would be learnt by heart.
         seeds = tuple(clip_seed(f"{entry.clip_id} {epoch}" if epoch else entry.clip_id) for entry in entries)
-        patches_BNC = torch.stack([clip.unmerged().float() for clip in clips])
+        firsts = accumulate((len(clip.tokens) for clip in clips), initial=0)
         return ClipBatch(
-            patches=patches_BNC,
+            patches=torch.cat([clip.tokens for clip in clips]),
+            rows=torch.stack([clip.group.long() + first for clip, first in zip(clips, firsts, strict=False)]),
             grid=entries[0].grid,
             seeds=seeds,
             target=torch.tensor(targets, dtype=torch.int64 if self._classes else torch.float32) if targets else None,
             videos=tuple(entry.video_id for entry in entries),
-            motion=token_motion(patches_BNC, entries[0].grid) if self._motion else None,
+            wants_motion=self._motion,
         )
 
 

@@ -19,7 +19,7 @@ from pipeline.consumers.positions import Rounding, prompt_positions
 from pipeline.consumers.prompts import Tokenizer, prompt_ids, text_tokenizer
 from pipeline.consumers.readers import READERS, Reader
 from pipeline.errors import SettingsError
-from vtm.size_bias import size_bias_mask
+from vtm.size_attention import size_bias_mask
 
 IGNORED = -100
 """Label of what is not trained on."""

@@ -19,7 +19,8 @@ from vtm.encoders.attention import AttentionInputs
 from vtm.encoders.positions import Rotary, rotary_angles, rotary_of
 from vtm.encoders.vit import VisionTransformer
 from vtm.plan import MergePlan
-from vtm.tome import bipartite_plan, size_bias
+from vtm.size_attention import size_bias
+from vtm.tome import bipartite_plan
 from vtm.upload import to_device
 
 

@@ -37,6 +37,7 @@ def cache(tmp_path: Path) -> Path:
             tokens[:, 0] += 2.0 if video % 2 else -2.0
             clips.append(dataclasses.replace(clip, tokens=tokens, uri=f"videos/v{video}.mp4"))
     folder = tmp_path / "cache"
+    folder.mkdir()
     write_shard(folder, "a" * 16, clips, [], RUN, ("parquet",))
     (folder / "run.json").write_text(json.dumps(RUN))
     return folder
@@ -110,7 +111,9 @@ def test_motion_is_that_of_the_cached_tokens(
     caches, given = open_caches([cache]), load_labels(labels)
     by_video = match_labels(given, caches.videos()).by_video
     batch = next(labelled_clips(caches, by_video, "test", classes=True, motion=True).in_order(8))
-    torch.testing.assert_close(batch.motion, token_motion(batch.patches, (3, 2, 5)), rtol=0, atol=0)
+    moved = batch.to(torch.device("cpu"))
+    assert moved.motion is not None
+    torch.testing.assert_close(moved.motion, token_motion(moved.patches, (3, 2, 5)), rtol=0, atol=0)
     header, row = (line.split() for line in found.splitlines())
     assert header == ["split", "videos", "clips", "accuracy", "log_loss"]
     assert row[3] == f"{figures('classification', predict_videos(network, [batch]))['accuracy']:.4f}"

@@ -167,6 +167,15 @@ def test_each_place_of_the_grid_may_have_the_token_that_represents_it(
     assert torch.equal(tokens, torch.cat([clip.unmerged() for clip in here.clips]))
 
 
+def test_a_cache_is_read_at_any_budget(made: Callable[..., Made], tokenizer: Any) -> None:
+    here = merged(made, "qwen3_vl")
+    coarse = TokenCache(here.out, tokens=2)
+    inputs = inputs_of(here, tokenizer, list(coarse))
+    assert int((inputs["input_ids"] == 291).sum()) == sum(min(2, len(clip.tokens)) for clip in here.clips)
+    with torch.no_grad():
+        assert here.model(**inputs).logits.isfinite().all()
+
+
 @pytest.mark.parametrize("dtype", ["int8", "bfloat16", "float16"])
 def test_a_cache_of_any_dtype_and_of_arrays(dtype: str, made: Callable[..., Made], tokenizer: Any) -> None:
     here = made("qwen2_5_vl", dtype=dtype)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tests.vtm.training.conftest import clip_batches
+from vtm import token_motion
 from vtm.network import VideoTokenMerging, save_model
 from vtm.training import (
     ClipBatch,
@@ -212,3 +213,17 @@ def test_damaged_checkpoint_is_named(network: VideoTokenMerging, make_task: Make
     (tmp_path / "checkpoint.safetensors").write_bytes(b"nonsense")
     with pytest.raises(TrainingError, match="no checkpoint of a training run"):
         train(network, make_task(), SETTINGS, tmp_path)
+
+
+def test_merged_tokens_are_spread_where_they_are_used() -> None:
+    """Merged tokens and a map travel; the patches are the same as if they had been spread before."""
+    tokens_KC = torch.randn(7, 5, generator=torch.Generator().manual_seed(3)).half()
+    rows_BN = torch.tensor([[0, 2, 1, 0, 2, 2], [3, 6, 4, 5, 3, 6]])
+    batch = ClipBatch(patches=tokens_KC, rows=rows_BN, grid=(2, 1, 3), seeds=(1, 2), wants_motion=True)
+    spread = ClipBatch(patches=tokens_KC.float()[rows_BN], grid=(2, 1, 3), seeds=(1, 2))
+    moved = batch.to(torch.device("cpu"))
+    assert torch.equal(moved.patches, spread.to(torch.device("cpu")).patches)
+    assert moved.motion is not None
+    assert torch.equal(moved.motion, token_motion(moved.patches, (2, 1, 3)))
+    assert moved.rows is None
+    assert batch.to(torch.device("meta")).patches.shape == (2, 6, 5)

@@ -7,7 +7,7 @@ import torch
 from torch.nn.attention.flex_attention import flex_attention
 from torch.nn.functional import scaled_dot_product_attention
 
-from vtm.size_bias import size_bias, size_bias_mask, size_bias_score_mod
+from vtm.size_attention import size_bias, size_bias_mask, size_bias_score_mod
 
 SIZES = torch.tensor([[1, 3, 2, 5, 1], [4, 1, 1, 1, 2]])
 
