@@ -1,5 +1,5 @@
 # make install   set up .venv from the lock
-# make demo      fetch a real film and real ViT weights, extract on local Ray, verify, show where the report is
+# make demo      fetch a real film and real ViT weights, extract, verify, show where the report is
 # make test      lint, types and the whole test suite
 # make lint      ruff and mypy alone
 # make gpu       on a machine with a GPU: its tests and figures, into out/gpu

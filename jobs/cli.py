@@ -6,11 +6,11 @@ Exit codes: 0 success; 1 failure; 2 wrong usage, settings or input; 3 finished, 
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import logging
 import os
 import sys
-import threading
 from collections.abc import Sequence
 from types import ModuleType
 from typing import NoReturn
@@ -40,7 +40,6 @@ COMMANDS = {
     "assets": "download the film and the weights of the demo",
 }
 OK, FAILED, USAGE, PARTIAL, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 3, 130, 141
-WORKER_THREADS = ("decode-", "encode-", "write-")
 log = logging.getLogger(__name__)
 
 
@@ -139,12 +138,12 @@ def _is_ours(error: Exception) -> bool:
 def run_and_exit() -> NoReturn:
     """The console script."""
     code = main()
+    atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
-    if any(thread.name.startswith(WORKER_THREADS) for thread in threading.enumerate()):
-        # A run that stopped early leaves threads in native code, which abort when the interpreter is torn down.
-        os._exit(code)
-    sys.exit(code)
+    # Native threads, of a run that stopped early or of a library's pool, abort the process (exit code 134) when the
+    # interpreter is torn down under them. All files are closed by now.
+    os._exit(code)
 
 
 if __name__ == "__main__":

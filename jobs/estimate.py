@@ -165,7 +165,8 @@ def estimate_video(count: TokenCount, uri: str) -> Estimate:
 
 def _by_ranges(uri: str) -> str:
     """An address under which a local mp4 file is read as remote ones are: its tables and a few packets, not all."""
-    if "://" in uri or PurePosixPath(uri).suffix.lower() not in TABLE_SUFFIXES or set(uri) & set("?#*[]%"):
+    is_plain = "://" not in uri and "::" not in uri and not set(uri) & set("?#*[]%")
+    if not is_plain or PurePosixPath(uri).suffix.lower() not in TABLE_SUFFIXES:
         return uri
     return f"file://{Path(uri).absolute()}"
 

@@ -14,6 +14,21 @@ class UsageError(SettingsError):
     """The command line cannot be parsed."""
 
 
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Appends defaults where there are any."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text = action.help or ""
+        has_default = action.default not in (None, False, argparse.SUPPRESS, [], ()) and action.nargs != 0
+        return text if not has_default or "(default" in text else f"{text} (default: {_shown(action.default)})"
+
+
+def _shown(default: object) -> str:
+    """A default as one would write it, for a format string."""
+    text = " ".join(map(str, default)) if isinstance(default, list | tuple) else str(default)
+    return text.replace("%", "%%")
+
+
 class Parser(argparse.ArgumentParser):
     """A parser of one command. Options marked as advanced appear in `--help-all` alone.
 
@@ -23,7 +38,9 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, prog: str, description: str) -> None:
-        super().__init__(prog=prog, description=description, allow_abbrev=False, add_help=False)
+        super().__init__(
+            prog=prog, description=description, allow_abbrev=False, add_help=False, formatter_class=HelpFormatter
+        )
         self._advanced: list[tuple[argparse.Action, str]] = []
         self.add_argument("-h", "--help", action="help", help="show this help")
         self._help_all = self.add_argument("--help-all", action=_HelpAll, help=argparse.SUPPRESS)
@@ -33,6 +50,12 @@ class Parser(argparse.ArgumentParser):
         self._help_all.help = "show all options"
         self._advanced.append((action, action.help or ""))
         action.help = argparse.SUPPRESS
+
+    def show_first(self, names: Sequence[str]) -> None:
+        """Mark everything but these options as advanced."""
+        for action in self._actions:
+            if action.option_strings and action.dest not in (*names, "help", argparse.SUPPRESS):
+                self.mark_advanced(action)
 
     def format_full_help(self) -> str:
         """The help with all options."""

@@ -27,10 +27,10 @@ class Rates:
     source: str
     """Where these figures come from, for people."""
 
-    @property
-    def cores_per_encoder(self) -> float:
-        """Cores that decode as fast as one encoder encodes, at one frame per second of video."""
-        return self.decode_core_s_per_video_s * self.encode_frames_per_s
+    def __post_init__(self) -> None:
+        for name in ("encode_frames_per_s", "decode_core_s_per_video_s"):
+            if not getattr(self, name) > 0:
+                raise SettingsError(f"{name} = {getattr(self, name)!r} must be above 0")
 
 
 def load_rates(path: Path) -> Rates:

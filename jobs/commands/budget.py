@@ -24,7 +24,7 @@ OF_VIDEOS = ("revision", "layer", "fps", "clip_frames", "dtype", "clips", "strat
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Videos and an encoder, or a run folder; and what is to be left."""
     add = parser.add_argument
-    add("inputs", nargs="+", metavar="VIDEO|DIR", help="videos, with --encoder; or one run folder of --strategy tree")
+    add("inputs", nargs="+", metavar="VIDEO|RUN", help="videos, with --encoder; or one run folder of --strategy tree")
     add("--keep", type=float, nargs="+", metavar="SHARE", help="shares of the source patches")
     add("--json", action="store_true", help="print JSON")
     run = parser.add_argument_group("of a run folder: the one loss at which to cut all clips")
@@ -33,8 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--encoder", metavar="ID|DIR", help="Hugging Face id or local folder")
     add("--revision", help="branch, tag or commit of a Hugging Face id")
     add("--layer", type=int, help="output block (-1)")
-    add("--fps", metavar="RATE", help="grid instants a second (1)")
-    add("--clip-frames", type=int, metavar="T", help="grid instants a clip (60)")
+    add("--fps", metavar="RATE", help="frames sampled per second (1)")
+    add("--clip-frames", type=int, metavar="T", help="frames sampled per clip (60)")
     add("--dtype", help="of the tokens: float16 (default), bfloat16, float32, int8")
     add("--clips", type=int, metavar="N", help="clips of each video, spread over it (4)")
     add("--strategy", nargs="+", metavar="NAME", help="strategies to compare (all that need no training)")

@@ -21,16 +21,15 @@ from vtm.training import figures, predict_videos
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
     add = parser.add_argument
-    add("trained", metavar="DIR", type=Path, help="what `vtm train` wrote")
-    add("caches", metavar="CACHE", type=Path, nargs="+", help="run folders of `vtm extract --strategy none`")
+    add("trained", metavar="DIR", type=Path, help="folder that `vtm train` wrote")
+    add("caches", metavar="RUN", type=Path, nargs="+", help="run folders of `vtm extract --strategy none`")
     add("--labels", metavar="PATH", type=Path, required=True, help="label file or folder; classes go by name")
     add("--task", choices=get_args(Task), help="what the numbers of a plain label table are; names are classes")
     add("--split", choices=SPLITS, default="test", help="whose videos")
     add("--batch", type=int, default=16, help="clips together")
     add_device_option(parser)
-    add("--json", action="store_true", help="print one JSON object")
+    add("--json", action="store_true", help="print JSON")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -13,7 +13,7 @@ from pipeline.store import Where
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The folder."""
-    parser.add_argument("out", metavar="DIR", help="run folder, or the address of one")
+    parser.add_argument("out", metavar="RUN", help="run folder, or its address")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 

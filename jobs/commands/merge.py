@@ -15,18 +15,22 @@ DEFAULT_TOKENS = 4096
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The folder, and how far."""
-    parser.add_argument("out", metavar="DIR", help="run folder of --strategy tree, in Parquet")
+    parser.add_argument("out", metavar="RUN", help="run folder of --strategy tree, in Parquet")
     parser.add_argument(
         "--tokens-per-video",
         type=int,
         default=DEFAULT_TOKENS,
         metavar="N",
-        help=f"tokens of a video ({DEFAULT_TOKENS})",
+        help=f"tokens of each video (default: {DEFAULT_TOKENS})",
     )
     parser.add_argument(
-        "--lloyd", type=int, default=0, metavar="STEPS", help="Lloyd steps at the end; 2 are enough (0)"
+        "--lloyd",
+        type=int,
+        default=0,
+        metavar="STEPS",
+        help="Lloyd steps that refine the result; 2 are enough",
     )
-    parser.add_argument("--video", nargs="+", metavar="ID", help="these videos alone")
+    parser.add_argument("--video", nargs="+", metavar="ID", help="merge only these videos")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -39,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
     positions = cache.video_positions
     wanted = options.video or list(positions)
     if missing := [video_id for video_id in wanted if video_id not in positions]:
-        raise SettingsError(f"--video {missing[0]} is no video of {options.out} with clips: `vtm inspect` lists them")
+        raise SettingsError(f"--video {missing[0]} is not a video with clips in {options.out}: see `vtm inspect`")
     rows = []
     for video_id in wanted:
         rows.append(_merge(cache, video_id, positions[video_id], options.tokens_per_video, options.lloyd))
@@ -48,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
                 "{uri}: {stored_tokens} tokens of {clips} clips -> {tokens}, fidelity {fidelity:.4f}, ".format(
                     **rows[-1]
                 )
-                + ("{wall_s:.1f} s".format(**rows[-1]) if rows[-1]["made"] else "as it was")
+                + ("{wall_s:.1f} s".format(**rows[-1]) if rows[-1]["made"] else "already there")
             )
     if options.json:
         print(json.dumps({"videos": rows}, indent=1))

@@ -21,10 +21,9 @@ from vtm.training import VideoPredictions, predict_videos
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
     add = parser.add_argument
-    add("trained", metavar="DIR", type=Path, help="what `vtm train` wrote")
-    add("caches", metavar="CACHE", type=Path, nargs="+", help="run folders of `vtm extract --strategy none`")
+    add("trained", metavar="DIR", type=Path, help="folder that `vtm train` wrote")
+    add("caches", metavar="RUN", type=Path, nargs="+", help="run folders of `vtm extract --strategy none`")
     add("--out", metavar="FILE", type=Path, required=True, help="a .csv or .parquet to write, one row a video")
     add("--labels", metavar="PATH", type=Path, help="label file or folder: adds a column of what is known")
     add("--task", choices=get_args(Task), help="what the numbers of a plain label table are; names are classes")

@@ -13,7 +13,7 @@ from jobs.progress import Progress
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The run and how to go about it."""
-    parser.add_argument("out", metavar="DIR", help="run folder, or the address of one")
+    parser.add_argument("out", metavar="RUN", help="run folder, or its address")
     parser.add_argument("--json", action="store_true", help="print JSON")
     add_config_option(parser)
     add_execution_options(parser)

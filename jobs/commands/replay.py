@@ -8,7 +8,7 @@ import faulthandler
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The run folder and the clip."""
-    parser.add_argument("out", metavar="DIR", help="run folder, or the address of one")
+    parser.add_argument("out", metavar="RUN", help="run folder, or its address")
     parser.add_argument("id", metavar="ID", help="a clip id, or a video id to scan the video again")
     parser.add_argument("--decode-only", action="store_true", help="do not encode")
 

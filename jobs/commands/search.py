@@ -20,7 +20,7 @@ NS_PER_S = 1_000_000_000
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The run, what to look for, and how to answer."""
     add = parser.add_argument
-    add("out", metavar="DIR", help="run folder, or the address of one")
+    add("out", metavar="RUN", help="run folder, or its address")
     wanted = parser.add_mutually_exclusive_group(required=True)
     wanted.add_argument("--image", nargs="+", metavar="FILE", help="pictures, all examples of what to look for")
     wanted.add_argument("--clip", nargs="+", metavar="ID", help="clips of the run as examples")

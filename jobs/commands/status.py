@@ -1,4 +1,4 @@
-"""`vtm status`: how far a run is, from its store alone, while it runs elsewhere."""
+"""`vtm status`: the progress of a run, from its run folder, while it runs elsewhere."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipeline.status import RunStatus
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The run."""
-    parser.add_argument("out", metavar="DIR", help="run folder, or the address of one")
+    parser.add_argument("out", metavar="RUN", help="run folder, or its address")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -29,7 +29,7 @@ def lines(out: str, found: RunStatus) -> list[str]:
     pace = "" if rate is None else f", {rate * 60:.1f} clips a minute"
     eta = "" if found.eta_s is None else f", about {_duration(found.eta_s)} to go"
     text = [
-        f"{out}: {found.owner or 'nobody runs it'}",
+        f"{out}: {found.owner or 'not running'}",
         f"{found.inputs_scanned} of {found.inputs} inputs scanned; {found.clips_done} of {found.clips} clips, "
         f"{found.done_s / 3600:.2f} of {found.planned_s / 3600:.2f} h{pace}{eta}",
     ]

@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 import torch
 
+from jobs.parser import Parser
 from jobs.training.clip_batches import Caches, ClipSource, labelled_clips, open_caches
 from jobs.training.device import add_device_option, checked_device
 from jobs.training.labels import LabelSet, Matching, load_labels, match_labels, with_validation
@@ -29,14 +30,22 @@ from vtm.training import (
     train,
 )
 
+COMMON = ("caches", "out", "labels", "task", "strategy", "epochs", "batch", "device")
+"""Options of the first help."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options; the defaults are the paper's, but for what trains the scores."""
-    parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
     network, settings = NetworkConfig(in_width=1, outputs=1), TrainingSettings()
     add = parser.add_argument
-    add("caches", metavar="CACHE", type=Path, nargs="+", help="run folders of `vtm extract --strategy none`")
-    add("--out", metavar="DIR", type=Path, required=True, help="trained folder; a run in it goes on")
+    add("caches", metavar="RUN", type=Path, nargs="+", help="run folders of `vtm extract --strategy none`")
+    add(
+        "--out",
+        metavar="DIR",
+        type=Path,
+        required=True,
+        help="folder for the network; training in it is resumed",
+    )
     add("--labels", metavar="PATH", type=Path, required=True, help="label file or folder")
     add("--task", choices=get_args(Task), help="what the numbers of a plain label table are; names are classes")
     strategy_help = "motion is that of the cached tokens, in place of the codec's"
@@ -55,7 +64,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--auxiliary", choices=get_args(Auxiliary), default="pooling", help=auxiliary_help)
     add("--auxiliary-weight", type=float, default=1.0, help="what each auxiliary loss counts")
     add("--batch", type=int, default=16, help="clips a step")
-    add("--epochs", type=int, default=settings.epochs, help="in all; a finished run that is asked for more goes on")
+    add(
+        "--epochs",
+        type=int,
+        default=settings.epochs,
+        help="in all; a larger number continues training",
+    )
     add("--warmup-epochs", type=int, default=settings.warmup_epochs, help="epochs in which the learning rate grows")
     add("--learning-rate", type=float, default=settings.learning_rate, help="after the warm-up; a cosine follows")
     add("--weight-decay", type=float, default=settings.weight_decay, help="of AdamW")
@@ -66,6 +80,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0, help="of the first weights, the order of clips and the dropout")
     add_device_option(parser)
     add("--tensorboard", action="store_true", help="write TensorBoard events too (needs the extra `train`)")
+    if isinstance(parser, Parser):
+        parser.show_first(COMMON)
 
 
 def run(options: argparse.Namespace) -> int:

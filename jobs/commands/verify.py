@@ -12,7 +12,7 @@ MOST_PROBLEMS = 50
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The folder."""
-    parser.add_argument("out", metavar="DIR", help="run folder, or the address of one")
+    parser.add_argument("out", metavar="RUN", help="run folder, or its address")
     parser.add_argument(
         "--deep",
         type=int,

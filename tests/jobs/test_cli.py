@@ -150,6 +150,9 @@ def test_plan_takes_hours_from_rates_and_scans_many_in_processes(
     assert "cores decode as fast as one GPU encodes" in text
     assert "1 unreadable" in text
     assert "5 videos" in text
+    (tmp_path / "rates.json").write_text(json.dumps({"rates": rates | {"encode_frames_per_s": 0}}))
+    assert main([*command, "--rates", str(tmp_path / "rates.json")]) == 2
+    assert "encode_frames_per_s = 0 must be above 0" in capsys.readouterr().err
     (tmp_path / "rates.json").write_text("{}")
     assert main([*command, "--rates", str(tmp_path / "rates.json")]) == 2
     assert "holds no rates" in capsys.readouterr().err

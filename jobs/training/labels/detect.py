@@ -33,7 +33,7 @@ def load_labels(path: Path, task: Task | None = None) -> LabelSet:
 
 def _read(path: Path, task: Task | None) -> LabelSet:
     if path.is_dir():
-        return load_lvu(path) if (path / "val.csv").is_file() else load_breakfast(path)
+        return _read_folder(path)
     if path.is_file() and path.suffix == ".json":
         return load_coin(path)
     if path.is_file() and path.suffix == ".csv":
@@ -44,3 +44,16 @@ def _read(path: Path, task: Task | None) -> LabelSet:
         f"{path} holds no labels: name a task folder of LVU 1.0, the folder of Breakfast, COIN's .json, "
         "or a .csv or .parquet of video_id,label[,split]"
     )
+
+
+def _read_folder(path: Path) -> LabelSet:
+    name, load = ("LVU 1.0", load_lvu) if (path / "val.csv").is_file() else ("Breakfast", load_breakfast)
+    try:
+        return load(path)
+    except InputError:
+        raise
+    except (KeyError, ValueError, TypeError) as error:
+        raise InputError(
+            f"{path} is not a folder of {name} ({type(error).__name__}: {error}): give labels of your own as one .csv "
+            "or .parquet of video_id,label[,split]"
+        ) from error

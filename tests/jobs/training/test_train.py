@@ -272,7 +272,7 @@ def test_a_device_that_is_not_there_is_one_line(
 def test_help_shows_defaults(capsys: pytest.CaptureFixture[str]) -> None:
     for command in ("train", "eval", "predict"):
         with pytest.raises(SystemExit):
-            main([command, "--help"])
+            main([command, "--help-all"])
         said = " ".join(capsys.readouterr().out.split())
         assert "(default: 16)" in said
         if command == "train":

@@ -145,3 +145,10 @@ def test_missing_split_is_named(tmp_path: Path) -> None:
 def test_names_of_a_video_cover_breakfasts_paths() -> None:
     names = video_names("ab12", "s3://bucket/P47/cam01/P47_cereals.avi")
     assert names == ("ab12", "P47_cereals.avi", "P47_cereals", "P47-cam01-P47_cereals")
+
+
+def test_a_folder_of_own_tables_is_one_line_that_names_the_plain_form(tmp_path: Path) -> None:
+    for name in ("train.csv", "test.csv"):
+        (tmp_path / name).write_text("video_id,label\na.mp4,cat\n")
+    with pytest.raises(InputError, match=r"give labels of your own as one \.csv"):
+        load_labels(tmp_path)
