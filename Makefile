@@ -1,6 +1,6 @@
 # make install   set up .venv from the lock
 # make demo      fetch a real film and real ViT weights, extract, verify, show where the report is
-# make test      lint, types and the whole test suite
+# make test      lint, types and the whole test suite: what is quick in two processes, what disturbs real runs after it
 # make lint      ruff and mypy alone
 # make gpu       on a machine with a GPU: its tests and figures, into out/gpu
 # make lock      renew requirements.lock (needs uv)
@@ -37,7 +37,8 @@ lint: $(STAMP)
 
 test: assets lint
 	$(BIN)/coverage erase
-	$(BIN)/pytest --cov --cov-report=term
+	$(BIN)/pytest -m "not slow" -n 2 --dist loadfile --cov --cov-report=
+	$(BIN)/pytest -m slow --cov --cov-append --cov-report=term
 
 gpu: $(STAMP)
 	$(BIN)/vtm bench gpu --out out/gpu
