@@ -20,14 +20,14 @@ def install() -> None:
     """Make this process's encoder faulty."""
     from pipeline.encode.clip_encoder import ClipEncoder
 
-    encode = ClipEncoder.encode
+    finish = ClipEncoder.finish
 
-    def faulty(self: ClipEncoder, clip: Any, uri: str) -> Any:
-        if clip.spec.index == POISONED_CLIP:
+    def faulty(self: ClipEncoder, launched: Any, uri: str) -> Any:
+        if launched.clip.spec.index == POISONED_CLIP:
             _misbehave(Path(uri))
-        return encode(self, clip, uri)
+        return finish(self, launched, uri)
 
-    ClipEncoder.encode = faulty  # type: ignore[method-assign]
+    ClipEncoder.finish = faulty  # type: ignore[method-assign]
 
 
 def _misbehave(video: Path) -> None:

@@ -6,6 +6,7 @@ than on a GPU the function is called.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+log = logging.getLogger(__name__)
 MOST_GRAPHS = 2
 """Held at a time, each with the memory of its function: a whole clip, and one of another length."""
 
@@ -55,6 +57,7 @@ class Replayed:
     def __init__(self, function: Callable[..., Tensors]) -> None:
         self._function = function
         self._graphs: OrderedDict[Key, _Graph | None] = OrderedDict()
+        self._refused: set[Key] = set()
         self._lock = threading.Lock()
 
     def __call__(self, *tensors: Tensor | None, **settings: Any) -> Tensors:
@@ -66,13 +69,22 @@ class Replayed:
         with self._lock:
             key = (tuple(None if x is None else (x.shape, x.dtype, x.device) for x in tensors), (*settings.items(),))
             seen, graph = key in self._graphs, self._graphs.get(key)
-            if seen and graph is None:
-                graph = _captured(call, tensors)
+            if seen and graph is None and key not in self._refused:
+                graph = self._capture(key, call, tensors)
             self._graphs[key] = graph
             self._graphs.move_to_end(key)
             while len(self._graphs) > MOST_GRAPHS:
                 self._graphs.popitem(last=False)
             return call(*tensors) if graph is None else graph(tensors)
+
+    def _capture(self, key: Key, call: Callable[..., Tensors], tensors: Tensors) -> _Graph | None:
+        """The graph; None where the device has no memory for one, after which the call goes on being made."""
+        try:
+            return _captured(call, tensors)
+        except RuntimeError as error:
+            self._refused.add(key)
+            log.warning("kernels are launched one by one, no CUDA graph could be made: %s", error)
+            return None
 
 
 def _captured(call: Callable[..., Tensors], tensors: Tensors) -> _Graph:

@@ -257,7 +257,9 @@ def load_features(
         return ReusingFeatures(encoder, description.batch_frames, recipe.reuse_levels)
     if recipe.compile:
         compile_blocks(encoder, description.batch_frames)
-    return VitFeatures(encoder, description.batch_frames, embedding=description.embedding_dim > 0)
+    return VitFeatures(
+        encoder, description.batch_frames, embedding=description.embedding_dim > 0, compiled=recipe.compile
+    )
 
 
 def motion_on(grid: Grid, motion_THW: NDArray[np.float32], frames_per_row: int) -> Tensor:

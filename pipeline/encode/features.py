@@ -18,6 +18,7 @@ from torch.nn.functional import normalize
 from pipeline.encode.batches import FrameBatches
 from vtm import Grid, MergePlan
 from vtm.encoders import Encoder, EncoderOutput
+from vtm.replay import Replayed, present
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,8 +53,10 @@ class ClipFeatures:
 class VitFeatures:
     """The project's own vision transformer over the frames of a clip."""
 
-    def __init__(self, encoder: Encoder, batch_frames: int, *, embedding: bool = False) -> None:
+    def __init__(self, encoder: Encoder, batch_frames: int, *, embedding: bool = False, compiled: bool = False) -> None:
         self._encoder = encoder
+        # What torch's compiler makes has few launches, and is not captured once more.
+        self._run = self._tensors if compiled else Replayed(self._tensors)
         self._batches = FrameBatches(encoder.device, batch_frames)
         self._embedding = embedding
 
@@ -62,7 +65,7 @@ class VitFeatures:
         outputs = self._batches(frames_THW3, partial(self._encode, saliency=saliency))
         plans = [(out.plan, count) for out, count in outputs if out.plan is not None]
         scores = [out.saliency[:count] for out, count in outputs if out.saliency is not None]
-        pooled = [out.pooled[:count] for out, count in outputs if out.pooled is not None and self._embedding]
+        pooled = [out.pooled[:count] for out, count in outputs if out.pooled is not None]
         return ClipFeatures(
             grid=(len(frames_THW3), *self._encoder.grid_hw),
             patches_1KD=torch.cat([out.patches[:count] for out, count in outputs]).flatten(0, 1)[None].float(),
@@ -74,8 +77,17 @@ class VitFeatures:
         )
 
     def _encode(self, frames_BHW3: Tensor, saliency: bool) -> EncoderOutput:
-        output: EncoderOutput = self._encoder(self._encoder.normalise(frames_BHW3), saliency=saliency)
-        return output
+        patches, keys, pooled, scores, group, targets = self._run(frames_BHW3, saliency=saliency)
+        plan = None
+        if group is not None and targets is not None:
+            plan = MergePlan(group, targets.shape[1], targets)
+        return EncoderOutput(patches=present(patches), keys=present(keys), pooled=pooled, saliency=scores, plan=plan)
+
+    def _tensors(self, frames_BHW3: Tensor, *, saliency: bool) -> tuple[Tensor | None, ...]:
+        """What is read of the encoder's output, as tensors alone."""
+        out: EncoderOutput = self._encoder(self._encoder.normalise(frames_BHW3), saliency=saliency)
+        plan = (None, None) if out.plan is None else (out.plan.group, out.plan.targets)
+        return out.patches, out.keys, out.pooled if self._embedding else None, out.saliency, *plan
 
 
 def mean_direction(vectors_TE: Tensor) -> Tensor:

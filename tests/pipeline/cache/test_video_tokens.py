@@ -101,7 +101,7 @@ def test_merging_again_makes_what_is_not_there(out: Path, capsys: pytest.Capture
     assert len(TokenCache(out).video(video_id).tokens) <= 9
     (out / name_of(video_id)).write_bytes(before)
     assert main(["merge", str(out), "--video", "ff"]) == 2
-    assert "ff is no video of" in capsys.readouterr().err
+    assert "--video ff is not a video with clips in" in capsys.readouterr().err
 
 
 def test_lloyd_steps_bring_tokens_nearer() -> None:

@@ -277,14 +277,17 @@ def test_a_tensor_that_the_features_do_not_read_may_be_missing(checkpoints: dict
 def test_the_run_says_who_runs_the_encoder(
     checkpoints: dict[str, Path], videos: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = [str(videos[1]), "--encoder", str(checkpoints["videomae"]), "--gpus", "0", "--clip-frames", "5"]
+    arguments = [str(videos[1]), "--encoder", str(checkpoints["videomae"]), "--clip-frames", "5"]
     out = tmp_path / "out"
-    assert main(["extract", *arguments, "--strategy", "motion", "--out", str(out), "--engine", "inline"]) == 0
+    assert (
+        main(["extract", *arguments, "--gpus", "0", "--strategy", "motion", "--out", str(out), "--engine", "inline"])
+        == 0
+    )
     assert "run by transformers (VideoMAEModel), merged after it" in capsys.readouterr().err
     assert main(["verify", str(out)]) == main(["inspect", str(out)]) == main(["report", str(out)]) == 0
     assert "run by transformers (VideoMAEModel, 2 frames a token)" in capsys.readouterr().out
     assert main(["plan", *arguments, "--strategy", "none", "--json"]) == 0
-    planned = json.loads(capsys.readouterr().out)[0]
+    (planned,) = json.loads(capsys.readouterr().out)["videos"]
     assert planned["tokens"] == sum(len(clip.group) for clip in TokenCache(out))
     assert json.loads((out / "run.json").read_text())["versions"]["transformers"] == transformers.__version__
 

@@ -6,12 +6,17 @@ is: the values that a GPU's path would wait for are not there to be read.
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 
 from pipeline.encode.clip_arrays import arrays_of
+from pipeline.encode.features import VitFeatures
 from tests.operations import operations_of, replay_as_on_a_gpu
 from vtm import agglomeration, growing, merge_plan, merge_tree
+from vtm.encoders import load_encoder
 
 GRID = (60, 16, 16)
 TOKENS = 60 * 16 * 16
@@ -34,6 +39,16 @@ def test_a_tree_and_its_cut(features: torch.Tensor, monkeypatch: pytest.MonkeyPa
     assert launched < 8000
     replay_as_on_a_gpu(monkeypatch)
     assert operations_of(lambda: merge_tree(features, grid=GRID).coarsen(num_tokens=LEFT)) < 120
+
+
+@pytest.mark.parametrize(("encoder_keep", "most"), [(1.0, 110), (0.5, 300)])
+def test_a_batch_of_frames(encoder_keep: float, most: int, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two blocks; launched one by one, twelve take six times as many."""
+    encoder = load_encoder(tiny_encoder, device="meta", encoder_keep=encoder_keep)
+    frames = np.zeros((3, 21, 35, 3), np.uint8)
+    assert operations_of(lambda: VitFeatures(encoder, 3)(frames)) < most
+    replay_as_on_a_gpu(monkeypatch)
+    assert operations_of(lambda: VitFeatures(encoder, 3)(frames)) < 20
 
 
 @pytest.mark.parametrize(("strategy", "most"), [("naive", 32), ("motion", 60), ("coverage", 200)])

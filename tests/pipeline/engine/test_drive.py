@@ -9,12 +9,12 @@ import pytest
 import ray
 
 from pipeline.encode import devices
-from pipeline.encode.clip_encoder import ClipEncoder
+from pipeline.encode.clip_encoder import ClipEncoder, Launched
 from pipeline.engine import writing
 from pipeline.engine.ray_cluster import connect
 from pipeline.errors import EncodeError, EngineError, SettingsError
 from pipeline.store.disk import DiskStore
-from pipeline.values import DecodedClip, TokenSet
+from pipeline.values import TokenSet
 from pipeline.verify import verify
 from tests.faulty_source import register
 from tests.pipeline.runs import RecordingListener, rows_of, run, some_videos, tiny_recipe
@@ -77,15 +77,15 @@ def test_a_device_lost_to_this_process_ends_the_run_and_costs_no_clip(
     def lost(kind: str) -> None:
         raise devices.BrokenDeviceError("the GPU is lost to this process")
 
-    def encode(self: ClipEncoder, clip: DecodedClip, uri: str) -> TokenSet:
-        if clip.spec.index == 2:
+    def finish(self: ClipEncoder, launched: Launched, uri: str) -> TokenSet:
+        if launched.clip.spec.index == 2:
             raise EncodeError("an illegal memory access was encountered")
-        return real(self, clip, uri)
+        return real(self, launched, uri)
 
-    videos, recipe, real = some_videos(tmp_path), tiny_recipe(tiny_encoder), ClipEncoder.encode
+    videos, recipe, real = some_videos(tmp_path), tiny_recipe(tiny_encoder), ClipEncoder.finish
     with monkeypatch.context() as patch:
         patch.setattr(devices, "require_device", lost)
-        patch.setattr(ClipEncoder, "encode", encode)
+        patch.setattr(ClipEncoder, "finish", finish)
         with pytest.raises(EngineError, match="the GPU is lost to this process"):
             run(videos, tmp_path / "out", recipe)
     summary = run(videos, tmp_path / "out", recipe)

@@ -54,7 +54,7 @@ def test_sharded_weights_are_the_same_network(folder: Path, tmp_path: Path) -> N
 
 def test_weights_are_hashed_only_where_someone_asks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hashed = []
-    monkeypatch.setattr("vtm.encoders.checkpoint.files._sha256", lambda path: hashed.append(path) or "ab")
+    monkeypatch.setattr("vtm.encoders.checkpoint.files.file_sha256", lambda path: hashed.append(path) or "ab")
     encoder = load_encoder(folder)
     assert not hashed
     assert encoder.weights_sha256 == encoder.weights_sha256 == "ab"

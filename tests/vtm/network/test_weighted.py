@@ -119,5 +119,5 @@ def test_its_scorer_can_be_used_alone(make_network: Make, tmp_path: object) -> N
 
 
 def test_a_negative_sharpness_is_an_error(small_config: NetworkConfig) -> None:
-    with pytest.raises(NetworkError, match="weight_sharpness are at least 0"):
+    with pytest.raises(NetworkError, match="weight_sharpness is 0 or more and finite"):
         dataclasses.replace(small_config, weight_sharpness=-1.0)
