@@ -28,8 +28,8 @@ BLOCK_PAIRS = {"cpu": 1 << 19, "cuda": 1 << 27}
 MAX_ROUNDS = 96
 """Real clips take 35 to 45. Groups that are left after so many, in artificial clips alone, merge in order of index."""
 SHRINKING = ((4, 0.68), (8, 0.42), (12, 0.26), (16, 0.17), (20, 0.11), (26, 0.06), (34, 0.025))
-"""On a GPU: rounds, and the share of the M rows that is kept after them. Two clips of a film, on which it was chosen, and
-three of fixed cameras had at most three quarters of that left. A clip with more is merged again with all rows masked."""
+"""On a GPU: rounds, and the share of the M rows that is kept after them. Two clips of a film, on which it was chosen,
+and three of fixed cameras had at most three quarters of that left. A clip with more is merged again with all rows."""
 LEAST_ROWS = 64
 JITTER_CHANNELS = 8
 JITTER = 2.0**-10
