@@ -191,7 +191,7 @@ def peak_rss_bytes() -> int:
 
 def _measure_ffmpeg(request: Request, *, threads: int) -> tuple[float, list[Cost]]:
     side = request.side_px
-    command = ["ffmpeg", "-v", "error", "-threads", str(threads), "-i", request.video, "-an"]
+    command = ["ffmpeg", "-nostdin", "-v", "error", "-threads", str(threads), "-i", request.video, "-an"]
     command += ["-filter_threads", str(threads), "-vf", f"fps={request.fps},scale={side}:{side}"]
     command += ["-pix_fmt", "rgb24", "-f", "rawvideo", "-"]
     started = time.perf_counter()

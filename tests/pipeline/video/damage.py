@@ -37,7 +37,7 @@ def make_originals(film: Path, folder: Path, *, seconds: int, width_px: int) -> 
     found = {}
     for codec, (suffix, arguments) in CODECS.items():
         found[codec] = folder / f"{codec}.{suffix}"
-        command = ["ffmpeg", "-y", "-v", "error", "-ss", "200", "-t", str(seconds), "-i", str(film), "-an"]
+        command = ["ffmpeg", "-nostdin", "-y", "-v", "error", "-ss", "200", "-t", str(seconds), "-i", str(film), "-an"]
         command += ["-vf", f"scale={width_px}:-2", *arguments.split(), str(found[codec])]
         subprocess.run(command, check=True, capture_output=True)
     return found

@@ -119,7 +119,20 @@ def single_key(folder: Path) -> None:
 def looped(folder: Path, seconds: int) -> Path:
     """The film again and again."""
     path = folder / f"film_{seconds}.mp4"
-    command = ["ffmpeg", "-v", "error", "-stream_loop", "-1", "-i", str(FILM), "-t", str(seconds), "-c", "copy"]
+    command = [
+        "ffmpeg",
+        "-nostdin",
+        "-v",
+        "error",
+        "-stream_loop",
+        "-1",
+        "-i",
+        str(FILM),
+        "-t",
+        str(seconds),
+        "-c",
+        "copy",
+    ]
     subprocess.run([*command, str(path)], check=True)
     return path
 

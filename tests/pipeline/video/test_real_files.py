@@ -122,7 +122,7 @@ def odd_videos(film: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Pat
 
 
 def _ffmpeg(folder: Path, *arguments: str) -> None:
-    subprocess.run(["ffmpeg", "-y", "-v", "error", *arguments], cwd=folder, check=True, capture_output=True)
+    subprocess.run(["ffmpeg", "-nostdin", "-y", "-v", "error", *arguments], cwd=folder, check=True, capture_output=True)
 
 
 @pytest.mark.slow
