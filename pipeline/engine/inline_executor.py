@@ -12,6 +12,8 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias
 
+import torch
+
 from pipeline.encode.devices import BrokenDeviceError
 from pipeline.engine import messages as m
 from pipeline.engine.executor import Observed
@@ -53,6 +55,7 @@ class InlineExecutor:
     def __init__(self, job: Job, types: WorkerTypes = REAL) -> None:
         self._job, self._types = job, types
         self.num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self._encode_threads = torch.get_num_threads()
         self._happened: SimpleQueue[m.Event | Record] = SimpleQueue()
         self._threads: dict[int, _WorkerThread] = {}
         self._frames: dict[Clip, Decoded] = {}
@@ -142,6 +145,10 @@ class InlineExecutor:
             self._decode_clocks.add(time.pthread_getcpuclockid(threading.get_ident()))
             return self._types.decode(self._job, time.thread_time)
         if kind == "encode":
+            # The number is a thread's own. When it is first read, it becomes the one that any thread set last, and
+            # decoders set 1: so it is read before it is set.
+            torch.get_num_threads()
+            torch.set_num_threads(self._encode_threads)
             return self._types.encode(self._job, self._encoding_cpu_s)
         return self._types.write(self._job, time.thread_time)
 

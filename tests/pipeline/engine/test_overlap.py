@@ -7,7 +7,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
+from pipeline.encode.clip_encoder import ClipEncoder
 from pipeline.engine.job import Job, StageTime
 from pipeline.engine.workers import Decoded, EncodeWorker
 from tests.pipeline.runs import rows_of, run, some_videos, tiny_recipe
@@ -49,3 +51,24 @@ def test_time_in_which_two_clips_overlap_counts_once(monkeypatch: pytest.MonkeyP
     worker._free_s = now_s + 1.0
     second, _ = worker.encode(Decoded(2.0, StageTime()), "a")  # type: ignore[arg-type]
     assert second.encode.wall_s == 1.0
+
+
+def test_an_encoder_beside_decoders_has_all_threads(
+    tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Decoders of the same process set one thread each; the encoder once had only that."""
+    seen: list[int] = []
+    launch = ClipEncoder.launch
+
+    def watched(self: ClipEncoder, clip: Any) -> Any:
+        seen.append(torch.get_num_threads())
+        return launch(self, clip)
+
+    monkeypatch.setattr(ClipEncoder, "launch", watched)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        run(some_videos(tmp_path), tmp_path / "out", tiny_recipe(tiny_encoder))
+    finally:
+        torch.set_num_threads(before)
+    assert set(seen) == {3}
