@@ -31,6 +31,8 @@ def compile_blocks(encoder: Encoder, batch_frames: int, backend: str | Callable[
         raise EncoderError(f"encoder_keep {encoder.encoder_keep} takes blocks apart, which are compiled whole")
     if encoder.vit.patch.weight.is_mkldnn:
         raise EncoderError("these weights are laid out for a CPU's own kernels; compiling is for GPUs")
+    if backend == "inductor":
+        _choose_kernels_without_timing()
     blocks = encoder.vit.block_list()
     for block in blocks:
         block.compile(dynamic=False, backend=backend)
@@ -50,3 +52,11 @@ def compile_blocks(encoder: Encoder, batch_frames: int, backend: str | Callable[
         raise EncoderError(
             f"the encoder cannot be compiled: {type(cause).__name__}: {reason[0]}: leave out --compile"
         ) from error
+
+
+def _choose_kernels_without_timing() -> None:
+    """Ask Inductor for the same kernels in every process; versions of torch before the setting time none by default."""
+    from torch._inductor import config
+
+    if hasattr(config, "deterministic"):
+        config.deterministic = True

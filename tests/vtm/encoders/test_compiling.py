@@ -83,3 +83,17 @@ def test_a_gpu_compiles_and_agrees(cuda: torch.device, folder: Path) -> None:
     compile_blocks(encoder, 5)
     expected = patches(plain, 5, 0)
     assert (patches(encoder, 5, 0) - expected).abs().max() < ON_GPU * expected.abs().max()
+
+
+def test_inductor_times_no_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels that are chosen by their speed on one machine round differently on another."""
+    from torch._inductor import config
+
+    monkeypatch.setattr(config, "deterministic", False)
+    compiled: list[str] = []
+    monkeypatch.setattr(
+        "vtm.encoders.vit.Block.compile", lambda block, **settings: compiled.append(settings["backend"])
+    )
+    compile_blocks(load_encoder(write_checkpoint("dinov2", tmp_path)), 2)
+    assert set(compiled) == {"inductor"}
+    assert config.deterministic
