@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from vtm.replay import Replayed
 
@@ -49,6 +50,8 @@ def replay_as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     def replayed(self: Replayed, *tensors: Tensor | None, **settings: Any) -> tuple[Tensor | None, ...]:
         inputs = [None if x is None else torch.empty_like(x).copy_(x) for x in tensors]
         with _paused():
+            self._function(*inputs, **settings)
+        with _captured():
             outputs = self._function(*inputs, **settings)
         torch.zeros((), device="meta")
         return tuple(None if x is None else x.clone() for x in outputs)
@@ -60,5 +63,15 @@ class _paused(TorchDispatchMode):  # noqa: N801
     """Hides what is dispatched inside it from the modes around it."""
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        with torch.utils._python_dispatch._disable_current_modes():
+            return function(*args, **(kwargs or {}))
+
+
+class _captured(TorchDispatchMode):  # noqa: N801
+    """As `_paused`; and fails where memory of the host is read, which a graph would read again at each replay."""
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        read = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor) and x.dim() and x.device.type == "cpu"]
+        assert not read, f"{function} reads {[tuple(x.shape) for x in read]} of the host"
         with torch.utils._python_dispatch._disable_current_modes():
             return function(*args, **(kwargs or {}))

@@ -1,7 +1,7 @@
 """A function of fixed shapes as one CUDA graph: what would be thousands of launches is one.
 
-A graph runs the kernels that the function launches, in the same order, so that its results are the same bits. Elsewhere
-than on a GPU the function is called.
+A graph runs the kernels that the function launches, in the same order; that the bits are the same is for a GPU to show
+(`tests/pipeline/encode/test_no_waiting.py`). Elsewhere than on a GPU the function is called.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ class Replayed:
 
     Args:
         function: takes tensors or None, and settings by name that can be hashed; returns a tuple of tensors or None.
-            No shape, and nothing that the host does, depends on a value.
+            No shape, and nothing that the host does, depends on a value, and from its second call on it reads no memory
+            of the host: a graph would read there again at each replay, whatever is there by then.
     """
 
     def __init__(self, function: Callable[..., Tensors]) -> None:

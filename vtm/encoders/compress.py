@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -103,9 +104,16 @@ def _embed(vit: VisionTransformer, pixels_B3HW: Tensor) -> _Tokens:
     x_BSD = vit.embed(pixels_B3HW)
     angles = None
     if vit.grid_rotary is not None:
-        angles = rotary_angles(vit.grid_of(pixels_B3HW), vit.config.head_dim, vit.config.positions.theta)
-        angles = to_device(angles, x_BSD.device).expand(len(x_BSD), -1, -1)
+        config, grid_hw = vit.config, vit.grid_of(pixels_B3HW)
+        angles = _angles(grid_hw, config.head_dim, config.positions.theta, x_BSD.device)
+        angles = angles.expand(len(x_BSD), -1, -1)
     return _Tokens(x_BSD, torch.ones(x_BSD.shape[:2], device=x_BSD.device), angles, None)
+
+
+@lru_cache(maxsize=8)
+def _angles(grid_hw: tuple[int, int], head_dim: int, theta: float, device: torch.device) -> Tensor:
+    """The angles on a device. A CUDA graph would copy them again from host memory that is somebody else's by then."""
+    return to_device(rotary_angles(grid_hw, head_dim, theta), device)
 
 
 def without_prefix(plan: MergePlan, num_prefix: int) -> MergePlan:

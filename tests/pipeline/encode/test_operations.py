@@ -15,6 +15,7 @@ import torch
 from pipeline.encode.clip_arrays import arrays_of
 from pipeline.encode.features import VitFeatures
 from tests.operations import operations_of, replay_as_on_a_gpu
+from tests.vtm.encoders.random_checkpoints import FAMILIES, write_checkpoint
 from vtm import agglomeration, growing, merge_plan, merge_tree
 from vtm.encoders import load_encoder
 
@@ -68,3 +69,14 @@ def test_what_follows_the_merge(dtype: str, features: torch.Tensor, monkeypatch:
     assert operations_of(lambda: arrays_of(features, plan, dtype)) < 60
     replay_as_on_a_gpu(monkeypatch)
     assert operations_of(lambda: arrays_of(features, plan, dtype)) < 20
+
+
+@pytest.mark.parametrize("encoder_keep", [1.0, 0.6])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_graph_of_a_batch_reads_nothing_of_the_host(
+    family: str, encoder_keep: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = load_encoder(write_checkpoint(family, tmp_path), device="meta", encoder_keep=encoder_keep)
+    image = encoder.image
+    replay_as_on_a_gpu(monkeypatch)
+    VitFeatures(encoder, 2)(np.zeros((3, image.crop_height_px, image.crop_width_px, 3), np.uint8), saliency=True)
