@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import signal
@@ -76,14 +77,11 @@ def bench_pipeline(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 def bench_reuse(args: argparse.Namespace) -> list[dict[str, Any]]:
     """The rows of `vtm bench reuse` on random weights."""
-    import contextlib
-    import io
-
     from jobs.bench import reuse
 
     shown = io.StringIO()
     command = [str(args.video), "--encoder", str(_weights(args)), "--layer", "-1", "--clips", "2", "--levels", "4"]
-    with contextlib.redirect_stdout(shown):
+    with redirect_stdout(shown):
         reuse.main(
             [*command, "--rounds", "1", "--device", args.device, "--clip-frames", str(_clip_frames(args)), "--json"]
         )

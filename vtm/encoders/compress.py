@@ -113,7 +113,9 @@ def _embed(vit: VisionTransformer, pixels_B3HW: Tensor) -> _Tokens:
 @lru_cache(maxsize=8)
 def _angles(grid_hw: tuple[int, int], head_dim: int, theta: float, device: torch.device) -> Tensor:
     """The angles on a device. A CUDA graph would copy them again from host memory that is somebody else's by then."""
-    return to_device(rotary_angles(grid_hw, head_dim, theta), device)
+    # Kept for calls outside inference mode as well, which take no tensor that was made in it.
+    with torch.inference_mode(False):
+        return to_device(rotary_angles(grid_hw, head_dim, theta), device)
 
 
 def without_prefix(plan: MergePlan, num_prefix: int) -> MergePlan:
