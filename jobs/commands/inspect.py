@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
     )
     print(
         f"{settings['strategy']}, {_size_text(run_facts)}, {settings['fps']} fps, "
-        f"{settings['clip_frames']} instants a clip, {settings['dtype']}"
+        f"{settings['clip_frames']} frames a clip, {settings['dtype']}"
     )
     print(
         f"{totals['videos']} videos, {totals['duration_s'] / 3600:.2f} h, {totals['clips_done']} of {totals['clips']} "
