@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
 from pipeline.engine import messages as m
 from pipeline.engine.job import ClipDone, Note, Record, ShardCommitted
 from pipeline.errors import EngineError, SettingsError
-from pipeline.owed import Owed, at
+from pipeline.owed import Located, Owed
+from pipeline.plan.plan import Plan
 from pipeline.plan.table import PlanRow, append_rows
-from pipeline.plan.units import Unit
 from pipeline.store import Store
 from pipeline.store.lease import Lease
 from pipeline.summary import Tally
-from pipeline.values import FailedRange, Input, PlannedVideo
+from pipeline.values import FailedRange, Input
 
 FLUSH_S = 2.0
 """Rows of the plan are written so often while nothing else makes them be."""
+CLIPS_PER_INPUT = 16
+"""Planned work is handed out by clips: so many for each input that could have been named instead."""
 
 
 class Listener(Protocol):
@@ -44,11 +46,10 @@ class RunDriver:
 
     Args:
         out: Where the run lives.
+        plan: What earlier runs planned.
         unknown: Inputs to be scanned.
         owed: Work that the plan holds already.
-        located: Where the videos of the plan are today, by id.
-        planned: Ids of all videos of the plan.
-        addresses: Where their contents were found, with the stamps of then.
+        located: Where the videos of the plan are today.
         listener: Told of progress.
         began_s: When the run began, by the performance counter.
     """
@@ -56,11 +57,10 @@ class RunDriver:
     def __init__(
         self,
         out: Store,
+        plan: Plan,
         unknown: Sequence[Input],
-        owed: Sequence[Owed],
-        located: dict[str, str],
-        planned: Collection[str],
-        addresses: Collection[tuple[str, str]],
+        owed: Owed,
+        located: Located,
         listener: Listener,
         began_s: float,
     ) -> None:
@@ -69,8 +69,9 @@ class RunDriver:
         self._unanswered = 0
         """Inputs that were named and of which nothing was heard."""
         self._is_asked = False
-        self._owed = list(owed)
-        self._located, self.planned, self._addresses = located, planned, addresses
+        self._owed, self._owed_later = owed.split(located)
+        """Planned work whose videos are among the inputs, and that whose videos are not."""
+        self.plan, self._located = plan, located
         self._asked_for = 0
         self._rows: list[PlanRow] = []
         self._flushed_s = began_s
@@ -78,8 +79,7 @@ class RunDriver:
         """Whether storing the plan failed the last time."""
         self._working_s: float | None = None
         self.tally = Tally()
-        self.seen: set[str] = set(located)
-        """Videos of this run's inputs."""
+        self._answered_ids: set[str] = set()
         self.outcome: m.Finish | None = None
         self.stopped: str | None = None
         """Why the run ends early, where it is not a signal."""
@@ -106,11 +106,16 @@ class RunDriver:
     @property
     def has_work(self) -> bool:
         """Whether anything is to be done."""
-        return bool(self._unknown or self._owed)
+        return bool(self._unknown or self._owed or self._owed_later)
+
+    def has_seen(self, video_id: str) -> bool:
+        """Whether a video is one of this run's inputs."""
+        return video_id in self._answered_ids or video_id in self._located
 
     def open(self) -> list[m.Event]:
-        """What the scheduler is told first: the planned work whose videos are among the inputs."""
-        return self._take_owed(lambda owed: owed.video_ids <= self._located.keys())
+        """What the scheduler is told first: nothing, as it asks for work itself."""
+        self._listener.planned(self._owed.video_ns)
+        return []
 
     def handle(self, command: m.DriverCommand) -> None:
         """Carry out a command that is the driver's."""
@@ -154,16 +159,19 @@ class RunDriver:
             return [m.Stop(self.stopped)]
         if not self._is_asked:
             return []
-        if self._unknown:
+        inputs: tuple[Input, ...] = ()
+        if not self._owed and self._unknown:
             count = min(self._asked_for, len(self._unknown))
             inputs = tuple(self._unknown.popleft() for _ in range(count))
             self._unanswered += count
-            self._is_asked = False
-            return [m.InputsFound(inputs, is_last=not self._unknown and not self._owed)]
-        if self._unanswered:
+        elif not self._owed and self._unanswered:
             return []
+        elif not self._owed and self._owed_later:
+            self._listener.planned(self._owed_later.video_ns)
+            self._owed, self._owed_later = self._owed_later, self._owed
         self._is_asked = False
-        return [*self._take_owed(lambda owed: True), m.InputsFound((), is_last=True)]
+        events = self._owed.take(CLIPS_PER_INPUT * self._asked_for, self._located)
+        return [*events, m.InputsFound(inputs, is_last=not (self._unknown or self._owed or self._owed_later))]
 
     def flush_plan(self) -> None:
         """Store the rows that are not stored yet.
@@ -220,53 +228,34 @@ class RunDriver:
         if self.outcome is not None and error is not None:
             raise (SettingsError if self.outcome.is_usage else EngineError)(error)
 
-    def _take_owed(self, is_due: Callable[[Owed], bool]) -> list[m.Event]:
-        due: list[Owed] = []
-        later: list[Owed] = []
-        for owed in self._owed:
-            (due if is_due(owed) else later).append(owed)
-        self._owed = later
-        events: list[m.Event] = []
-        for owed in due:
-            for event in at(owed, self._located):
-                events.append(event)
-                self._announce(event.video, sum(unit.count for unit in _units(event)))
-        return events
-
     def _plan(self, command: m.AppendPlan) -> None:
         video = command.video
         self._rows.append(PlanRow(video, command.units))
-        if command.units and video.source.video_id in self.planned:
+        if command.units and video.source.video_id in self.plan.videos:
             # Clips that are tried again: not an answer, and announced before.
             return
         self._answered(video.source.video_id)
         for failed in video.failures if video.num_clips else ():
             self._listener.failed(failed)
-        self._announce(video, video.num_clips)
+        if video.num_clips:
+            self._listener.planned(video.end_ns - video.start_ns)
 
     def _copy(self, command: m.ReportCopy) -> None:
         """A known video at another address: moved, or there twice."""
         video_id, source = command.video.source.video_id, command.input
         self._answered(video_id)
-        is_known = (source.uri, source.stamp) in self._addresses
+        is_known = (source.uri, source.stamp) in self.plan.addresses
         row = replace(command.video, source=replace(command.video.source, uri=source.uri, stamp=source.stamp))
-        if video_id not in self._located:
-            self._located[video_id] = source.uri
+        located = self._located.uri(video_id)
+        if located is None:
+            self._located.put(video_id, source.uri)
             if not is_known:
                 self._rows.append(PlanRow(row))
-        elif self._located[video_id] != source.uri:
+        elif located != source.uri:
             if not is_known:
                 self._rows.append(PlanRow(row, is_copy=True))
-            self._listener.note(f"{source.uri} has the same content as {self._located[video_id]}")
+            self._listener.note(f"{source.uri} has the same content as {located}")
 
     def _answered(self, video_id: str) -> None:
         self._unanswered -= 1
-        self.seen.add(video_id)
-
-    def _announce(self, video: PlannedVideo, clips: int) -> None:
-        if video.num_clips:
-            self._listener.planned((video.end_ns - video.start_ns) * clips // video.num_clips)
-
-
-def _units(event: m.Pending | m.Retry) -> list[Unit]:
-    return [unit.unit for unit in event.units] if isinstance(event, m.Pending) else list(event.units)
+        self._answered_ids.add(video_id)

@@ -2,14 +2,55 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from pipeline.engine.messages import Pending, Retry
+from pipeline.plan.plan import Plan, Videos
 from pipeline.plan.settled import consecutive
-from pipeline.plan.units import Clip, ShardUnit
+from pipeline.plan.units import Clip, ShardUnit, Unit
 from pipeline.shards.run_folder import RunState
 from pipeline.values import FailedRange, Input, PlannedVideo
+
+
+class Located:
+    """Where videos are today. A video of the plan that is where it was takes one byte."""
+
+    def __init__(self, videos: Videos) -> None:
+        self._videos = videos
+        self._is_in_place = np.zeros(len(videos.row), np.bool_)
+        self._elsewhere: dict[str, str] = {}
+
+    def __contains__(self, video_id: object) -> bool:
+        return isinstance(video_id, str) and self.uri(video_id) is not None
+
+    def add(self, number: int, uri: str) -> None:
+        """An address of a video of the plan; the first one stays."""
+        if self._is_in_place[number]:
+            return
+        if self._videos.uri(number) == uri:
+            self._is_in_place[number] = self._videos.names[number] not in self._elsewhere
+        else:
+            self.put(self._videos.names[number], uri)
+
+    def put(self, video_id: str, uri: str) -> None:
+        """The address of any video; the first one stays."""
+        self._elsewhere.setdefault(video_id, uri)
+
+    def uri(self, video_id: str) -> str | None:
+        """Where a video is; None: that is not known."""
+        elsewhere = self._elsewhere.get(video_id)
+        if elsewhere is not None:
+            return elsewhere
+        number = self._videos.number(video_id)
+        return self._videos.uri(number) if number is not None and self._is_in_place[number] else None
+
+    def has_all(self, numbers: Sequence[int]) -> bool:
+        """Whether all these videos of the plan are located."""
+        return bool(self._is_in_place[numbers].all()) or all(self._videos.names[n] in self for n in numbers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,76 +59,125 @@ class Sorted:
 
     unknown: tuple[Input, ...]
     """To be scanned."""
-    located: dict[str, str]
-    """Where the videos of the plan are today, by id."""
+    located: Located
+    """Where the videos of the plan are today."""
     unreadable: tuple[FailedRange, ...]
     """Not recorded yet."""
 
 
 def sort_inputs(found: Iterable[Input | FailedRange], state: RunState, *, retry_failed: bool) -> Sorted:
     """Tell inputs that are planned from those that are not, by address, size and time of the last change."""
+    plan = state.plan
     unknown, unreadable = [], []
-    located: dict[str, str] = {}
+    located = Located(plan.videos)
+    failed = set(_failed_whole(plan.videos)) if retry_failed else set()
     for item in found:
         if isinstance(item, FailedRange):
-            if item.video_id not in state.plan.videos:
+            if item.video_id not in plan.videos:
                 unreadable.append(item)
             continue
-        video_id = state.plan.addresses.get((item.uri, item.stamp)) if item.stamp else None
-        video = None if video_id is None else state.plan.videos.get(video_id)
-        if video is None or (retry_failed and _failed_whole(video)):
+        number = plan.addresses.number(item.uri, item.stamp) if item.stamp else None
+        if number is None or plan.videos.row[number] < 0 or number in failed:
             unknown.append(item)
         else:
-            located.setdefault(video.source.video_id, item.uri)
+            located.add(number, item.uri)
     return Sorted(tuple(unknown), located, tuple(unreadable))
 
 
-def _failed_whole(video: PlannedVideo) -> bool:
-    return bool(video.failures) and not video.num_clips
+def _failed_whole(videos: Videos) -> list[int]:
+    failures = videos.with_failures()
+    numbers: list[int] = failures[videos.column("num_clips")[failures] == 0].tolist()
+    return numbers
 
 
-@dataclass(frozen=True, slots=True)
 class Owed:
-    """Work that the plan holds already, whole shards together."""
+    """Work that the plan holds already: shards that are not committed, and clips to be tried again.
 
-    events: tuple[Pending | Retry, ...]
-    video_ids: frozenset[str]
-    """The videos that must be at hand for it."""
+    It becomes events a few shards at a time: all those of a shard together, so that none is written in parts.
+
+    Args:
+        plan: The plan.
+        shard_ids: Shards that are not committed.
+        retries: Clips to be tried again.
+    """
+
+    def __init__(self, plan: Plan, shard_ids: Iterable[str] = (), retries: Iterable[Retry] = ()) -> None:
+        self._plan = plan
+        self._shard_ids, self._retries = deque(shard_ids), deque(retries)
+
+    def __len__(self) -> int:
+        return len(self._shard_ids) + len(self._retries)
+
+    def split(self, located: Located) -> tuple[Owed, Owed]:
+        """What can be done with the videos that are located, and the rest."""
+        shards: tuple[list[str], list[str]] = [], []
+        for shard_id in self._shard_ids:
+            shards[not located.has_all(self._plan.shards.videos(shard_id).tolist())].append(shard_id)
+        retries: tuple[list[Retry], list[Retry]] = [], []
+        for retry in self._retries:
+            retries[retry.video.source.video_id not in located].append(retry)
+        return Owed(self._plan, shards[0], retries[0]), Owed(self._plan, shards[1], retries[1])
+
+    @property
+    def video_ns(self) -> int:
+        """How much video it is."""
+        videos, shards = self._plan.videos, self._plan.shards
+        clip_ns = (videos.column("end_ns") - videos.column("start_ns")) / np.maximum(videos.column("num_clips"), 1)
+        planned = sum(float((clip_ns[shards.videos(s)] * shards.counts(s)).sum()) for s in self._shard_ids)
+        again = sum(_clip_ns(retry.video) * unit.count for retry in self._retries for unit in retry.units)
+        return round(planned + again)
+
+    def take(self, clips: int, located: Located) -> list[Pending | Retry]:
+        """Take whole shards, of at least so many clips if they are there, with the addresses of today."""
+        taken: list[tuple[str, list[Unit]]] = []
+        events: list[Pending | Retry] = []
+        while self._shard_ids and clips > 0:
+            shard_id = self._shard_ids.popleft()
+            units = self._plan.shards[shard_id]
+            taken.append((shard_id, units))
+            clips -= sum(unit.count for unit in units)
+        videos = self._plan.videos.by_id({unit.video_id for _, units in taken for unit in units})
+        for shard_id, units in taken:
+            events += _pending(shard_id, units, videos)
+        while self._retries and clips > 0:
+            retry = self._retries.popleft()
+            events.append(retry)
+            clips -= sum(unit.count for unit in retry.units)
+        return [replace(event, video=_moved(event.video, located)) for event in events]
 
 
-def owed_work(state: RunState, unfinished: Sequence[str], *, retry_failed: bool) -> list[Owed]:
+def owed_work(state: RunState, unfinished: Sequence[str], *, retry_failed: bool) -> Owed:
     """Shards that are not committed and, where it is asked for, clips that are recorded as failed."""
-    found = [_pending(state, shard_id) for shard_id in unfinished]
+    retries: list[Retry] = []
     if retry_failed:
         attempts = state.plan.attempts_of(state.settled.lost.keys())
-        found += [_retry(state, video_id, clips, attempts) for video_id, clips in state.settled.lost.items()]
-    return [owed for owed in found if owed.events]
+        for video_id, clips in state.settled.lost.items():
+            retries += _retries(state.plan.videos[video_id], clips, attempts)
+    return Owed(state.plan, unfinished, retries)
 
 
-def at(owed: Owed, located: dict[str, str]) -> Iterable[Pending | Retry]:
-    """The events with the addresses at which the videos are today."""
-    for event in owed.events:
-        source = event.video.source
-        moved = replace(source, uri=located.get(source.video_id, source.uri))
-        yield replace(event, video=replace(event.video, source=moved))
+def _clip_ns(video: PlannedVideo) -> float:
+    return (video.end_ns - video.start_ns) / max(1, video.num_clips)
 
 
-def _pending(state: RunState, shard_id: str) -> Owed:
-    units = state.plan.shards[shard_id]
+def _moved(video: PlannedVideo, located: Located) -> PlannedVideo:
+    uri = located.uri(video.source.video_id)
+    return video if uri is None else replace(video, source=replace(video.source, uri=uri))
+
+
+def _pending(shard_id: str, units: Sequence[Unit], videos: Mapping[str, PlannedVideo]) -> list[Pending]:
     by_video: dict[str, list[ShardUnit]] = {}
     for unit in units:
         by_video.setdefault(unit.video_id, []).append(ShardUnit(shard_id, unit))
-    events = tuple(Pending(state.plan.videos[video_id], tuple(parts)) for video_id, parts in by_video.items())
-    return Owed(events, frozenset(by_video))
+    return [Pending(videos[video_id], tuple(parts)) for video_id, parts in by_video.items()]
 
 
-def _retry(state: RunState, video_id: str, clips: set[int], attempts: Mapping[Clip, int]) -> Owed:
+def _retries(video: PlannedVideo, clips: set[int], attempts: Mapping[Clip, int]) -> list[Retry]:
+    video_id = video.source.video_id
     by_generation: dict[int, list[int]] = {}
     for index in clips:
         by_generation.setdefault(attempts[Clip(video_id, index)], []).append(index)
-    video = state.plan.videos[video_id]
-    events = tuple(
+    return [
         Retry(video, tuple(consecutive(video_id, chosen)), generation)
         for generation, chosen in sorted(by_generation.items())
-    )
-    return Owed(events, frozenset({video_id}))
+    ]

@@ -138,11 +138,10 @@ def open_driver(found: Sequence[Input | FailedRange], job: Job, listener: Listen
     owed = owed_work(state, [*open_shards.to_extract, *spoilt], retry_failed=execution.retry_failed)
     return RunDriver(
         job.out,
+        state.plan,
         unknown=inputs.unknown,
         owed=owed,
         located=inputs.located,
-        planned=state.plan.videos.keys(),
-        addresses=state.plan.addresses.keys(),
         listener=listener,
         began_s=began_s,
     )
@@ -156,7 +155,7 @@ def carry_out(job: Job, cluster: Cluster, driver: RunDriver, listener: Listener,
     """
     if job.encoder.architecture is not None:
         listener.note(f"{job.encoder.name}: run by transformers ({job.encoder.architecture}), merged after it")
-    scheduler = Scheduler(policy_of(job, cluster.request), driver.planned)
+    scheduler = Scheduler(policy_of(job, cluster.request), driver.plan.videos)
     executor = cluster.executor(job)
     driver.watch(lease)
     driver.stop_after(job.execution.limit)
@@ -199,9 +198,9 @@ def summarise(job: Job, found: Sequence[Input | FailedRange], driver: RunDriver,
     return RunSummary(
         out=job.out.address,
         videos=len(state.plan.videos),
-        clips=sum(len(clips) for clips in state.settled.done.values()),
+        clips=state.settled.done.total,
         bytes_written=sum(file.size_bytes for manifest in state.manifests.values() for file in manifest.files),
-        failures=tuple(f for f in state.settled.failures if f.video_id in driver.seen or _is_unread(f, uris)),
+        failures=tuple(f for f in state.settled.failures if driver.has_seen(f.video_id) or _is_unread(f, uris)),
         tally=driver.tally,
         stopped=stopped,
         is_limited=driver.is_limited,

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from pipeline.plan.inputs import read_inputs
 from pipeline.shards.run_folder import read_state
 from pipeline.store import Where
@@ -59,8 +61,9 @@ def status(out: Where) -> RunStatus:
     now_s = time.time()
     is_running = owner is not None and not owner.is_known_to_be_gone and now_s - owner.beat_s < 2 * SILENT_S
     settled = state.settled
-    clips = sum(video.num_clips for video in state.plan.videos.values())
-    done = sum(len(found) for found in settled.done.values())
+    videos = state.plan.videos
+    num_clips, length_ns = videos.column("num_clips"), videos.column("end_ns") - videos.column("start_ns")
+    clips, done = int(num_clips.sum()), settled.done.total
     failed = sum(len(found) for found in settled.lost.values())
     rate = _rate(state.manifests.values(), now_s) if is_running else None
     uris = {named.input.uri for named in read_inputs(state.store)}
@@ -69,16 +72,12 @@ def status(out: Where) -> RunStatus:
         is_running=is_running,
         inputs=len(uris),
         inputs_scanned=len(uris & {uri for uri, _ in state.plan.addresses}),
-        videos=len(state.plan.videos),
+        videos=len(videos),
         clips=clips,
         clips_done=done,
         clips_failed=failed,
-        planned_s=sum(video.end_ns - video.start_ns for video in state.plan.videos.values()) / 1e9,
-        done_s=sum(
-            (video.end_ns - video.start_ns) / 1e9 * len(settled.done.get(video_id, ())) / video.num_clips
-            for video_id, video in state.plan.videos.items()
-            if video.num_clips
-        ),
+        planned_s=int(length_ns.sum()) / 1e9,
+        done_s=float((length_ns / 1e9 * settled.done.counts() / np.maximum(num_clips, 1)).sum()),
         failures=dict(Counter(failure.failure for failure in settled.failures)),
         clips_per_s=rate,
         eta_s=(clips - done - failed) / rate if rate else None,

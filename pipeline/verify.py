@@ -14,7 +14,7 @@ import numpy as np
 
 from pipeline.errors import RunFolderError
 from pipeline.plan.inputs import read_inputs
-from pipeline.plan.table import Plan
+from pipeline.plan.plan import Plan
 from pipeline.shards.manifest import PLACES
 from pipeline.shards.run_folder import RunState, read_state
 from pipeline.shards.scan import read_clips

@@ -71,6 +71,8 @@ def overhead(engine: str, args: argparse.Namespace) -> dict[str, Any]:
     from pipeline.engine.cluster import open_cluster
     from pipeline.engine.drive import drive as drive_run
     from pipeline.engine.job import Job
+    from pipeline.owed import Located, Owed
+    from pipeline.plan.plan import Plan
     from pipeline.run import policy_of
     from pipeline.run_description import EncoderDescription
     from pipeline.store import open_store
@@ -92,8 +94,11 @@ def overhead(engine: str, args: argparse.Namespace) -> dict[str, Any]:
             picture=picture,
             code_sha256="",
         )
+        plan = Plan()
         inputs = [Input(uri=f"video-{number}-1") for number in range(args.clips)]
-        driver = RunDriver(open_store(folder), inputs, [], {}, (), (), Silence(), time.perf_counter())
+        driver = RunDriver(
+            open_store(folder), plan, inputs, Owed(plan), Located(plan.videos), Silence(), time.perf_counter()
+        )
         executor = cluster.executor(job, NULL)
         try:
             drive_run(Scheduler(policy_of(job, cluster.request)), executor, driver)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pipeline.engine.intake import Intake
 from pipeline.engine.ledger import Ledger, span_of
 from pipeline.engine.messages import Command, DecodeClip, FindInputs, Scan
-from pipeline.engine.policy import CALLS_AHEAD, QUEUED_SCAN_BYTES, READY_CLIPS, SCANNING_SHARE, Policy
+from pipeline.engine.policy import ASKING_SHARE, CALLS_AHEAD, QUEUED_SCAN_BYTES, READY_CLIPS, SCANNING_SHARE, Policy
 from pipeline.engine.worker_pool import Node, Worker, WorkerPool
 from pipeline.plan.units import Clip, ShardUnit, Unit
 from pipeline.values import Input
@@ -146,9 +146,11 @@ class Decoding:
         self.find_inputs()
 
     def find_inputs(self) -> None:
-        """Ask for further inputs before they run out."""
-        wanted = 16 + 2 * self._pool.count("decode")
-        if self._intake.has_more and not self._intake.is_asked and len(self._intake.inputs) < wanted:
+        """Ask for further inputs, or planned work, before they run out; not while much is ready to be decoded."""
+        decoders = self._pool.count("decode")
+        wanted = 16 + 2 * decoders
+        is_low = self._ready_clips < ASKING_SHARE * READY_CLIPS * max(1, decoders)
+        if is_low and self._intake.has_more and not self._intake.is_asked and len(self._intake.inputs) < wanted:
             self._intake.is_asked = True
             self._out.append(FindInputs(wanted))
 
@@ -170,6 +172,7 @@ class Decoding:
                     pending = queue[i]
                     del queue[i]
                     self._ready_clips -= self._weight(pending)
+                    self.find_inputs()
                     return pending
         return None
 

@@ -44,7 +44,8 @@ class NodeDown:
 class Pending:
     """A video that an earlier run planned, and its shards that are still to be made, if any.
 
-    All such events come before the first node: a shard may hold clips of several videos.
+    All such events of a shard come one after another, with no other between them: a shard may hold clips of several
+    videos, and must not be taken for complete before all of them are known.
     """
 
     video: PlannedVideo
@@ -226,7 +227,7 @@ class AskProgress:
 
 @dataclass(frozen=True, slots=True)
 class FindInputs:
-    """Name up to so many further inputs."""
+    """Name up to so many further inputs, or hand out work that earlier runs planned."""
 
     count: int
 

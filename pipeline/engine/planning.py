@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container
 
 from pipeline.engine import messages as m
 from pipeline.engine.decoding import Decoding
@@ -16,28 +16,33 @@ from pipeline.values import PlannedVideo
 
 
 class Planning:
-    """Decides which clips go into which shard, before any of them is decoded."""
+    """Decides which clips go into which shard, before any of them is decoded.
+
+    `planned` holds the ids of the videos that earlier runs planned.
+    """
 
     def __init__(
-        self, policy: Policy, intake: Intake, ledger: Ledger, decoding: Decoding, writing: Writing, out: list[Command]
+        self,
+        policy: Policy,
+        planned: Container[str],
+        intake: Intake,
+        ledger: Ledger,
+        decoding: Decoding,
+        writing: Writing,
+        out: list[Command],
     ) -> None:
         self._intake, self._ledger, self._decoding, self._writing, self._out = intake, ledger, decoding, writing, out
         self._packer = ShardPacker(policy.shard_clips, policy.unit_clips)
+        self._planned_before = planned
         self._planned: set[str] = set()
-        """Ids of the videos in the plan."""
-
-    def mark_planned(self, planned: Iterable[str]) -> None:
-        """Mark videos as planned."""
-        self._planned.update(planned)
+        """Ids of the videos that this run has planned."""
 
     def resume(self, event: m.Pending, now_s: float) -> None:
         """Queue clips that an earlier run planned and did not write."""
-        self._planned.add(event.video.source.video_id)
         self._queue(event.video, event.units, now_s)
 
     def retry(self, event: m.Retry, now_s: float) -> None:
         """Plan clips again that an earlier run recorded as failed."""
-        self._planned.add(event.video.source.video_id)
         for unit in event.units:
             self._plan(event.video, unit, event.generation, now_s)
 
@@ -45,7 +50,7 @@ class Planning:
         """Plan scanned videos whose turn it is; after the last one the open shard is closed."""
         for source, video in self._intake.take_planned(now_s):
             video_id = video.source.video_id
-            if video_id in self._planned:
+            if video_id in self._planned or video_id in self._planned_before:
                 self._out.append(m.ReportCopy(source, video))
                 continue
             self._planned.add(video_id)

@@ -13,6 +13,8 @@ CALLS_AHEAD = 2
 """Calls that a worker holds: one running, one waiting, so that it does not idle between two."""
 READY_CLIPS = 4
 """Scanning pauses when so many clips per decoder are ready to be decoded."""
+ASKING_SHARE = 4
+"""Further inputs and planned work are asked for when fewer than so many times as many clips are ready."""
 SCANNING_SHARE = 4
 """While there are clips to decode, at most one in so many decoders scans."""
 IDLE_SHARD_S = 30.0

@@ -9,7 +9,7 @@ This file dispatches events to them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container
 
 from pipeline.engine import messages as m
 from pipeline.engine.decoding import Decoding
@@ -35,7 +35,7 @@ class Scheduler:
         planned: Ids of the videos that are in the plan already.
     """
 
-    def __init__(self, policy: Policy, planned: Iterable[str] = ()) -> None:
+    def __init__(self, policy: Policy, planned: Container[str] = frozenset()) -> None:
         self._policy = policy
         self._out: list[Command] = []
         self._now_s = 0.0
@@ -45,8 +45,7 @@ class Scheduler:
         self._decoding = Decoding(policy, self.pool, self.ledger, self._intake, self._out)
         self._encoding = Encoding(self.pool, self.ledger, self._out)
         self._writing = Writing(self.pool, self.ledger, self._out)
-        self._planning = Planning(policy, self._intake, self.ledger, self._decoding, self._writing, self._out)
-        self._planning.mark_planned(planned)
+        self._planning = Planning(policy, planned, self._intake, self.ledger, self._decoding, self._writing, self._out)
         stages = self._decoding, self._encoding, self._writing
         self._recovery = Recovery(policy, self.pool, self.ledger, self._intake, stages, self._out)
         self._ending = Ending(policy, self.pool, self.ledger, self._out)

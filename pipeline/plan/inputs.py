@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.shards.tables import read_tables, write_table
 from pipeline.store import Store
@@ -42,9 +43,19 @@ def store_inputs(store: Store, named: Sequence[Named]) -> None:
 
 def read_inputs(store: Store, *, broken: list[str] | None = None) -> tuple[Named, ...]:
     """Everything that was ever named for a run; of an address that was named again, as it was listed last."""
+    return _last(read_tables(store, FOLDER, INPUTS, broken))
+
+
+def labelled_inputs(store: Store, *, broken: list[str]) -> tuple[Named, ...]:
+    """Of what was named, that of which a list says something."""
+    tables = read_tables(store, FOLDER, INPUTS, broken)
+    return _last(table.filter(pc.not_equal(table.column("labels"), "")) for table in tables)
+
+
+def _last(tables: Iterable[pa.Table]) -> tuple[Named, ...]:
     found: dict[tuple[str, str, str], Named] = {}
     said: dict[str, str] = {}
-    for table in read_tables(store, FOLDER, INPUTS, broken):
+    for table in tables:
         for row in table.to_pylist():
             row["named"] = said.setdefault(row["named"], row["named"])
             named = _of(row)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pipeline.plan.clips import clip_span_ns
-from pipeline.plan.table import Plan
+from pipeline.plan.plan import Plan, Videos
 from pipeline.plan.units import Clip, Unit
 from pipeline.values import FailedRange, PlannedVideo, ShardManifest
-
-MOST_SHARED = 64
-NONE: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +43,55 @@ def _first_at(time_ns: int, grid: Grid, video: PlannedVideo) -> int:
     return min(guess, video.num_clips)
 
 
+class DoneClips:
+    """Which clips of a plan are in committed shards: a byte a clip.
+
+    Args:
+        videos: The videos of the plan.
+    """
+
+    def __init__(self, videos: Videos) -> None:
+        self._videos = videos
+        self._starts = np.concatenate([[0], np.cumsum(videos.column("num_clips"))])
+        self._is_done = np.zeros(self._starts[-1], np.bool_)
+
+    def add(self, unit: Unit) -> None:
+        """Clips that are committed; what is not in the plan is left out."""
+        number = self._videos.number(unit.video_id)
+        if number is not None:
+            first, end = self._starts[number] + unit.first, self._starts[number + 1]
+            self._is_done[first : min(first + unit.count, end)] = True
+
+    def __contains__(self, clip: Clip) -> bool:
+        number = self._videos.number(clip.video_id)
+        if number is None:
+            return False
+        position = self._starts[number] + clip.index
+        return bool(position < self._starts[number + 1] and self._is_done[position])
+
+    def count(self, video_id: str) -> int:
+        """Clips of one video."""
+        number = self._videos.number(video_id)
+        return 0 if number is None else int(self._is_done[self._starts[number] : self._starts[number + 1]].sum())
+
+    def counts(self) -> NDArray[np.int64]:
+        """(names,) clips of each video, by its number in the plan."""
+        before = np.concatenate([np.zeros(1, np.int64), np.cumsum(self._is_done)])
+        counts: NDArray[np.int64] = np.diff(before[self._starts])
+        return counts
+
+    @property
+    def total(self) -> int:
+        """All clips."""
+        return int(self._is_done.sum())
+
+
 @dataclass(frozen=True, slots=True)
 class Settled:
     """What has become of the clips of a plan."""
 
-    done: dict[str, Set[int]]
-    """Clips in committed shards, by video."""
+    done: DoneClips
+    """Clips in committed shards."""
     failures: list[FailedRange]
     """What is lost, of scans and of clips, in order of video and time; what a later attempt made is not lost."""
     lost: dict[str, set[int]]
@@ -57,43 +100,35 @@ class Settled:
 
 def settle(plan: Plan, manifests: Mapping[str, ShardManifest], grid: Grid) -> Settled:
     """Compare a plan with what is committed."""
-    done: dict[str, Set[int]] = {}
-    shared: dict[frozenset[int], frozenset[int]] = {}
+    done = DoneClips(plan.videos)
     failed: dict[Clip, FailedRange] = {}
     for shard_id in plan.shards:
         manifest = manifests.get(shard_id)
         if manifest is None:
             continue
         for unit in manifest.clips:
-            done[unit.video_id] = _with(done.get(unit.video_id, NONE), unit, shared)
+            done.add(unit)
         failed |= failed_clips(plan, manifest, grid)
     lost: dict[str, set[int]] = defaultdict(set)
     for clip in failed:
-        if clip.index not in done.get(clip.video_id, NONE):
+        if clip not in done:
             lost[clip.video_id].add(clip.index)
-    failures = [f for video in plan.videos.values() for f in (*video.failures, *_ranges(video, lost, failed, grid))]
+    numbers = [plan.videos.number(video_id) for video_id in lost]
+    with_losses = np.union1d(plan.videos.with_failures(), np.array([n for n in numbers if n is not None], np.int64))
+    failures = [
+        f for video in plan.videos.at(with_losses) for f in (*video.failures, *_ranges(video, lost, failed, grid))
+    ]
     return Settled(done, failures, lost)
-
-
-def _with(held: Set[int], unit: Unit, shared: dict[frozenset[int], frozenset[int]]) -> Set[int]:
-    """The clips of a video and those of a unit; few ones as one set for all the videos that have the same."""
-    clips = range(unit.first, unit.first + unit.count)
-    if len(held) + unit.count > MOST_SHARED:
-        more = held if isinstance(held, set) else set(held)
-        more.update(clips)
-        return more
-    few = frozenset(held).union(clips)
-    return shared.setdefault(few, few)
 
 
 def failed_clips(plan: Plan, manifest: ShardManifest, grid: Grid) -> dict[Clip, FailedRange]:
     """The clips of a shard that could not be made."""
-    return {
-        Clip(f.video_id, index): f
-        for f in manifest.failures
-        if f.video_id in plan.videos
-        for index in grid.clips_in(plan.videos[f.video_id], f)
-    }
+    failed: dict[Clip, FailedRange] = {}
+    for f in manifest.failures:
+        video = plan.videos.get(f.video_id)
+        if video is not None:
+            failed |= {Clip(f.video_id, index): f for index in grid.clips_in(video, f)}
+    return failed
 
 
 def covers(plan: Plan, shard_id: str, manifest: ShardManifest, grid: Grid) -> bool:

@@ -13,9 +13,9 @@ from typing import Any
 
 from pipeline.errors import RunFolderError, StoreError
 from pipeline.plan.clips import plan_clips
-from pipeline.plan.inputs import read_inputs
+from pipeline.plan.inputs import labelled_inputs
+from pipeline.plan.plan import Plan, read_plan
 from pipeline.plan.settled import Grid, Settled, covers, settle
-from pipeline.plan.table import Plan, read_plan
 from pipeline.plan.units import Clip
 from pipeline.shards.commits import gather, read_manifests
 from pipeline.shards.manifest import has_a_whole_file, is_whole
@@ -203,10 +203,11 @@ def video_rows(state: RunState) -> Iterator[dict[str, Any]]:
     for manifest in state.manifests.values():
         damaged.update(manifest.damaged_frames)
     failed = {failed.video_id for failed in state.settled.failures}
-    done = {video_id: len(clips) for video_id, clips in state.settled.done.items()}
+    videos = state.plan.videos
+    done = state.settled.done.counts()[videos.row >= 0]
     labels = labels_of(state)
-    for video_id, video in state.plan.videos.items():
-        row = _video_row(video, done.get(video_id, 0), damaged[video_id], video_id in failed)
+    for (video_id, video), clips_done in zip(videos.items(), done.tolist(), strict=True):
+        row = _video_row(video, clips_done, damaged[video_id], video_id in failed)
         yield row | {"labels": labels.get(video_id)}
 
 
@@ -214,11 +215,11 @@ def labels_of(state: RunState) -> dict[str, str]:
     """What the user's lists say of each video: a JSON list with an object a row."""
     said: dict[str, list[Any]] = {}
     # A table that cannot be read is for `vtm verify` to say; it does not end a run.
-    for named in read_inputs(state.store, broken=[]):
-        video_id = state.plan.addresses.get((named.input.uri, named.input.stamp))
-        if named.labels and video_id is not None:
+    for named in labelled_inputs(state.store, broken=[]):
+        number = state.plan.addresses.number(named.input.uri, named.input.stamp)
+        if number is not None:
             row = json.loads(named.labels)
-            rows = said.setdefault(video_id, [])
+            rows = said.setdefault(state.plan.videos.names[number], [])
             if row not in rows:
                 rows.append(row)
     return {video_id: json.dumps(rows, sort_keys=True) for video_id, rows in said.items()}

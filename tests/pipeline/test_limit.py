@@ -10,13 +10,17 @@ import pytest
 from pipeline.driver import RunDriver
 from pipeline.engine import messages as m
 from pipeline.engine.job import ShardCommitted, StageTime
+from pipeline.owed import Located, Owed
+from pipeline.plan.plan import Plan
 from pipeline.store import open_store
 from pipeline.values import ShardManifest
 from tests.pipeline.runs import RecordingListener
 
 
 def driver_at(folder: Path) -> RunDriver:
-    return RunDriver(open_store(folder), [], [], {}, (), (), RecordingListener(), time.perf_counter())
+    plan = Plan()
+    owed, located = Owed(plan), Located(plan.videos)
+    return RunDriver(open_store(folder), plan, [], owed, located, RecordingListener(), time.perf_counter())
 
 
 def committed(number: int) -> ShardCommitted:

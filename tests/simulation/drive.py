@@ -9,7 +9,8 @@ from random import Random
 from pipeline.engine import messages as m
 from pipeline.engine.policy import DRAIN_S, Policy
 from pipeline.engine.scheduler import Scheduler
-from pipeline.plan.units import Unit
+from pipeline.plan.units import ShardUnit, Unit
+from pipeline.values import Input
 from tests.simulation.cluster import Cluster
 from tests.simulation.scenario import Ending, NodeSpec, Scenario, draw
 from tests.simulation.store import Stored, check
@@ -29,12 +30,15 @@ class Life:
         self.watch = Watch(self.cluster, self.scheduler)
         self.start_s = start_s
         self.finished: m.Finish | None = None
+        self._owed: list[list[m.Pending | m.Retry]] = []
+        """Planned work, whole shards, and what is to be tried again."""
+        self._handed_out: list[m.Pending | m.Retry] = []
         planned = {row.video.source.uri for row in stored.rows}
         self._to_find = [source for source in scenario.inputs if source.uri not in planned]
 
     def run(self, ending: Ending, after_s: float, retry: bool) -> None:
         """Until the run finishes by itself, or its driver dies."""
-        self._feed_stored(retry)
+        self._owed = self._owed_work(retry)
         for spec in self.rng.sample(self.scenario.nodes, len(self.scenario.nodes)):
             self._plan_node(spec)
         self.cluster.at(self.start_s, self.cluster.hear, m.Tick())
@@ -64,6 +68,12 @@ class Life:
         check(False, "the run does not end: too many events")
 
     def handle(self, event: m.Event) -> None:
+        if isinstance(event, m.InputsFound):
+            handed_out, self._handed_out = self._handed_out, []
+            for owed in handed_out:
+                if isinstance(owed, m.Pending):
+                    self.watch.plan(owed.units)
+                self.handle(owed)
         self.watch.hear(event)
         commands = self.scheduler.handle(event, self.cluster.now_s)
         for i, command in enumerate(commands):
@@ -84,17 +94,21 @@ class Life:
         elif ending == "finish":
             self.watch.check_end()
 
-    def _feed_stored(self, retry: bool) -> None:
+    def _owed_work(self, retry: bool) -> list[list[m.Pending | m.Retry]]:
         """What an earlier life left to be done, and, where asked, what it recorded as failed."""
-        failed = sorted(self.stored.failed_clips()) if retry else []
+        shards: dict[str, list[m.Pending | m.Retry]] = {}
         for video, units in self.stored.pending().values():
-            if units:
-                self.watch.plan(tuple(units))
-                self.handle(m.Pending(video, tuple(units)))
+            by_shard: dict[str, list[ShardUnit]] = {}
+            for unit in units:
+                by_shard.setdefault(unit.shard_id, []).append(unit)
+            for shard_id, parts in by_shard.items():
+                shards.setdefault(shard_id, []).append(m.Pending(video, tuple(parts)))
+        owed = list(shards.values())
         videos = self.stored.videos()
-        for clip in failed:
+        for clip in sorted(self.stored.failed_clips()) if retry else ():
             unit = Unit(clip.video_id, clip.index, 1)
-            self.handle(m.Retry(videos[clip.video_id], (unit,), self.stored.times_planned(clip)))
+            owed.append([m.Retry(videos[clip.video_id], (unit,), self.stored.times_planned(clip))])
+        return owed
 
     def _plan_node(self, spec: NodeSpec) -> None:
         """Nodes come and go at their own times, whatever driver there is."""
@@ -113,8 +127,14 @@ class Life:
 
     def _find(self, count: int) -> None:
         few = self.rng.randint(1, count)
-        chunk, self._to_find = self._to_find[:few], self._to_find[few:]
-        self.cluster.tell(m.InputsFound(tuple(chunk), not self._to_find), self.rng.random() * 0.2)
+        chunk: list[Input] = []
+        if self._owed:
+            handed_out, self._owed = self._owed[:few], self._owed[few:]
+            self._handed_out = [event for shard in handed_out for event in shard]
+        else:
+            chunk, self._to_find = self._to_find[:few], self._to_find[few:]
+        is_last = not (self._to_find or self._owed)
+        self.cluster.tell(m.InputsFound(tuple(chunk), is_last), self.rng.random() * 0.2)
 
 
 def simulate(seed: int, change: Callable[[Policy], Policy] = lambda policy: policy) -> Stored:
