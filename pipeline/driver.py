@@ -114,7 +114,7 @@ class RunDriver:
 
     def open(self) -> list[m.Event]:
         """What the scheduler is told first: nothing, as it asks for work itself."""
-        self._listener.planned(self._owed.video_ns)
+        self._announce(self._owed.video_ns)
         return []
 
     def handle(self, command: m.DriverCommand) -> None:
@@ -167,7 +167,7 @@ class RunDriver:
         elif not self._owed and self._unanswered:
             return []
         elif not self._owed and self._owed_later:
-            self._listener.planned(self._owed_later.video_ns)
+            self._announce(self._owed_later.video_ns)
             self._owed, self._owed_later = self._owed_later, self._owed
         self._is_asked = False
         events = self._owed.take(CLIPS_PER_INPUT * self._asked_for, self._located)
@@ -237,8 +237,11 @@ class RunDriver:
         self._answered(video.source.video_id)
         for failed in video.failures if video.num_clips else ():
             self._listener.failed(failed)
-        if video.num_clips:
-            self._listener.planned(video.end_ns - video.start_ns)
+        self._announce(video.end_ns - video.start_ns)
+
+    def _announce(self, video_ns: int) -> None:
+        if video_ns:
+            self._listener.planned(video_ns)
 
     def _copy(self, command: m.ReportCopy) -> None:
         """A known video at another address: moved, or there twice."""

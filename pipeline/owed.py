@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from pipeline.plan.settled import consecutive
 from pipeline.plan.units import Clip, ShardUnit, Unit
 from pipeline.shards.run_folder import RunState
 from pipeline.values import FailedRange, Input, PlannedVideo
+
+BATCH = 10_000
 
 
 class Located:
@@ -27,12 +30,10 @@ class Located:
     def __contains__(self, video_id: object) -> bool:
         return isinstance(video_id, str) and self.uri(video_id) is not None
 
-    def add(self, number: int, uri: str) -> None:
-        """An address of a video of the plan; the first one stays."""
-        if self._is_in_place[number]:
-            return
-        if self._videos.uri(number) == uri:
-            self._is_in_place[number] = self._videos.names[number] not in self._elsewhere
+    def add(self, number: int, row: int, uri: str) -> None:
+        """An address of a video of the plan, and the row of the plan that holds it."""
+        if self._videos.row[number] == row:
+            self._is_in_place[number] = True
         else:
             self.put(self._videos.names[number], uri)
 
@@ -41,12 +42,17 @@ class Located:
         self._elsewhere.setdefault(video_id, uri)
 
     def uri(self, video_id: str) -> str | None:
-        """Where a video is; None: that is not known."""
-        elsewhere = self._elsewhere.get(video_id)
-        if elsewhere is not None:
-            return elsewhere
+        """Where a video is: where it was planned, if it is there; None: that is not known."""
         number = self._videos.number(video_id)
-        return self._videos.uri(number) if number is not None and self._is_in_place[number] else None
+        if number is not None and self._is_in_place[number]:
+            return self._videos.uri(number)
+        return self._elsewhere.get(video_id)
+
+    def elsewhere(self, video_id: str) -> str | None:
+        """Where a video is that is not where it was planned."""
+        uri = self._elsewhere.get(video_id)
+        number = None if uri is None else self._videos.number(video_id)
+        return None if number is not None and self._is_in_place[number] else uri
 
     def has_all(self, numbers: Sequence[int]) -> bool:
         """Whether all these videos of the plan are located."""
@@ -71,16 +77,16 @@ def sort_inputs(found: Iterable[Input | FailedRange], state: RunState, *, retry_
     unknown, unreadable = [], []
     located = Located(plan.videos)
     failed = set(_failed_whole(plan.videos)) if retry_failed else set()
-    for item in found:
-        if isinstance(item, FailedRange):
-            if item.video_id not in plan.videos:
-                unreadable.append(item)
-            continue
-        number = plan.addresses.number(item.uri, item.stamp) if item.stamp else None
-        if number is None or plan.videos.row[number] < 0 or number in failed:
-            unknown.append(item)
-        else:
-            located.add(number, item.uri)
+    found = iter(found)
+    while batch := list(islice(found, BATCH)):
+        unreadable += [f for f in batch if isinstance(f, FailedRange) and f.video_id not in plan.videos]
+        inputs = [item for item in batch if isinstance(item, Input)]
+        for item, row in zip(inputs, plan.addresses.rows([(i.uri, i.stamp) for i in inputs]), strict=True):
+            number = -1 if row < 0 or not item.stamp else plan.videos.number_in(row)
+            if number < 0 or number in failed:
+                unknown.append(item)
+            else:
+                located.add(number, row, item.uri)
     return Sorted(tuple(unknown), located, tuple(unreadable))
 
 
@@ -143,7 +149,7 @@ class Owed:
             retry = self._retries.popleft()
             events.append(retry)
             clips -= sum(unit.count for unit in retry.units)
-        return [replace(event, video=_moved(event.video, located)) for event in events]
+        return [_moved(event, located) for event in events]
 
 
 def owed_work(state: RunState, unfinished: Sequence[str], *, retry_failed: bool) -> Owed:
@@ -160,9 +166,10 @@ def _clip_ns(video: PlannedVideo) -> float:
     return (video.end_ns - video.start_ns) / max(1, video.num_clips)
 
 
-def _moved(video: PlannedVideo, located: Located) -> PlannedVideo:
-    uri = located.uri(video.source.video_id)
-    return video if uri is None else replace(video, source=replace(video.source, uri=uri))
+def _moved(event: Pending | Retry, located: Located) -> Pending | Retry:
+    source = event.video.source
+    uri = located.elsewhere(source.video_id)
+    return event if uri is None else replace(event, video=replace(event.video, source=replace(source, uri=uri)))
 
 
 def _pending(shard_id: str, units: Sequence[Unit], videos: Mapping[str, PlannedVideo]) -> list[Pending]:

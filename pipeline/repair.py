@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from pipeline.adopt import adopt
 from pipeline.driver import Listener
 from pipeline.encode.describe import check_weights
-from pipeline.run import extract_named
+from pipeline.run import extract_listed
 from pipeline.run_description import EncoderDescription
 from pipeline.settings import Execution, Recipe, build
 from pipeline.shards.commits import read_manifests, uncommit
@@ -66,7 +66,7 @@ def repair(out: Where, execution: Execution, listener: Listener) -> Repaired:
         with leased(store, listener.note):
             remove_damage(store, after.findings)
         # Only what is recorded: what else lies at the named places by now is for `vtm extract`.
-        summary = extract_named(None, store, recipe, execution, listener)
+        summary = extract_listed(None, store, recipe, execution, listener)
         after = verify(store)
         if all(finding.remedy in ("extract", "none") for finding in after.findings):
             break

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from pipeline.driver import Listener, RunDriver
@@ -19,7 +19,7 @@ from pipeline.engine.scheduler import Scheduler
 from pipeline.errors import StoreError
 from pipeline.inputs.sources import find_named
 from pipeline.owed import owed_work, sort_inputs
-from pipeline.plan.inputs import read_inputs, store_inputs
+from pipeline.plan.inputs import Listing, read_inputs, store_inputs
 from pipeline.plan.table import PlanRow, append_rows
 from pipeline.recorder import recording
 from pipeline.run_description import RunDescription
@@ -30,7 +30,7 @@ from pipeline.shards.run_folder import open_run, read_state, unfinished, write_r
 from pipeline.store import Store, Where, open_store
 from pipeline.store.lease import Lease, leased
 from pipeline.summary import RunSummary
-from pipeline.values import FailedRange, Input, Named, PlannedVideo, VideoSource
+from pipeline.values import FailedRange, Input, PlannedVideo, VideoSource
 
 RECORDED_PACKAGES = ("vtm-pipeline", "av", "numpy", "pyarrow", "torch", "webdataset")
 
@@ -53,11 +53,11 @@ def extract(inputs: Sequence[str], out: Where, recipe: Recipe, execution: Execut
         EngineError: the run cannot go on; what is committed stands.
         StoreError: the run cannot be written.
     """
-    return extract_named(list(find_named(inputs)), open_store(out), recipe, execution, listener)
+    return extract_listed(Listing(find_named(inputs)), open_store(out), recipe, execution, listener)
 
 
-def extract_named(
-    named: Sequence[Named | FailedRange] | None,
+def extract_listed(
+    listing: Listing | None,
     store: Store,
     recipe: Recipe,
     execution: Execution,
@@ -68,14 +68,13 @@ def extract_named(
     with open_cluster(execution) as cluster:
         job = prepare(store, recipe, execution, cluster.device)
         with store_errors(store), leased(store, listener.note) as lease:
-            if named is None:
-                found = inputs_of(read_inputs(store))
+            if listing is None:
+                listing = Listing(read_inputs(store))
             else:
-                found = inputs_of(named)
-                store_inputs(store, [item for item in named if isinstance(item, Named)])
-            driver = open_driver(found, job, listener, began_s)
+                store_inputs(store, listing)
+            driver = open_driver(listing.once(), job, listener, began_s)
             stopped = carry_out(job, cluster, driver, listener, lease) if driver.has_work else None
-            return summarise(job, found, driver, stopped)
+            return summarise(job, listing, driver, stopped)
 
 
 @contextmanager
@@ -89,17 +88,6 @@ def store_errors(store: Store) -> Iterator[None]:
         yield
     except OSError as error:
         raise StoreError(f"{store.address} cannot be used: {error}") from error
-
-
-def inputs_of(named: Sequence[Named | FailedRange]) -> list[Input | FailedRange]:
-    """What is to be extracted: each address once."""
-    found: dict[str, Input | FailedRange] = {}
-    for item in named:
-        if isinstance(item, Named):
-            found.setdefault(item.input.uri, item.input)
-        else:
-            found.setdefault(item.uri, item)
-    return list(found.values())
 
 
 def prepare(store: Store, recipe: Recipe, execution: Execution, device: Device) -> Job:
@@ -124,7 +112,7 @@ def prepare(store: Store, recipe: Recipe, execution: Execution, device: Device) 
     )
 
 
-def open_driver(found: Sequence[Input | FailedRange], job: Job, listener: Listener, began_s: float) -> RunDriver:
+def open_driver(found: Iterable[Input | FailedRange], job: Job, listener: Listener, began_s: float) -> RunDriver:
     """Compare what was found with what the run folder holds."""
     execution = job.execution
     state = read_state(job.out)
@@ -191,25 +179,27 @@ def policy_of(job: Job, request: ResourceRequest) -> Policy:
     )
 
 
-def summarise(job: Job, found: Sequence[Input | FailedRange], driver: RunDriver, stopped: str | None) -> RunSummary:
+def summarise(job: Job, listing: Listing, driver: RunDriver, stopped: str | None) -> RunSummary:
     """Bring the records up to date, and say what the folder holds and what this run took."""
     state = write_records(job.out)
-    uris = {item.uri for item in found} if state.settled.failures else set()
+    uris = listing.naming(failed.uri for failed in state.settled.failures if _is_unread(failed))
     return RunSummary(
         out=job.out.address,
         videos=len(state.plan.videos),
         clips=state.settled.done.total,
         bytes_written=sum(file.size_bytes for manifest in state.manifests.values() for file in manifest.files),
-        failures=tuple(f for f in state.settled.failures if driver.has_seen(f.video_id) or _is_unread(f, uris)),
+        failures=tuple(
+            f for f in state.settled.failures if driver.has_seen(f.video_id) or (_is_unread(f) and f.uri in uris)
+        ),
         tally=driver.tally,
         stopped=stopped,
         is_limited=driver.is_limited,
     )
 
 
-def _is_unread(failed: FailedRange, uris: Collection[str]) -> bool:
-    """Whether it is the failure of an input that was asked for and could not be read."""
-    return failed.uri in uris and failed.video_id == Input(uri=failed.uri).unread_id
+def _is_unread(failed: FailedRange) -> bool:
+    """Whether it is the failure of an input that could not be read."""
+    return failed.video_id == Input(uri=failed.uri).unread_id
 
 
 def _unread(failed: FailedRange) -> PlannedVideo:

@@ -250,7 +250,7 @@ def _remedy_of_stray(name: str, manifests: Mapping[str, ShardManifest]) -> Remed
     return "delete" if match[1] in manifests else "adopt"
 
 
-def _stray_findings(store: Store, manifests: dict[str, ShardManifest]) -> list[Finding]:
+def _stray_findings(store: Store, manifests: Mapping[str, ShardManifest]) -> list[Finding]:
     """Files that plain readers would take for shards, and that were never committed."""
     known = {file.name for manifest in manifests.values() for file in manifest.files}
     names = {entry.name for folder, _ in PLACES.values() for entry in store.list(folder)}

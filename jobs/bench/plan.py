@@ -16,14 +16,14 @@ from jobs.bench.engine import resident_bytes
 from jobs.table import print_table
 from pipeline.engine.intake import ShardPacker
 from pipeline.owed import owed_work, sort_inputs
-from pipeline.plan.inputs import store_inputs
+from pipeline.plan.inputs import Listing, store_inputs
 from pipeline.plan.table import PlanRow, append_rows
 from pipeline.plan.units import Unit
 from pipeline.shards.commits import commit, gather
-from pipeline.shards.manifest import shard_sizes
+from pipeline.shards.manifest import file_name, shard_sizes
 from pipeline.shards.run_folder import read_state, unfinished, write_records
 from pipeline.store import Store, open_store
-from pipeline.values import Input, Named, PlannedVideo, ShardManifest, VideoSource
+from pipeline.values import Input, Named, PlannedVideo, ShardFile, ShardManifest, VideoSource
 
 CLIP_S = 60
 RUN: dict[str, Any] = {
@@ -62,9 +62,9 @@ def run(options: argparse.Namespace) -> int:
 def measure(store: Store, videos: int, video_clips: int, shard_clips: int) -> dict[str, Any]:
     """One run folder without tokens: planned whole, half of it committed, then opened again, and its tables written."""
     store.put("run.json", json.dumps(RUN).encode())
-    named = [Named("list.txt", _input(number)) for number in range(videos)]
     began_s = time.perf_counter()
-    store_inputs(store, named)
+    listing = Listing(Named("list.txt", _input(number)) for number in range(videos))
+    store_inputs(store, listing)
     packer = ShardPacker(shard_clips, unit_clips=2)
     shards: dict[str, list[Unit]] = {}
     for rows in plan_rows(videos, video_clips, packer):
@@ -79,7 +79,7 @@ def measure(store: Store, videos: int, video_clips: int, shard_clips: int) -> di
             shard_id=shard_id,
             fingerprint=RUN["fingerprint"],
             num_clips=count,
-            files=(),
+            files=(write_stub(store, shard_id),),
             failures=(),
             damaged_frames={},
             clips=tuple(units),
@@ -91,7 +91,7 @@ def measure(store: Store, videos: int, video_clips: int, shard_clips: int) -> di
     began_s, began_cpu_s = time.perf_counter(), time.process_time()
     store.sweep()
     state = read_state(store)
-    inputs = sort_inputs((item.input for item in named), state, retry_failed=False)
+    inputs = sort_inputs(listing.once(), state, retry_failed=False)
     assert not inputs.unknown
     owed = owed_work(state, unfinished(state, shard_sizes(store), ()).to_extract, retry_failed=False)
     resumed_s, resumed_cpu_s = time.perf_counter() - began_s, time.process_time() - began_cpu_s
@@ -100,7 +100,7 @@ def measure(store: Store, videos: int, video_clips: int, shard_clips: int) -> di
     began_s = time.perf_counter()
     handed_out = sum(len(owed.take(videos // 100, inputs.located)) for _ in range(100))
     handed_out_s = time.perf_counter() - began_s
-    del inputs, owed, state, named
+    del inputs, owed, state
     began_s = time.perf_counter()
     write_records(store)
     return {
@@ -116,6 +116,13 @@ def measure(store: Store, videos: int, video_clips: int, shard_clips: int) -> di
         "records_s": time.perf_counter() - began_s,
         "records_peak_bytes": resident_bytes("VmHWM"),
     }
+
+
+def write_stub(store: Store, shard_id: str) -> ShardFile:
+    """A file in a shard's place, so that listing finds as many as in a real run."""
+    name = file_name(shard_id, "parquet")
+    store.put(name, b"-")
+    return ShardFile(name=name, size_bytes=1, sha256=hashlib.sha256(b"-").hexdigest())
 
 
 def plan_rows(videos: int, video_clips: int, packer: ShardPacker) -> Iterator[list[PlanRow]]:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.shards.tables import read_tables, write_table
+from pipeline.shards.tables import BATCH_ROWS, put_table, read_tables
 from pipeline.store import Store
-from pipeline.values import Input, Named
+from pipeline.values import FailedRange, Input, Named
 
 FOLDER = "plan/inputs"
 INPUTS = pa.schema(
@@ -27,18 +28,72 @@ INPUTS = pa.schema(
 )
 
 
-def store_inputs(store: Store, named: Sequence[Named]) -> None:
+class Listing:
+    """What the user named, as columns: a million addresses take a tenth of a gigabyte.
+
+    Args:
+        items: As they are found: inputs, and what cannot be found.
+    """
+
+    def __init__(self, items: Iterable[Named | FailedRange] = ()) -> None:
+        self._failed: list[FailedRange] = []
+        batches = []
+        rows = _only_named(items, self._failed)
+        while batch := [_row(item) for item in islice(rows, BATCH_ROWS)]:
+            batches.append(pa.Table.from_pylist(batch, schema=INPUTS))
+        self.table = pa.concat_tables(batches).combine_chunks() if batches else INPUTS.empty_table()
+        """A row an input, in the order in which they were found."""
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def once(self) -> Iterator[Input | FailedRange]:
+        """What is to be extracted, each address once, then what cannot be found."""
+        coded = pc.dictionary_encode(self.table.column("uri")).combine_chunks()
+        _, first_rows = np.unique(coded.indices.to_numpy(), return_index=True)
+        for first in range(0, len(first_rows), BATCH_ROWS):
+            for row in self.table.take(pa.array(np.sort(first_rows)[first : first + BATCH_ROWS])).to_pylist():
+                yield _of(row).input
+        found = self._found(failed.uri for failed in self._failed)
+        yield from {failed.uri: failed for failed in reversed(self._failed) if failed.uri not in found}.values()
+
+    def naming(self, uris: Iterable[str]) -> set[str]:
+        """Those of the addresses that are named, found or not."""
+        wanted = set(uris)
+        return self._found(wanted) | wanted.intersection(failed.uri for failed in self._failed)
+
+    def _found(self, uris: Iterable[str]) -> set[str]:
+        wanted = pa.array(set(uris), pa.string())
+        is_named = pc.is_in(wanted, value_set=self.table.column("uri").combine_chunks())
+        return set(wanted.filter(is_named).to_pylist())
+
+    @property
+    def digest(self) -> str:
+        """16 hex digits: equal for the same inputs in the same order."""
+        sha256 = hashlib.sha256()
+        for column in self.table.columns:
+            for buffer in column.combine_chunks().buffers():
+                sha256.update(buffer or b"")
+        return sha256.hexdigest()[:16]
+
+
+def _only_named(items: Iterable[Named | FailedRange], failed: list[FailedRange]) -> Iterator[Named]:
+    for item in items:
+        if isinstance(item, Named):
+            yield item
+        else:
+            failed.append(item)
+
+
+def store_inputs(store: Store, listing: Listing) -> None:
     """Remember what was named; the same again is remembered once."""
-    if not named:
+    if not len(listing):
         return
-    sha256 = hashlib.sha256()
-    for item in named:
-        sha256.update(json.dumps(_row(item), sort_keys=True).encode())
-    digest = sha256.hexdigest()[:16]
+    digest = listing.digest
     before = [entry.name for entry in store.list(FOLDER)]
     if before and before[-1].endswith(f"{digest}.parquet"):
         return
-    write_table(store, f"{FOLDER}/{time.time_ns():020d}-{digest}.parquet", map(_row, named), INPUTS)
+    put_table(store, f"{FOLDER}/{time.time_ns():020d}-{digest}.parquet", listing.table)
 
 
 def read_inputs(store: Store, *, broken: list[str] | None = None) -> tuple[Named, ...]:

@@ -32,6 +32,12 @@ class HashIndex:
             yield self._order[at]
             at += 1
 
+    def last(self, hashes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(keys,) of keys' hashes, the last position at which each may be; -1: there is none."""
+        found = np.searchsorted(self._sorted, hashes, side="right") - 1
+        is_there = (found >= 0) & (np.asarray(self._sorted)[found] == hashes) if len(self._sorted) else found >= 0
+        return np.where(is_there, np.asarray(self._order)[found] if len(self._order) else -1, -1).astype(np.int64)
+
 
 class Names:
     """Distinct strings, numbered in the order of their first appearance."""

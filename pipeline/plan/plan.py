@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, ItemsView, Iterable, Iterator, Mapping, ValuesView
+from collections.abc import Collection, ItemsView, Iterable, Iterator, Mapping, Sequence, ValuesView
 
 import numpy as np
 import pyarrow as pa
@@ -59,6 +59,11 @@ class Videos(Mapping[str, PlannedVideo]):
         """The number of a video; None: it is not planned."""
         number = self.names.number(video_id)
         return None if number is None or self.row[number] < 0 else number
+
+    def number_in(self, row: int) -> int:
+        """The number of the video that a row speaks of; -1: another has taken its place."""
+        number = int(self.names.codes[row])
+        return number if self.row[number] >= 0 else -1
 
     def uri(self, number: int) -> str:
         """The planned address of a video."""
@@ -188,9 +193,17 @@ class Addresses:
 
     def number(self, uri: str, stamp: str) -> int | None:
         """The number of the video that was found there."""
-        address = uri, stamp
-        rows = [row for row in self._index.positions(address) if self._rows.values(row, "uri", "stamp") == address]
-        return int(self._videos.codes[rows[-1]]) if rows else None
+        (row,) = self.rows([(uri, stamp)])
+        return None if row < 0 else int(self._videos.codes[row])
+
+    def rows(self, addresses: Sequence[tuple[str, str]]) -> list[int]:
+        """The row of each address; -1 of those that were never read."""
+        rows = self._index.last(hashes_of(addresses, len(addresses)))
+        held = self._rows.texts(rows[rows >= 0], "uri", "stamp")
+        return [
+            row if row >= 0 and next(held) == address else -1
+            for row, address in zip(rows.tolist(), addresses, strict=True)
+        ]
 
 
 class Plan:

@@ -58,12 +58,23 @@ class Rows:
 
     def videos(self, rows: NDArray[np.int64]) -> Iterator[PlannedVideo]:
         """The videos of rows in any order; quick where rows that follow each other are of one block."""
+        for block, positions in self._stretches(rows):
+            yield from videos_of(block.take(positions))
+
+    def texts(self, rows: NDArray[np.int64], *names: str) -> Iterator[tuple[Any, ...]]:
+        """Some columns of rows in any order."""
+        for block, positions in self._stretches(rows):
+            part = block.select(names).take(positions)
+            yield from zip(*(column.to_pylist() for column in part.columns), strict=True)
+
+    def _stretches(self, rows: NDArray[np.int64]) -> Iterator[tuple[pa.Table, pa.Array]]:
+        """Rows as positions in blocks. (To take from a column of many blocks, Arrow would join them each time.)"""
         for first in range(0, len(rows), BATCH_ROWS):
             batch = rows[first : first + BATCH_ROWS]
             block_of = np.searchsorted(self._starts, batch, side="right")
             for stretch in np.split(batch, np.flatnonzero(np.diff(block_of)) + 1):
                 block, at = self._place(int(stretch[0]))
-                yield from videos_of(block.take(pa.array(stretch - stretch[0] + at)))
+                yield block, pa.array(stretch - stretch[0] + at)
 
     def pairs(self, first: str, second: str) -> Iterator[tuple[Any, Any]]:
         """Two columns of all rows."""

@@ -6,7 +6,7 @@ import io
 import json
 import secrets
 import time
-from collections.abc import Sequence, Set
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import asdict
 from typing import Any
 
@@ -27,6 +27,25 @@ LOG = pa.schema([("shard_id", pa.string()), ("record", pa.string())])
 READ_AGAIN = 5
 
 
+class Manifests(Mapping[str, ShardManifest]):
+    """Committed shards by id, in the order of ids; kept as text, in a quarter of the memory, until one is asked for."""
+
+    def __init__(self, records: Mapping[str, str]) -> None:
+        self._records = dict(sorted(records.items()))
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._records)
+
+    def __contains__(self, shard_id: object) -> bool:
+        return shard_id in self._records
+
+    def __getitem__(self, shard_id: str) -> ShardManifest:
+        return _of(json.loads(self._records[shard_id]))
+
+
 def commit(store: Store, manifest: ShardManifest) -> None:
     """Make a shard exist."""
     store.put(f"{FOLDER}/{manifest.shard_id}.json", _text(manifest).encode())
@@ -42,16 +61,16 @@ def read_commit(store: Store, shard_id: str) -> ShardManifest | None:
         pass
     for name in reversed(_listed(store)[0]):
         try:
-            found = [manifest for manifest in _read(store, name) if manifest.shard_id == shard_id]
+            found = _records(store, name)
         except (FileNotFoundError, RunFolderError):
             continue
-        if found:
-            return found[0]
+        if shard_id in found:
+            return _of(json.loads(found[shard_id]))
     return None
 
 
-def read_manifests(out: Where, *, broken: list[str] | None = None) -> dict[str, ShardManifest]:
-    """Every committed shard of a run, by id, in the order of ids.
+def read_manifests(out: Where, *, broken: list[str] | None = None) -> Manifests:
+    """Every committed shard of a run.
 
     Args:
         out: Where the run lives.
@@ -62,14 +81,14 @@ def read_manifests(out: Where, *, broken: list[str] | None = None) -> dict[str, 
     """
     store = open_store(out)
     for _ in range(READ_AGAIN):
-        found: dict[str, ShardManifest] = {}
+        found: dict[str, str] = {}
         unread: list[str] = []
         logs, singles = _listed(store)
         try:
             # A single record is younger than a gathered one of the same shard.
             for name in [*logs, *singles]:
                 try:
-                    found |= {m.shard_id: m for m in _read(store, name)}
+                    found |= _records(store, name)
                 except RunFolderError:
                     if broken is None:
                         raise
@@ -79,7 +98,7 @@ def read_manifests(out: Where, *, broken: list[str] | None = None) -> dict[str, 
             continue
         if broken is not None:
             broken += unread
-        return dict(sorted(found.items()))
+        return Manifests(found)
     raise RunFolderError(f"{store.address}: the commit log changes faster than it can be read: try again")
 
 
@@ -88,12 +107,15 @@ def _listed(store: Store) -> tuple[list[str], list[str]]:
     return [n for n in names if n.endswith(".parquet")], [n for n in names if n.endswith(".json")]
 
 
-def _read(store: Store, name: str) -> list[ShardManifest]:
-    """The records of one file, single or gathered."""
+def _records(store: Store, name: str) -> dict[str, str]:
+    """The records of one file, single or gathered, by shard; each can be read."""
     data = store.get(name)
     try:
-        rows = [data] if name.endswith(".json") else pq.read_table(io.BytesIO(data)).column("record").to_pylist()
-        return [_of(json.loads(row)) for row in rows]
+        if name.endswith(".json"):
+            rows = [data.decode()]
+        else:
+            rows = pq.read_table(io.BytesIO(data)).column("record").to_pylist()
+        return {_of(json.loads(row)).shard_id: row for row in rows}
     except (ValueError, KeyError, TypeError) as error:
         raise RunFolderError(
             f"{store.address}/{name} is no record of commits ({error}): `vtm repair` makes its shards again"
@@ -107,13 +129,13 @@ def gather(store: Store) -> None:
         return
     merged = logs if len(logs) >= MOST_LOGS else []
     try:
-        found = {m.shard_id: m for name in [*merged, *singles] for m in _read(store, name)}
+        found = {shard_id: text for name in [*merged, *singles] for shard_id, text in _records(store, name).items()}
     except FileNotFoundError:
         # Somebody took the run over and gathers as well.
         return
     # Named by time, so that a later one of the same shard is read later.
     name = f"{FOLDER}/{time.time_ns():020d}-{secrets.token_hex(4)}.parquet"
-    _put_log(store, name, [manifest for _, manifest in sorted(found.items())])
+    _put_log(store, name, dict(sorted(found.items())))
     for name in [*singles, *merged]:
         store.delete(name)
 
@@ -124,18 +146,17 @@ def uncommit(store: Store, shard_ids: Set[str]) -> None:
     gone = [manifests[shard_id] for shard_id in sorted(shard_ids) if shard_id in manifests]
     logs, _ = _listed(store)
     for name in logs:
-        kept = [manifest for manifest in _read(store, name) if manifest.shard_id not in shard_ids]
-        _put_log(store, name, kept)
+        found = _records(store, name)
+        _put_log(store, name, {shard_id: text for shard_id, text in found.items() if shard_id not in shard_ids})
     for manifest in gone:
         store.delete(f"{FOLDER}/{manifest.shard_id}.json")
         for file in manifest.files:
             store.delete(file.name)
 
 
-def _put_log(store: Store, name: str, manifests: Sequence[ShardManifest]) -> None:
-    rows = [{"shard_id": manifest.shard_id, "record": _text(manifest)} for manifest in manifests]
+def _put_log(store: Store, name: str, records: Mapping[str, str]) -> None:
     buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, schema=LOG), buffer, compression="zstd")
+    pq.write_table(pa.table([list(records), list(records.values())], schema=LOG), buffer, compression="zstd")
     store.put(name, buffer.getvalue())
 
 

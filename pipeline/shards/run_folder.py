@@ -112,7 +112,7 @@ class RunState:
     store: Store
     run: dict[str, Any]
     plan: Plan
-    manifests: dict[str, ShardManifest]
+    manifests: Mapping[str, ShardManifest]
     settled: Settled
 
 

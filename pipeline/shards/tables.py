@@ -98,8 +98,13 @@ def packed_table(rows: Iterable[dict[str, Any]], schema: pa.Schema) -> bytes:
 
 def write_rows(store: Store, name: str, rows: Sequence[dict[str, Any]]) -> None:
     """Write a small table whole, its columns and types those of the rows."""
+    put_table(store, name, pa.Table.from_pylist(list(rows)))
+
+
+def put_table(store: Store, name: str, table: pa.Table) -> None:
+    """Write a table whole."""
     buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(list(rows)), buffer, compression="zstd")
+    pq.write_table(table, buffer, compression="zstd")
     store.put(name, buffer.getvalue())
 
 

@@ -107,10 +107,10 @@ def test_half_written_tables_are_not_read(out: Path) -> None:
 
 
 def test_inputs_that_were_named_and_never_scanned_are_missed(out: Path, videos: list[Path], tmp_path: Path) -> None:
-    from pipeline.plan.inputs import store_inputs
+    from pipeline.plan.inputs import Listing, store_inputs
 
     other = Path(shutil.copy(videos[2], tmp_path / "other.mp4"))
-    store_inputs(open_store(out), [Named("*.mp4", stamped(str(other)))])
+    store_inputs(open_store(out), Listing([Named("*.mp4", stamped(str(other)))]))
     (problem,) = verify(out).problems
     assert f"{other}: named by *.mp4, and neither" in problem
 
