@@ -16,7 +16,7 @@ from pipeline.plan.units import Clip, ShardUnit, Unit
 from pipeline.shards.run_folder import RunState
 from pipeline.values import FailedRange, Input, PlannedVideo
 
-BATCH = 10_000
+BATCH = 100_000
 
 
 class Located:

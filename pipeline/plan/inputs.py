@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.shards.tables import BATCH_ROWS, put_table, read_tables
+from pipeline.plan.blocks import BATCH_ROWS, Blocks
+from pipeline.shards.tables import put_tables, read_tables
 from pipeline.store import Store
 from pipeline.values import FailedRange, Input, Named
 
@@ -37,23 +38,18 @@ class Listing:
 
     def __init__(self, items: Iterable[Named | FailedRange] = ()) -> None:
         self._failed: list[FailedRange] = []
-        batches = []
-        rows = _only_named(items, self._failed)
-        while batch := [_row(item) for item in islice(rows, BATCH_ROWS)]:
-            batches.append(pa.Table.from_pylist(batch, schema=INPUTS))
-        self.table = pa.concat_tables(batches).combine_chunks() if batches else INPUTS.empty_table()
-        """A row an input, in the order in which they were found."""
+        self._rows = Blocks(_tables(_only_named(items, self._failed)), INPUTS)
 
     def __len__(self) -> int:
-        return len(self.table)
+        return len(self._rows)
 
     def once(self) -> Iterator[Input | FailedRange]:
         """What is to be extracted, each address once, then what cannot be found."""
-        coded = pc.dictionary_encode(self.table.column("uri")).combine_chunks()
+        coded = pc.dictionary_encode(self._rows.column("uri")).combine_chunks()
         _, first_rows = np.unique(coded.indices.to_numpy(), return_index=True)
-        for first in range(0, len(first_rows), BATCH_ROWS):
-            for row in self.table.take(pa.array(np.sort(first_rows)[first : first + BATCH_ROWS])).to_pylist():
-                yield _of(row).input
+        del coded
+        for table in self._rows.take(np.sort(first_rows)):
+            yield from (_of(row).input for row in table.to_pylist())
         found = self._found(failed.uri for failed in self._failed)
         yield from {failed.uri: failed for failed in reversed(self._failed) if failed.uri not in found}.values()
 
@@ -64,17 +60,28 @@ class Listing:
 
     def _found(self, uris: Iterable[str]) -> set[str]:
         wanted = pa.array(set(uris), pa.string())
-        is_named = pc.is_in(wanted, value_set=self.table.column("uri").combine_chunks())
-        return set(wanted.filter(is_named).to_pylist())
+        found: set[str] = set()
+        for table in self._rows.batches(["uri"]) if len(wanted) else ():
+            found.update(wanted.filter(pc.is_in(wanted, value_set=table.column("uri").combine_chunks())).to_pylist())
+        return found
 
     @property
     def digest(self) -> str:
         """16 hex digits: equal for the same inputs in the same order."""
         sha256 = hashlib.sha256()
-        for column in self.table.columns:
-            for buffer in column.combine_chunks().buffers():
-                sha256.update(buffer or b"")
+        for table in self._rows.batches():
+            for row in table.to_pylist():
+                sha256.update(repr(tuple(row.values())).encode(errors="surrogateescape"))
         return sha256.hexdigest()[:16]
+
+    def batches(self) -> Iterator[pa.Table]:
+        """A row an input, in the order in which they were found."""
+        return self._rows.batches()
+
+
+def _tables(named: Iterator[Named]) -> Iterator[pa.Table]:
+    while rows := [_row(item) for item in islice(named, BATCH_ROWS)]:
+        yield pa.Table.from_pylist(rows, schema=INPUTS)
 
 
 def _only_named(items: Iterable[Named | FailedRange], failed: list[FailedRange]) -> Iterator[Named]:
@@ -93,7 +100,7 @@ def store_inputs(store: Store, listing: Listing) -> None:
     before = [entry.name for entry in store.list(FOLDER)]
     if before and before[-1].endswith(f"{digest}.parquet"):
         return
-    put_table(store, f"{FOLDER}/{time.time_ns():020d}-{digest}.parquet", listing.table)
+    put_tables(store, f"{FOLDER}/{time.time_ns():020d}-{digest}.parquet", listing.batches(), INPUTS)
 
 
 def read_inputs(store: Store, *, broken: list[str] | None = None) -> tuple[Named, ...]:

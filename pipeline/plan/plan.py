@@ -10,13 +10,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pipeline.plan.blocks import Blocks
 from pipeline.plan.names import HashIndex, Names, hashes_of
-from pipeline.plan.rows import Rows
-from pipeline.plan.table import FOLDER, VIDEOS
+from pipeline.plan.table import FOLDER, VIDEOS, videos_of
 from pipeline.plan.units import Clip, Unit
 from pipeline.shards.tables import read_tables
 from pipeline.store import Store
 from pipeline.values import PlannedVideo
+
+ADDRESS = ("uri", "stamp")
 
 
 class Videos(Mapping[str, PlannedVideo]):
@@ -25,7 +27,7 @@ class Videos(Mapping[str, PlannedVideo]):
     A later row of a video replaces what an earlier one says of it, unless it is a copy.
     """
 
-    def __init__(self, rows: Rows) -> None:
+    def __init__(self, rows: Blocks) -> None:
         self._rows = rows
         self.names = Names(rows.column("video_id"))
         self.row = _chosen(self.names, rows)
@@ -45,7 +47,7 @@ class Videos(Mapping[str, PlannedVideo]):
         number = self.number(video_id)
         if number is None:
             raise KeyError(video_id)
-        return self._rows.video(int(self.row[number]))
+        return next(self._read(self.row[[number]]))
 
     def values(self) -> ValuesView[PlannedVideo]:
         """All videos, read in batches."""
@@ -67,8 +69,8 @@ class Videos(Mapping[str, PlannedVideo]):
 
     def uri(self, number: int) -> str:
         """The planned address of a video."""
-        (uri,) = self._rows.values(int(self.row[number]), "uri")
-        return str(uri)
+        (table,) = self._rows.take(self.row[[number]])
+        return str(table.column("uri")[0])
 
     def by_id(self, video_ids: Collection[str]) -> dict[str, PlannedVideo]:
         """Some videos, read together."""
@@ -78,7 +80,10 @@ class Videos(Mapping[str, PlannedVideo]):
     def at(self, numbers: NDArray[np.int64] | None = None) -> Iterator[PlannedVideo]:
         """Videos by their numbers; None: all."""
         rows = self.row if numbers is None else self.row[numbers]
-        return self._rows.videos(rows[rows >= 0])
+        return self._read(rows[rows >= 0])
+
+    def _read(self, rows: NDArray[np.int64]) -> Iterator[PlannedVideo]:
+        return (video for table in self._rows.take(rows) for video in videos_of(table))
 
     def column(self, name: str) -> NDArray[np.int64]:
         """(names,) a number of each video; 0 of those that another has taken the place of."""
@@ -104,7 +109,7 @@ class _Items(ItemsView[str, PlannedVideo]):
         return ((video.source.video_id, video) for video in self._mapping.at())
 
 
-def _chosen(names: Names, rows: Rows) -> NDArray[np.int64]:
+def _chosen(names: Names, rows: Blocks) -> NDArray[np.int64]:
     """(names,) the row that describes each video: the last that is no copy, or else the first."""
     chosen = np.full(len(names), -1, np.int64)
     numbers = np.arange(len(rows))
@@ -116,7 +121,7 @@ def _chosen(names: Names, rows: Rows) -> NDArray[np.int64]:
     return chosen
 
 
-def _drop_superseded(chosen: NDArray[np.int64], rows: Rows) -> None:
+def _drop_superseded(chosen: NDArray[np.int64], rows: Blocks) -> None:
     """An input that once could not be read has an id of its address; it goes when the address is read after all."""
     is_unread = rows.numbers("size_bytes")[chosen] < 0 if len(chosen) else np.zeros(0, np.bool_)
     if not is_unread.any():
@@ -180,13 +185,13 @@ class Shards(Mapping[str, list[Unit]]):
 class Addresses:
     """Every address with its stamp that was read, and what it held; where that was read twice, the last time."""
 
-    def __init__(self, rows: Rows, videos: Names) -> None:
+    def __init__(self, rows: Blocks, videos: Names) -> None:
         self._rows, self._videos = rows, videos
-        self._index = HashIndex(hashes_of(rows.pairs("uri", "stamp"), len(rows)))
+        self._index = HashIndex(hashes_of(self, len(rows)))
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         """Addresses and stamps, one that was read twice two times."""
-        return self._rows.pairs("uri", "stamp")
+        return (address for table in self._rows.batches(ADDRESS) for address in _addresses(table))
 
     def __contains__(self, address: object) -> bool:
         return isinstance(address, tuple) and self.number(*address) is not None
@@ -199,11 +204,18 @@ class Addresses:
     def rows(self, addresses: Sequence[tuple[str, str]]) -> list[int]:
         """The row of each address; -1 of those that were never read."""
         rows = self._index.last(hashes_of(addresses, len(addresses)))
-        held = self._rows.texts(rows[rows >= 0], "uri", "stamp")
-        return [
-            row if row >= 0 and next(held) == address else -1
-            for row, address in zip(rows.tolist(), addresses, strict=True)
-        ]
+        # In the order of the plan: its blocks are opened once.
+        order = np.argsort(rows, kind="stable")
+        order = order[rows[order] >= 0]
+        held = (address for table in self._rows.take(rows[order]) for address in _addresses(table))
+        for position, address in zip(order.tolist(), held, strict=True):
+            if address != addresses[position]:
+                rows[position] = -1
+        return rows.tolist()  # type: ignore[no-any-return]
+
+
+def _addresses(table: pa.Table) -> Iterator[tuple[str, str]]:
+    return zip(*(table.column(name).to_pylist() for name in ADDRESS), strict=True)
 
 
 class Plan:
@@ -216,7 +228,8 @@ class Plan:
     def __init__(self, tables: Iterable[pa.Table] = ()) -> None:
         units: list[pa.Array] = []
         lengths: list[NDArray[np.int64]] = []
-        rows = Rows(_without_units(tables, units, lengths))
+        schema = VIDEOS.remove(VIDEOS.get_field_index("units"))
+        rows = Blocks(_without_units(tables, units, lengths), schema)
         self.videos = Videos(rows)
         self.addresses = Addresses(rows, self.videos.names)
         count = np.concatenate([np.zeros(0, np.int64), *lengths])

@@ -89,23 +89,28 @@ def write_table(store: Store, name: str, rows: Iterable[dict[str, Any]], schema:
 
 def packed_table(rows: Iterable[dict[str, Any]], schema: pa.Schema) -> bytes:
     """The file of a table."""
-    buffer, rows = io.BytesIO(), iter(rows)
+    rows = iter(rows)
+    batches = iter(lambda: list(islice(rows, BATCH_ROWS)), [])
+    return _packed((pa.Table.from_pylist(batch, schema=schema) for batch in batches), schema)
+
+
+def _packed(tables: Iterable[pa.Table], schema: pa.Schema) -> bytes:
+    buffer = io.BytesIO()
     with pq.ParquetWriter(buffer, schema, compression="zstd") as writer:
-        while batch := list(islice(rows, BATCH_ROWS)):
-            writer.write_table(pa.Table.from_pylist(batch, schema=schema))
+        for table in tables:
+            writer.write_table(table)
     return buffer.getvalue()
 
 
 def write_rows(store: Store, name: str, rows: Sequence[dict[str, Any]]) -> None:
     """Write a small table whole, its columns and types those of the rows."""
-    put_table(store, name, pa.Table.from_pylist(list(rows)))
+    table = pa.Table.from_pylist(list(rows))
+    put_tables(store, name, [table], table.schema)
 
 
-def put_table(store: Store, name: str, table: pa.Table) -> None:
-    """Write a table whole."""
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
-    store.put(name, buffer.getvalue())
+def put_tables(store: Store, name: str, tables: Iterable[pa.Table], schema: pa.Schema) -> None:
+    """Write tables as one file."""
+    store.put(name, _packed(tables, schema))
 
 
 def read_table(store: Store, name: str) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.plan import rows as rows_module
+from pipeline.plan import blocks
 from pipeline.plan.plan import Plan, read_plan
 from pipeline.plan.settled import DoneClips
 from pipeline.plan.table import PlanRow, append_rows
@@ -85,8 +85,8 @@ def test_a_plan_holds_what_its_rows_say(
         if len(part):
             append_rows(store, [rows[i] for i in part])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rows_module, "BLOCK_ROWS", block_rows)
-        patch.setattr(rows_module, "BATCH_ROWS", 3)
+        patch.setattr(blocks, "BLOCK_ROWS", block_rows)
+        patch.setattr(blocks, "BATCH_ROWS", 3)
         check(read_plan(store), rows)
 
 
