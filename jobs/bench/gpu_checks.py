@@ -21,6 +21,7 @@ import torch
 
 from jobs.bench.encoder import random_checkpoint
 from jobs.bench.gpu_profile import profile
+from jobs.cli import main as run_command
 from jobs.progress import Silence
 from pipeline.settings import EngineName, Execution, Recipe
 
@@ -77,14 +78,13 @@ def bench_pipeline(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 def bench_reuse(args: argparse.Namespace) -> list[dict[str, Any]]:
     """The rows of `vtm bench reuse` on random weights."""
-    from jobs.bench import reuse
-
     shown = io.StringIO()
-    command = [str(args.video), "--encoder", str(_weights(args)), "--layer", "-1", "--clips", "2", "--levels", "4"]
+    command = ["bench", "reuse", str(args.video), "--encoder", str(_weights(args)), "--layer", "-1", "--clips", "2"]
+    command += ["--reuse-levels", "4", "--repeats", "1", "--device", args.device, "--json"]
     with redirect_stdout(shown):
-        reuse.main(
-            [*command, "--rounds", "1", "--device", args.device, "--clip-frames", str(_clip_frames(args)), "--json"]
-        )
+        code = run_command([*command, "--clip-frames", str(_clip_frames(args))])
+    if code:
+        raise RuntimeError(f"vtm {' '.join(command)} ended with exit code {code}")
     rows: list[dict[str, Any]] = json.loads(shown.getvalue())["rows"]
     return rows
 

@@ -40,7 +40,7 @@ def test_a_step_that_fails_says_why_and_leaves_the_others(tmp_path: Path) -> Non
     shown = take(
         Step(name="d", command=("-c", 'print(\'noise\'); print(\'{"rows": [{"name": "x", "wall_s": 2.5}]}\')'))
     )
-    page = markdown({"machine": "GPU 9000", "torch": "2", "dry_run": False, "steps": [failed, left_out, shown]})
+    page = markdown({"machine": "GPU 9000", "dry_run": False, "steps": [failed, left_out, shown]})
     assert page.startswith("# GPU 9000")
     assert "no memory" in page
     assert "| x | 2.5 |" in page

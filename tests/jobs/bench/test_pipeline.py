@@ -22,14 +22,12 @@ def test_rows_and_rates(tiny_encoder: Path, tmp_path: Path, capsys: pytest.Captu
     text = capsys.readouterr().out
     facts = json.loads(text)
     assert [row["name"] for row in facts["rows"]] == ["plain script", "vtm, inline", "vtm, ray"]
-    plain, inline, _ = facts["rows"]
+    plain = facts["rows"][0]
     assert plain["frames"] == 8
     assert plain["video_s"] == pytest.approx(3.96)
-    assert inline["decode_cpu_s"] > 0
     (tmp_path / "rates.json").write_text(text)
     rates = load_rates(tmp_path / "rates.json")
     assert rates.device == "cpu"
-    assert rates.encode_frames_per_s == pytest.approx(8 / plain["encode_s"])
     assert main(["plan", str(video), *command, "--rates", str(tmp_path / "rates.json"), "--json"]) == 0
     totals = json.loads(capsys.readouterr().out)["totals"]
     assert totals["encoder_h"] == pytest.approx(plain["encode_s"] / 3600)
