@@ -31,4 +31,4 @@ def kill_all(process: subprocess.Popen[Any]) -> None:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             continue  # a child may go with its parent
-    process.wait()
+    process.communicate()  # which closes its pipes too

@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Executor, Future
+from contextlib import ExitStack
 from itertools import accumulate
 from typing import BinaryIO, NamedTuple, Protocol
 
@@ -72,11 +73,16 @@ def open_rows(store: Store, name: str, rows: Sequence[int], wanted: Wanted, ahea
         wanted: What of them.
         ahead: Reads what is asked for next; without it everything is read when it is asked for.
     """
-    if not name.endswith(".parquet"):
-        return _TarRows(store.open(name), wanted)
-    if isinstance(store, DiskStore):
+    if name.endswith(".parquet") and isinstance(store, DiskStore):
         return _ParquetRows(pa.memory_map(str(store.root / name)), rows, wanted, ahead, is_local=True)
-    return _ParquetRows(store.open(name), rows, wanted, ahead, is_local=False)
+    with ExitStack() as on_error:
+        stream = on_error.enter_context(store.open(name))
+        if name.endswith(".parquet"):
+            opened: ShardRows = _ParquetRows(stream, rows, wanted, ahead, is_local=False)
+        else:
+            opened = _TarRows(stream, wanted)
+        on_error.pop_all()
+    return opened
 
 
 class _TarRows:

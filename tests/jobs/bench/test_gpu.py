@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from jobs.bench.gpu import Step, gpu_steps, small_steps, take
+from jobs.bench.gpu_checks import ancestors
 from jobs.bench.gpu_profile import busy_share
 from jobs.bench.gpu_table import markdown
 from jobs.cli import main
@@ -53,6 +57,18 @@ def test_a_gpu_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
         pytest.skip("there is a GPU")
     assert main(["bench", "gpu"]) == 2
     assert "there is no GPU that torch can use" in capsys.readouterr().err
+
+
+def test_only_its_own_processes_can_be_killed() -> None:
+    """The encoder that is killed is one that the step itself started, however far down."""
+    command = ["bash", "-c", "sleep 60 & echo $!; wait"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as shell:
+        assert shell.stdout is not None
+        sleeping = int(shell.stdout.readline())
+        assert list(ancestors(Path(f"/proc/{sleeping}")))[:2] == [shell.pid, os.getpid()]
+        assert os.getpid() not in ancestors(Path("/proc") / str(os.getppid()))
+        os.kill(sleeping, signal.SIGKILL)
+    assert list(ancestors(Path(f"/proc/{sleeping}"))) == []
 
 
 def test_busy_share() -> None:
