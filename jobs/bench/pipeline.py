@@ -48,8 +48,13 @@ def run(options: argparse.Namespace) -> int:
 def measure(video: str, recipe: Recipe, execution: Execution) -> list[dict[str, Any]]:
     """The rows; without Ray where it is not installed."""
     rows = [_plain_script(video, recipe, execution)]
-    engines: tuple[EngineName, ...] = ("inline", "ray") if importlib.util.find_spec("ray") else ("inline",)
+    engines: tuple[EngineName, ...] = ("inline", "ray") if is_ray_installed() else ("inline",)
     return rows + [_extraction(video, recipe, replace(execution, engine=engine)) for engine in engines]
+
+
+def is_ray_installed() -> bool:
+    """Whether there is a second engine to measure."""
+    return importlib.util.find_spec("ray") is not None
 
 
 def _plain_script(video: str, recipe: Recipe, execution: Execution) -> dict[str, Any]:

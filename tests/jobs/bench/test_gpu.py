@@ -24,6 +24,8 @@ def test_every_step_works_in_small(tmp_path: Path, capsys: pytest.CaptureFixture
     assert code == 0, capsys.readouterr().out
     report = json.loads((tmp_path / "gpu.json").read_text())
     assert [step["outcome"] for step in report["steps"]] == ["passed"] * 9
+    names = [row["name"] for step in report["steps"] for row in step["rows"]]
+    assert {"plain script", "vtm, inline", "vtm, ray"} <= set(names)
     killed = [row["killed"] for step in report["steps"] for row in step["rows"] if "killed" in row]
     assert killed == [0, 1]
     assert "these figures mean nothing" in (tmp_path / "gpu.md").read_text()

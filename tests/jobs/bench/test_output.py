@@ -21,7 +21,7 @@ COLUMNS: Columns = {
 
 def test_a_row_without_a_figure_has_an_empty_cell(capsys: pytest.CaptureFixture[str]) -> None:
     show(ROWS, machine="m", as_json=False, columns=COLUMNS, title="t")
-    assert capsys.readouterr().out.splitlines() == ["t: m", "   ms    MB", "a   250  3", "b  2000"]
+    assert capsys.readouterr().out.splitlines() == ["t: m", "   ms    MB", "a   250   3", "b  2000"]
 
 
 def test_rows_without_columns_are_lines(capsys: pytest.CaptureFixture[str]) -> None:
