@@ -235,6 +235,16 @@ class TokenCache:
     def __iter__(self) -> Iterator[CachedClip]:
         return self.read(range(len(self)))
 
+    def close(self) -> None:
+        """Close the shards that reading single clips has opened; reading opens them again."""
+        while self._open:
+            self._open.popitem()[1].close()
+
+    def __del__(self) -> None:
+        # One whose __init__ failed has none.
+        if "_open" in self.__dict__:
+            self.close()
+
     def __getstate__(self) -> dict[str, Any]:
         # Open files do not travel to the workers of a data loader.
         return self.__dict__ | {"_open": OrderedDict()}
