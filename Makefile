@@ -1,6 +1,6 @@
 # make install   set up .venv from the lock
 # make demo      fetch a real film and real ViT weights, extract, verify, show where the report is
-# make test      lint, types and the whole test suite: what is quick in two processes, what disturbs real runs after it
+# make test      lint, types and the whole test suite in two processes, the long proofs last
 # make lint      ruff and mypy alone
 # make gpu       on a machine with a GPU: its tests and figures, into out/gpu
 # make lock      renew requirements.lock (needs uv)
@@ -38,7 +38,7 @@ lint: $(STAMP)
 test: assets lint
 	$(BIN)/coverage erase
 	$(BIN)/pytest -m "not slow" -n 2 --dist loadfile --cov --cov-report=
-	$(BIN)/pytest -m slow --cov --cov-append --cov-report=term
+	$(BIN)/pytest -m slow -n 2 --dist loadfile --cov --cov-append --cov-report=term
 
 gpu: $(STAMP)
 	$(BIN)/vtm bench gpu --out out/gpu

@@ -46,7 +46,7 @@ class TokenCount:
     recipe: Recipe
     picture: PictureSpec
     dim: int
-    frames_per_token_row: int
+    tubelet_frames: int
     by_network: Callable[[tuple[int, int, int]], int] | None = None
     """(T, H, W) to tokens, where a trained network decides."""
 
@@ -55,7 +55,7 @@ class TokenCount:
         from pipeline.video.resize import fitted
 
         grid_hw = fitted(self.picture, shown_hw).grid_hw
-        steps = -(-frames // self.frames_per_token_row)
+        steps = -(-frames // self.tubelet_frames)
         sources = steps * grid_hw[0] * grid_hw[1]
         if self.by_network is not None:
             return sources, self.by_network((steps, *grid_hw))
@@ -81,7 +81,7 @@ def token_count(recipe: Recipe, encoder: EncoderDescription, picture: PictureSpe
         recipe=recipe,
         picture=picture,
         dim=encoder.dim,
-        frames_per_token_row=encoder.frames_per_token_row,
+        tubelet_frames=encoder.tubelet_frames,
         by_network=by_network,
     )
 

@@ -53,11 +53,11 @@ def adopt(store: Store, shard_id: str, run: dict[str, Any]) -> bool:
 
 def _sound_clips(name: str, data: bytes, run: dict[str, Any]) -> list[TokenSet]:
     """The clips of a file of this run; none where any of them is unsound."""
-    per_row = run["encoder"].get("frames_per_token_row", 1)
+    tubelet_frames = run["encoder"].get("tubelet_frames", 1)
     try:
         if fingerprint_of(io.BytesIO(data), name) != run["fingerprint"]:
             return []
         clips = list(read_clips(io.BytesIO(data), name))
     except (OSError, ValueError, KeyError):
         return []
-    return [] if any(clip_problems(clip, per_row) for clip in clips) else clips
+    return [] if any(clip_problems(clip, tubelet_frames) for clip in clips) else clips

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pipeline.settings import Recipe
 
 SCHEMA_VERSION = 2
-_NOT_DECIDING = (
+_NOT_FINGERPRINTED = (
     *("encoder", "revision", "scorer", "compute_dtype", "keep", "reuse_levels", "compile", "embedding"),
     *("size_px", "stage"),
 )
@@ -66,8 +66,8 @@ class EncoderDescription:
     """Class of `transformers` that runs it; None for the project's own vision transformer."""
     frames_per_pass: int = 1
     """A video model's own clip length, into which a clip's frames are cut."""
-    frames_per_token_row: int = 1
-    """Frames that one step of the grid in time stands for: a video model's tubelet. The last may hold fewer."""
+    tubelet_frames: int = 1
+    """Frames of a tubelet, which is one step of the grid in time; the last one may hold fewer."""
     video_llm: VideoLlmDescription | None = None
     """Of a video-LLM's vision part."""
     embedding_dim: int = 0
@@ -85,10 +85,10 @@ class RunDescription:
     versions: dict[str, str] = field(default_factory=dict)
     """Of the packages that touch pixels, tokens or files."""
 
-    def deciding(self) -> dict[str, Any]:
-        """Every setting that decides bytes. Paths and names do not: the hash of the weights stands for them."""
+    def fingerprinted_settings(self) -> dict[str, Any]:
+        """Every setting that decides bytes. Paths and names do not: the hash of the weights represents them."""
         recipe = recipe_json(self.recipe)
-        for name in _NOT_DECIDING:
+        for name in _NOT_FINGERPRINTED:
             recipe.pop(name)
         if self.encoder.embedding_dim:
             recipe["embedding_dim"] = self.encoder.embedding_dim
@@ -97,7 +97,7 @@ class RunDescription:
         if self.recipe.reuse_levels is not None:
             recipe["reuse_levels"] = float(self.recipe.reuse_levels)
         if self.encoder.architecture is not None:
-            foreign = ("architecture", "frames_per_pass", "frames_per_token_row")
+            foreign = ("architecture", "frames_per_pass", "tubelet_frames")
             recipe |= {name: getattr(self.encoder, name) for name in foreign}
         if self.encoder.video_llm is not None:
             recipe |= {"stage": self.encoder.video_llm.stage, "merge_size": self.encoder.video_llm.merge_size}
@@ -113,8 +113,8 @@ class RunDescription:
         }
 
     def fingerprint(self) -> str:
-        """16 hex digits over `deciding`."""
-        text = json.dumps(self.deciding(), sort_keys=True)
+        """16 hex digits: a hash of `fingerprinted_settings`."""
+        text = json.dumps(self.fingerprinted_settings(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def to_json(self) -> dict[str, Any]:
@@ -123,7 +123,7 @@ class RunDescription:
             "schema_version": SCHEMA_VERSION,
             "fingerprint": self.fingerprint(),
             "settings": recipe_json(self.recipe),
-            "deciding": self.deciding(),
+            "deciding": self.fingerprinted_settings(),
             "encoder": asdict(self.encoder),
             "versions": self.versions,
         }

@@ -264,11 +264,11 @@ class TokenSet:
     centers: NDArray[np.float32]
     """(M, 3) size-weighted mean t, y, x in patch units."""
     group: NDArray[np.unsignedinteger]
-    """(N,) uint16 or uint32: the token that stands for each source patch, in t, y, x order."""
+    """(N,) uint16 or uint32: the token that represents each source patch, in t, y, x order."""
     pooled: NDArray[np.float32]
     """(D,) size-weighted mean of the tokens, unit norm."""
     fidelity: float
-    """Mean cosine between each source token and the merged token that stands for it."""
+    """Mean cosine between each source token and the merged token that represents it."""
     motion_source: MotionSource
     damaged_frames: int
     embedding: NDArray[np.float32] | None = None

@@ -140,12 +140,12 @@ def _check_shard(state: RunState, manifest: ShardManifest) -> tuple[list[Finding
 
 
 def _check_rows(state: RunState, manifest: ShardManifest, name: str, data: bytes) -> tuple[list[Finding], list[_Span]]:
-    per_row = state.run["encoder"].get("frames_per_token_row", 1)
+    tubelet_frames = state.run["encoder"].get("tubelet_frames", 1)
     findings: list[Finding] = []
     spans: list[_Span] = []
     try:
         for clip in read_clips(io.BytesIO(data), name):
-            wrong = clip_problems(clip, per_row)
+            wrong = clip_problems(clip, tubelet_frames)
             findings += [Finding(text, "thin", manifest.shard_id, clip.clip_id) for text in wrong]
             spans.append(_Span(clip.clip_id, clip.video_id, clip.start_ns, clip.end_ns))
     except (OSError, ValueError, KeyError) as error:
@@ -155,14 +155,14 @@ def _check_rows(state: RunState, manifest: ShardManifest, name: str, data: bytes
     return findings, spans
 
 
-def clip_problems(clip: TokenSet, frames_per_token_row: int = 1) -> list[str]:
+def clip_problems(clip: TokenSet, tubelet_frames: int = 1) -> list[str]:
     """What is wrong within one clip."""
     num_tokens = len(clip.tokens)
-    num_rows = -(-len(clip.frame_time_ns) // frames_per_token_row)
+    num_rows = -(-len(clip.frame_time_ns) // tubelet_frames)
     num_sources = int(np.prod(clip.grid_thw))
     checks = {
         "no frames": len(clip.frame_time_ns) > 0,
-        f"T is not the number of frames over {frames_per_token_row}, rounded up": clip.grid_thw[0] == num_rows,
+        f"T is not the number of frames over {tubelet_frames}, rounded up": clip.grid_thw[0] == num_rows,
         "frame times do not increase": bool(np.all(np.diff(clip.frame_time_ns) > 0)),
         "sizes do not sum to T*H*W": int(clip.sizes.sum()) == num_sources,
         "sizes and tokens differ in number": len(clip.sizes) == num_tokens,

@@ -27,6 +27,8 @@ class FaultySystem(LocalFileSystem):
     """Local files under another protocol."""
 
     is_worker = False
+    slow_reads = 0
+    """Of this process."""
 
     def open(self, path: str, mode: str = "rb", **options: Any) -> Any:
         plain = self._strip_protocol(path)
@@ -44,6 +46,7 @@ class _FaultyFile:
     def read(self, size: int = -1) -> bytes:
         data: bytes = self._stream.read(size)
         if self._protocol == "slow":
+            FaultySystem.slow_reads += 1
             time.sleep(SLOW_READ_S)
         if FaultySystem.is_worker and POISON in data and not ("later" in self._protocol and _is_scanning()):
             if self._protocol.startswith("crash"):

@@ -31,9 +31,4 @@ def kill_all(process: subprocess.Popen[Any]) -> None:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             continue  # a child may go with its parent
-    process.wait()
-
-
-def is_overloaded() -> bool:
-    """Whether so much else runs here that no limit in wall time can be held."""
-    return os.getloadavg()[0] > 2 * (os.cpu_count() or 1)
+    process.communicate()  # which closes its pipes too

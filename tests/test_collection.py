@@ -31,7 +31,7 @@ def test_every_file_is_extracted_or_recorded(
     shared_data: Path, tiny_encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = shared_data / "videos"
-    manifest = list(csv.DictReader((folder / "manifest.csv").open()))
+    manifest = list(csv.DictReader((folder / "manifest.csv").read_text().splitlines()))
     out = tmp_path / "out"
     files = [folder / row["file"] for row in manifest]
     recipe = tiny_recipe(tiny_encoder, fps=Fraction(1), clip_frames=5)

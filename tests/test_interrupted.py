@@ -1,6 +1,6 @@
 """SIGKILL of everything in mid-run, then Ctrl-C or SIGTERM, then the same command to its end: nothing lost or doubled.
 
-A stopped run ends within ten seconds, and what was complete is committed.
+A stopped run ends by itself, and what was complete is committed.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,11 @@ import pytest
 from pipeline.verify import verify
 from tests.pipeline.engine.disturbed import committed, some_work, wait_until
 from tests.pipeline.runs import rows_of, run, tiny_recipe
-from tests.processes import is_overloaded, kill_all
+from tests.processes import kill_all
 
 ROOT = Path(__file__).resolve().parents[1]
 CLIPS = 6 * 17
 """Six videos of 20 s, in clips of 1.24 s."""
-STOP_S = 10.0
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +58,7 @@ def test_killed_stopped_and_run_to_its_end(
     process = _started(command)
     _await_shards(process, out, after_kill + 2)
     process.send_signal(number)
-    stopped_s = time.monotonic()
     shown, errors = process.communicate(timeout=60)
-    assert time.monotonic() - stopped_s < STOP_S or is_overloaded()
     assert process.returncode == 130, errors
     assert f"stopped by {signal.Signals(number).name}: run the same command again" in shown
     assert "Traceback" not in errors

@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import os
-import platform
-import resource
 import shutil
 import subprocess
 import sys
@@ -25,7 +22,11 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from jobs.table import print_table
+from jobs.bench.machine import machine_name
+from jobs.bench.memory import resident_bytes
+from jobs.bench.options import add_json_option
+from jobs.bench.output import Columns, show
+from jobs.bench.square import square
 from pipeline.errors import InputError
 from pipeline.plan.clips import plan_clips
 from pipeline.values import ClipSpec, PictureSpec, VideoInfo, VideoSource, VideoTiming
@@ -43,10 +44,7 @@ class Request:
     @property
     def picture(self) -> PictureSpec:
         """To a square, as most encoders want it."""
-        side = self.side_px
-        return PictureSpec(
-            resize_mode="exact", resize_height_px=side, resize_width_px=side, crop_height_px=side, crop_width_px=side
-        )
+        return square(self.side_px)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,42 +56,41 @@ class Cost:
     peak_bytes: int
 
 
+COLUMNS: Columns = {
+    "name": lambda row: row["name"],
+    "wall s": lambda row: f"{row['wall_s']:.2f}",
+    "cpu s": lambda row: f"{row['cpu_s']:.2f}",
+    "frames/s": lambda row: f"{row['frames_per_s']:.1f}",
+    "x real time": lambda row: f"{row['times_real_time']:.1f}",
+    "peak MB": lambda row: f"{row['peak_bytes'] / 1e6:.0f}",
+}
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("video", help="a local file")
     parser.add_argument("--fps", type=Fraction, default=Fraction(1), help="sampled frames a second of video")
-    parser.add_argument("--size", type=int, default=224, help="side of the pictures in pixels")
+    parser.add_argument("--size-px", type=int, default=224, help="side of the pictures in pixels")
     parser.add_argument("--workers", type=int, nargs="+", default=(1, 2), help="rows of ours, by number of processes")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_json_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print; returns the exit code."""
     if not Path(args.video).is_file():
         raise InputError(f"no such file: {args.video}; name a local video")
-    request = Request(video=str(Path(args.video).resolve()), fps=args.fps, side_px=args.size)
+    request = Request(video=str(Path(args.video).resolve()), fps=args.fps, side_px=args.size_px)
     info = scan_video(_source(request.video))
     video_s = float((info.last_pts - info.start_pts) * info.time_base)
     measured = [_row(name, measure, request, video_s) for name, measure in _measures(args.workers)]
     rows = [row for row in measured if row is not None]
-    machine = f"{os.cpu_count()} cores {platform.processor() or platform.machine()}"
-    if args.json:
-        print(json.dumps({"machine": machine, "video_s": video_s, "codec": info.codec, "rows": rows}))
-        return 0
-    print(f"{info.codec} {info.width_px}x{info.height_px}, {video_s:.0f} s at {args.fps} fps; {machine}")
-    print_table(
-        ("name", "wall s", "cpu s", "frames/s", "x real time", "peak MB"),
-        [
-            (
-                row["name"],
-                f"{row['wall_s']:.2f}",
-                f"{row['cpu_s']:.2f}",
-                f"{row['frames_per_s']:.1f}",
-                f"{row['times_real_time']:.1f}",
-                f"{row['peak_bytes'] / 1e6:.0f}",
-            )
-            for row in rows
-        ],
+    show(
+        rows,
+        machine=machine_name(),
+        as_json=args.json,
+        columns=COLUMNS,
+        title=f"{info.codec} {info.width_px}x{info.height_px}, {video_s:.0f} s at {args.fps} fps",
+        more={"video_s": video_s, "codec": info.codec},
     )
     return 0
 
@@ -173,20 +170,14 @@ def _source(video: str) -> VideoSource:
 def _scan(video: str) -> tuple[VideoInfo, Cost]:
     before = time.process_time()
     info = scan_video(_source(video))
-    return info, Cost(0, time.process_time() - before, peak_rss_bytes())
+    return info, Cost(0, time.process_time() - before, resident_bytes("VmHWM"))
 
 
 def _decode(timing: VideoTiming, clips: Sequence[ClipSpec], picture: PictureSpec) -> Cost:
     before = time.process_time()
     with open_video(timing) as video:
         frames = sum(len(clip.frames) for clip in video.decode(clips, picture))
-    return Cost(frames, time.process_time() - before, peak_rss_bytes())
-
-
-def peak_rss_bytes() -> int:
-    """The most memory this process has held."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    return Cost(frames, time.process_time() - before, resident_bytes("VmHWM"))
 
 
 def _measure_ffmpeg(request: Request, *, threads: int) -> tuple[float, list[Cost]]:
@@ -220,7 +211,7 @@ def _import_peer(function: str) -> None:
 def _run_peer(frames: Callable[[Request], int], request: Request) -> tuple[float, Cost]:
     started, before = time.perf_counter(), time.process_time()
     count = frames(request)
-    return time.perf_counter() - started, Cost(count, time.process_time() - before, peak_rss_bytes())
+    return time.perf_counter() - started, Cost(count, time.process_time() - before, resident_bytes("VmHWM"))
 
 
 def torchcodec_frames(request: Request) -> int:

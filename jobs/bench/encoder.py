@@ -12,8 +12,7 @@ import importlib.util
 import json
 import statistics
 import tempfile
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
@@ -26,7 +25,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from jobs.bench.encoder_contenders import Contender, Setup, own_contenders, parameter_bytes
-from jobs.bench.row_process import machine_name, peak_bytes, wait_for
+from jobs.bench.machine import machine_name
+from jobs.bench.memory import peak_bytes, reset_peak
+from jobs.bench.options import add_json_option, add_repeats_option, add_threads_option
+from jobs.bench.output import Columns, show
+from jobs.bench.timing import repeated_s, timed
+from jobs.training.device import add_device_option
 from pipeline.encode.describe import TORCH_DTYPES, picture_spec
 from pipeline.encode.devices import resolve_compute_dtype, this_device
 from pipeline.errors import SettingsError
@@ -62,21 +66,34 @@ class Work:
     """Those of the matrix product beside it."""
 
 
+COLUMNS: Columns = {
+    "": lambda row: row["name"],
+    "frames/s": lambda row: f"{row['frames_per_s']:.1f}",
+    "of the matrix product": lambda row: f"{row['ceiling_share']:.1%}",
+    "at best": lambda row: f"{row['best_ceiling_share']:.1%}",
+    "x vtm": lambda row: f"{row['times_uncompressed']:.2f}",
+    "x transformers": lambda row: f"{row['times_transformers']:.2f}",
+    "peak MB": lambda row: f"{row['peak_bytes'] / 1e6:.0f}",
+    "keep": lambda row: f"{row['encoder_keep']:g}",
+    "fidelity": lambda row: f"{row['fidelity']:.4f}",
+}
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--encoder", default=str(DEFAULT_ENCODER), help="folder or hub id")
+    parser.add_argument("--encoder", default=str(DEFAULT_ENCODER), metavar="DIR|ID", help="folder or Hugging Face id")
     parser.add_argument("--random", choices=RANDOM_SIZES, help="random weights of a DINOv2 size instead of --encoder")
     parser.add_argument("--layer", type=int, default=-1)
     parser.add_argument("--encoder-keep", type=float, nargs="*", default=[0.5], help="shares to measure beside 1")
     parser.add_argument("--video", help="frames to encode; noise without it, on which fidelity says nothing")
-    parser.add_argument("--batch", type=int, default=16, help="frames together")
-    parser.add_argument("--rounds", type=int, default=12)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--dtype", choices=("auto", *TORCH_DTYPES), default="auto")
+    parser.add_argument("--batch-frames", type=int, default=16, help="frames per batch")
+    add_repeats_option(parser, 12, "the median of the shares counts, and the fastest of the rates")
+    add_device_option(parser)
+    parser.add_argument("--compute-dtype", choices=("auto", *TORCH_DTYPES), default="auto")
     parser.add_argument("--other-dtypes", nargs="*", default=[], choices=("float32", "int8"), help="measured beside it")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    add_threads_option(parser)
     parser.add_argument("--compile", action="store_true", help="measure both under torch.compile too")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_json_option(parser)
 
 
 @torch.inference_mode()
@@ -89,37 +106,23 @@ def run(args: argparse.Namespace) -> int:
     if "int8" in args.other_dtypes and args.device != "cpu":
         raise SettingsError("--other-dtypes int8 runs on a CPU's own kernels: leave it out, or give --device cpu")
     torch.set_num_threads(args.threads)
-    dtype = TORCH_DTYPES[resolve_compute_dtype(args.dtype, this_device(args.device))]
+    dtype = TORCH_DTYPES[resolve_compute_dtype(args.compute_dtype, this_device(args.device))]
     with tempfile.TemporaryDirectory() as scratch:
         folder = random_checkpoint(args.random, Path(scratch)) if args.random else args.encoder
         setup = Setup(folder, args.layer, dtype, args.device, args.compile)
         encoder = setup.load()
-        pixels = encoder.normalise(_frames(encoder, args.video, args.batch))
+        pixels = encoder.normalise(_frames(encoder, args.video, args.batch_frames))
         contenders = own_contenders(setup, encoder, pixels, args.encoder_keep, args.other_dtypes)
         contenders += _peers(setup, len(encoder.vit.blocks))
-        rows = _measure(contenders, pixels, encoder, args.rounds)
-    machine = f"{machine_name(args.device, args.threads)}, {dtype}"
-    if args.json:
-        print(json.dumps({"machine": machine, "rows": rows}))
-        return 0
-    print(f"{encoder.name}, layer {args.layer}, batches of {args.batch}: {machine}")
-    for row in rows:
-        print(_line(row))
+        rows = _measure(contenders, pixels, encoder, args.repeats)
+    show(
+        rows,
+        machine=machine_name(args.device, args.threads, dtype),
+        as_json=args.json,
+        columns=COLUMNS,
+        title=f"{encoder.name}, layer {args.layer}, batches of {args.batch_frames}",
+    )
     return 0
-
-
-def _line(row: dict[str, Any]) -> str:
-    parts = [
-        f"{row['name']:24} {row['frames_per_s']:9.1f} frames/s",
-        f"{row['ceiling_share']:6.1%} of the matrix product (best {row['best_ceiling_share']:.1%})",
-        f"{row['times_uncompressed']:5.2f} x vtm",
-        f"{row['peak_bytes'] / 1e6:7.0f} MB",
-    ]
-    if "times_transformers" in row:
-        parts.insert(3, f"{row['times_transformers']:5.2f} x transformers")
-    if "fidelity" in row:
-        parts.append(f"keep {row['encoder_keep']:g}, fidelity {row['fidelity']:.4f}")
-    return "  ".join(parts)
 
 
 def _peers(setup: Setup, num_blocks: int) -> list[Contender]:
@@ -142,18 +145,19 @@ def _peers(setup: Setup, num_blocks: int) -> list[Contender]:
     return contenders
 
 
-def _measure(contenders: Sequence[Contender], pixels: Tensor, encoder: Encoder, rounds: int) -> list[dict[str, Any]]:
+def _measure(contenders: Sequence[Contender], pixels: Tensor, encoder: Encoder, repeats: int) -> list[dict[str, Any]]:
     side = CEILING_SIDE[pixels.device.type]
     square = torch.randn(side, side, device=pixels.device, dtype=pixels.dtype)
     peaks = {contender.name: _peak_bytes(contender, pixels) for contender in contenders}
     taken: dict[str, list[Round]] = {contender.name: [] for contender in contenders}
-    batch_s = _seconds(partial(encoder, pixels), pixels.device)
-    repeats = max(1, round(batch_s / min(_products_s(square, 1) for _ in range(3))))
-    before_s = _products_s(square, repeats)
-    for _ in range(rounds):
+    _, batch_s = timed(partial(encoder, pixels), pixels.device)
+    product_s = min(repeated_s(partial(torch.matmul, square, square), 3, square.device))
+    beside = max(1, round(batch_s / product_s))
+    before_s = _products_s(square, beside)
+    for _ in range(repeats):
         for contender in contenders:
-            encode_s = _seconds(partial(contender.encode, pixels), pixels.device)
-            after_s = _products_s(square, repeats)
+            _, encode_s = timed(partial(contender.encode, pixels), pixels.device)
+            after_s = _products_s(square, beside)
             taken[contender.name].append(Round(encode_s, (before_s + after_s) / 2))
             before_s = after_s
     flop = len(pixels) * frame_flop(encoder.config, len(encoder.vit.blocks), encoder.grid_hw)
@@ -198,31 +202,19 @@ def frame_flop(config: VitConfig, num_blocks: int, grid_hw: tuple[int, int]) -> 
     return 2 * (patches * 3 * config.patch_px**2 * dim + num_blocks * block)
 
 
-def _products_s(square: Tensor, repeats: int) -> float:
+def _products_s(square: Tensor, count: int) -> float:
     """Seconds of one matrix product, on average over some in a row."""
 
     def products() -> None:
-        for _ in range(repeats):
+        for _ in range(count):
             torch.matmul(square, square)
 
-    return _seconds(products, square.device) / repeats
-
-
-def _seconds(work: Callable[[], Any], device: torch.device) -> float:
-    wait_for(device)
-    start_s = time.perf_counter()
-    work()
-    wait_for(device)
-    return time.perf_counter() - start_s
+    return timed(products, square.device)[1] / count
 
 
 def _peak_bytes(contender: Contender, pixels: Tensor) -> int:
     """Its weights, and the most memory held above what was held before while a batch is encoded; this warms it up."""
-    reset = Path("/proc/self/clear_refs")
-    if pixels.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(pixels.device)
-    elif reset.is_file():
-        reset.write_text("5")
+    reset_peak(pixels.device)
     held_bytes = peak_bytes(pixels.device)
     contender.encode(pixels)
     return peak_bytes(pixels.device) - held_bytes + contender.weights_bytes
@@ -255,10 +247,3 @@ def random_checkpoint(size: str, folder: Path) -> Path:
     Dinov2Model(config).save_pretrained(folder)
     (folder / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR))
     return folder
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the bench on its own."""
-    parser = argparse.ArgumentParser(prog="vtm bench encoder", description=__doc__.splitlines()[0])
-    add_arguments(parser)
-    return run(parser.parse_args(argv))

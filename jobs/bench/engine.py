@@ -6,25 +6,28 @@ The runs in this process and on Ray have workers that do nothing; the simulated 
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import os
-import platform
 import tempfile
 import time
 from fractions import Fraction
-from pathlib import Path
 from random import Random
 from typing import Any
 
+from jobs.bench.machine import machine_name
+
+# `jobs.bench.plan` takes it from here.
+from jobs.bench.memory import resident_bytes as resident_bytes
+from jobs.bench.options import add_json_option
+from jobs.bench.output import show
 from jobs.bench.simulated_cluster import Corpus, Seconds, SimulatedCluster
+from jobs.bench.square import square
 from jobs.progress import Silence
 from pipeline.engine import messages as m
 from pipeline.engine.placement import ResourceRequest
 from pipeline.engine.policy import Policy
 from pipeline.engine.scheduler import Scheduler
 from pipeline.settings import Execution, Recipe, build
-from pipeline.values import Input, PictureSpec
+from pipeline.values import Input
 
 CLIP_FRAMES = 60
 FRAME_BYTES = 224 * 224 * 3
@@ -38,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--only", choices=("inline", "ray", "simulated"), nargs="+", default=("inline", "ray", "simulated")
     )
     parser.add_argument("--clips", type=int, default=600, help="of the runs with workers that do nothing")
-    parser.add_argument("--side-px", type=int, default=224, help="of their frames, of which a clip has 60")
+    parser.add_argument("--size-px", type=int, default=224, help="side of their frames in pixels; a clip has 60")
     parser.add_argument("--videos", type=int, default=50_000, help="of the simulated corpus")
     parser.add_argument("--video-clips", type=int, default=5, help="clips a video: 5 are five minutes at 1 fps")
     parser.add_argument("--nodes", type=int, default=64)
@@ -48,19 +51,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--encode-s", type=float, default=0.1, help="mean seconds to encode a clip")
     parser.add_argument("--store-bytes", type=int, default=64 << 30, help="a node's object store")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_json_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print; returns the exit code."""
     rows = [simulated(args) if name == "simulated" else overhead(name, args) for name in args.only]
-    if args.json:
-        machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
-        print(json.dumps({"machine": machine, "rows": rows}))
-        return 0
-    for row in rows:
-        for key, value in row.items():
-            print(f"{key:28} {value:.6g}" if isinstance(value, float) else f"{key:28} {value}")
+    show(rows, machine=machine_name(), as_json=args.json)
     return 0
 
 
@@ -77,10 +74,6 @@ def overhead(engine: str, args: argparse.Namespace) -> dict[str, Any]:
     from pipeline.run_description import EncoderDescription
     from pipeline.store import open_store
 
-    side = args.side_px
-    picture = PictureSpec(
-        resize_mode="exact", resize_height_px=side, resize_width_px=side, crop_height_px=side, crop_width_px=side
-    )
     execution = build(Execution, {"engine": engine, "gpus": 0})
     with tempfile.TemporaryDirectory() as folder, open_cluster(execution) as cluster:
         job = Job(
@@ -91,7 +84,7 @@ def overhead(engine: str, args: argparse.Namespace) -> dict[str, Any]:
             encoder=EncoderDescription(
                 name="null", revision=None, weights_sha256="", dim=8, compute_dtype="float32", device="cpu"
             ),
-            picture=picture,
+            picture=square(args.size_px),
             code_sha256="",
         )
         plan = Plan()
@@ -182,12 +175,3 @@ def drive(scheduler: Scheduler, cluster: SimulatedCluster) -> dict[str, Any]:
         "simulated_s": cluster.now_s,
         "wall_s": time.perf_counter() - begun_s,
     }
-
-
-def resident_bytes(field: str) -> int:
-    """This process's memory: `VmRSS` now, `VmHWM` at most; 0 where the system does not say."""
-    status = Path("/proc/self/status")
-    if not status.is_file():
-        return 0
-    line = next(line for line in status.read_text().splitlines() if line.startswith(field))
-    return int(line.split()[1]) * 1024

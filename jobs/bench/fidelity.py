@@ -10,12 +10,10 @@ group by the tokens themselves; `coverage by keys` by the keys, as the strategie
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import platform
-import time
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,8 +22,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from jobs.bench.low_cosine import low_cosine
+from jobs.bench.machine import machine_name
+from jobs.bench.options import add_clip_options, add_encoder_options, add_json_option, encoder_of
+from jobs.bench.output import Columns, show
+from jobs.bench.timing import timed
+from jobs.training.device import add_device_option
 from pipeline.encode.describe import picture_spec
-from pipeline.encode.devices import resolve_compute_dtype, this_device
 from pipeline.inputs.sources import identify
 from pipeline.plan.clips import plan_clips
 from pipeline.video import open_video, scan_video, timing_of
@@ -36,7 +39,6 @@ from vtm import (
     bipartite_plan,
     fidelity,
     identity_plan,
-    load_encoder,
     merge_plan,
     merge_tree,
     plan_from_targets,
@@ -57,42 +59,39 @@ Planner = Callable[[Tensor, Tensor, Grid, float, int], MergePlan]
 """(1, N, C) tokens, (1, N, D) keys, grid, share kept and seed to a plan."""
 
 
+COLUMNS: Columns = {
+    "video": lambda row: row["video"],
+    "keep": lambda row: f"{row['keep']:g}",
+    "": lambda row: row["name"],
+    "mean cosine": lambda row: f"{row['mean_cosine']:.4f}",
+    "5th pct": lambda row: f"{row['p5_cosine']:.3f}",
+    "decide s": lambda row: f"{row['decide_s']:.2f}",
+}
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("videos", nargs="+", help="files or addresses")
-    parser.add_argument("--encoder", required=True, help="folder or hub id")
-    parser.add_argument("--layer", type=int, default=9, help="block whose output and keys are taken")
+    add_clip_options(parser, clips=4, which="full clips of each video")
+    add_encoder_options(parser)
     parser.add_argument(
         "--keep", type=float, nargs="+", default=(0.2, 0.1, 0.05, 0.02, 0.01), help="shares of tokens left"
     )
-    parser.add_argument("--names", nargs="+", choices=tuple(PLANNERS), default=tuple(PLANNERS), help="rows to measure")
-    parser.add_argument("--fps", type=Fraction, default=Fraction(1))
-    parser.add_argument("--clip-frames", type=int, default=60)
-    parser.add_argument("--clips", type=int, default=4, help="full clips of each video, from its start")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--only", nargs="+", choices=tuple(PLANNERS), default=tuple(PLANNERS), help="rows to measure")
+    add_device_option(parser)
+    add_json_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print; returns the exit code."""
-    dtype = getattr(torch, resolve_compute_dtype("auto", this_device(args.device)))
-    encoder = load_encoder(args.encoder, layer=args.layer, dtype=dtype, device=args.device)
+    encoder = encoder_of(args)
     grid = (args.clip_frames, *encoder.grid_hw)
     rows = []
     for video in args.videos:
         clips = list(islice(clip_tokens(encoder, video, args.fps, args.clip_frames), args.clips))
         for keep in args.keep if clips else ():
-            for name in args.names:
+            for name in args.only:
                 rows.append({"name": name, "video": Path(video).name, "keep": keep, **measure(name, clips, grid, keep)})
-                if not args.json:
-                    print(
-                        "{video:36} {keep:5} {name:18} {mean_cosine:.4f} / {p5_cosine:.3f}, {decide_s:.2f} s".format(
-                            **rows[-1]
-                        )
-                    )
-    if args.json:
-        machine = f"{args.device} {platform.machine()}, torch {torch.__version__}, {dtype}"
-        print(json.dumps({"machine": machine, "rows": rows}))
+    show(rows, machine=machine_name(args.device, dtype=encoder.dtype), as_json=args.json, columns=COLUMNS)
     return 0
 
 
@@ -114,17 +113,15 @@ def measure(name: str, clips: Sequence[tuple[Tensor, Tensor]], grid: Grid, keep:
     """One row's figures: tokens_left of a clip, mean_cosine and p5_cosine over the tokens of all clips."""
     cosines, seconds = [], []
     for seed, (x_1NC, keys_1ND) in enumerate(clips):
-        start = time.perf_counter()
-        plan = PLANNERS[name](x_1NC, keys_1ND, grid, keep, seed)
-        seconds.append(time.perf_counter() - start)
+        plan, decide_s = timed(partial(PLANNERS[name], x_1NC, keys_1ND, grid, keep, seed), x_1NC.device)
+        seconds.append(decide_s)
         cosines.append(token_cosines(x_1NC, plan).flatten())
     cosine_K = torch.cat(cosines).double()
-    fifth = cosine_K.kthvalue(max(1, round(0.05 * len(cosine_K)))).values
     return {
         "clips": len(clips),
         "tokens_left": plan.num_groups,
         "mean_cosine": round(float(cosine_K.mean()), 4),
-        "p5_cosine": round(float(fifth), 4),
+        "p5_cosine": round(low_cosine(cosine_K), 4),
         "decide_s": round(min(seconds), 3),
     }
 
@@ -228,10 +225,3 @@ PLANNERS: dict[str, Planner] = {
     "tree": _tree,
     "k-means": _k_means,
 }
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the bench on its own."""
-    parser = argparse.ArgumentParser(prog="vtm bench fidelity", description=(__doc__ or "").splitlines()[0])
-    add_arguments(parser)
-    return run(parser.parse_args(argv))

@@ -19,10 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from jobs.bench.gpu_table import markdown
-from pipeline.encode.devices import this_device
+from jobs.bench.machine import machine_name
 from pipeline.errors import SettingsError
 
 FILM = Path(".cache/film.mp4")
@@ -56,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
         SettingsError: there is no GPU, or no step of that name.
     """
     device = "cpu" if args.dry_run else "cuda"
-    machine = this_device(device).record
+    machine = machine_name(device)
     args.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         video = _video(args, Path(scratch))
@@ -69,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
         for step in steps:
             results.append(take(step))
             print(_line(results[-1]), flush=True)
-    report = {"machine": machine, "torch": torch.__version__, "dry_run": args.dry_run, "steps": results}
+    report = {"machine": machine, "dry_run": args.dry_run, "steps": results}
     (args.out / "gpu.json").write_text(json.dumps(report, indent=1) + "\n")
     (args.out / "gpu.md").write_text(markdown(report))
     print(f"{args.out / 'gpu.json'}, {args.out / 'gpu.md'}")
@@ -81,9 +79,9 @@ def gpu_steps(video: Path, scratch: Path) -> list[Step]:
     steps = [Step(name="tests", command=("-m", "pytest", "-q", "-m", "gpu", str(TESTS)), needs=("pytest",))]
     for size in ("vit-s14", "vit-l14"):
         for batch in (20, 60, 256):
-            options = ("--random", size, "--batch", str(batch), "--rounds", "6", "--compile")
+            options = ("--random", size, "--batch-frames", str(batch), "--repeats", "6", "--compile")
             steps.append(_bench("encoder", f"{size} batch {batch}", options, needs=("transformers",)))
-    steps.append(_bench("merge", "", ("--dims", "384", "1024")))
+    steps.append(_bench("merge", "", ("--dim", "384", "1024")))
     steps.append(_bench("network", "", ()))
     for size, layer in (("vit-s14", "9"), ("vit-l14", "-1")):
         weights = ("--random", size, "--video", str(video), "--scratch", str(scratch))
@@ -100,13 +98,13 @@ def gpu_steps(video: Path, scratch: Path) -> list[Step]:
 def small_steps(video: Path, scratch: Path) -> list[Step]:
     """The same, as small as they go, on a CPU."""
     small = ("--random", "tiny", "--video", str(video), "--scratch", str(scratch), "--device", "cpu")
-    encoder = ("--random", "tiny", "--batch", "2", "--rounds", "1", "--encoder-keep", "--device", "cpu")
-    merge = ("--frames", "3", "--patches", "4", "4", "--dims", "16", "--names", "tree", "naive", "--repeats", "1")
-    network = ("--frames", "6", "--patches", "2", "2", "--width", "16", "--widths", "8", "--windows", "6")
+    encoder = ("--random", "tiny", "--batch-frames", "2", "--repeats", "1", "--encoder-keep", "--device", "cpu")
+    merge = ("--clip-frames", "3", "--patches", "4", "4", "--dim", "16", "--only", "tree", "naive", "--repeats", "1")
+    network = ("--clip-frames", "6", "--patches", "2", "2", "--dim", "16", "--widths", "8", "--windows", "6")
     return [
         _bench("encoder", "tiny", encoder, needs=("transformers",)),
         _bench("merge", "", (*merge, "--device", "cpu")),
-        _bench("network", "", (*network, "--strategies", "naive", "--attention", "fused", "--device", "cpu")),
+        _bench("network", "", (*network, "--strategy", "naive", "--attention", "fused", "--device", "cpu")),
         _check("profile", "tiny", (*small, "--clips", "2")),
         _check("reuse", "tiny", small),
         _check("pipeline", "tiny", small, ("transformers", "ray")),

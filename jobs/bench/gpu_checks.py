@@ -21,6 +21,7 @@ import torch
 
 from jobs.bench.encoder import random_checkpoint
 from jobs.bench.gpu_profile import profile
+from jobs.cli import main as run_command
 from jobs.progress import Silence
 from pipeline.settings import EngineName, Execution, Recipe
 
@@ -77,14 +78,13 @@ def bench_pipeline(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 def bench_reuse(args: argparse.Namespace) -> list[dict[str, Any]]:
     """The rows of `vtm bench reuse` on random weights."""
-    from jobs.bench import reuse
-
     shown = io.StringIO()
-    command = [str(args.video), "--encoder", str(_weights(args)), "--layer", "-1", "--clips", "2", "--levels", "4"]
+    command = ["bench", "reuse", str(args.video), "--encoder", str(_weights(args)), "--layer", "-1", "--clips", "2"]
+    command += ["--reuse-levels", "4", "--repeats", "1", "--device", args.device, "--json"]
     with redirect_stdout(shown):
-        reuse.main(
-            [*command, "--rounds", "1", "--device", args.device, "--clip-frames", str(_clip_frames(args)), "--json"]
-        )
+        code = run_command([*command, "--clip-frames", str(_clip_frames(args))])
+    if code:
+        raise RuntimeError(f"vtm {' '.join(command)} ended with exit code {code}")
     rows: list[dict[str, Any]] = json.loads(shown.getvalue())["rows"]
     return rows
 
@@ -165,17 +165,33 @@ def _extracted(recipe: Recipe, args: argparse.Namespace, out: Path, engine: Engi
 
 
 def _kill_an_encoder(victims: list[int]) -> None:
-    """End the first encoder's process that Ray starts, while it works."""
+    """End the first encoder's process that this process's Ray starts, while it works."""
     until_s = time.monotonic() + 300
     while time.monotonic() < until_s:
-        for folder in Path("/proc").iterdir():
-            if folder.name.isdigit() and (folder / "cmdline").exists():
-                command = (folder / "cmdline").read_bytes()
-                if b"ray::EncodeActor" in command and b"encode" in command:
-                    os.kill(int(folder.name), signal.SIGKILL)
-                    victims.append(int(folder.name))
-                    return
+        for folder in Path("/proc").glob("[0-9]*"):
+            if _is_encoding(folder) and os.getpid() in ancestors(folder):
+                os.kill(int(folder.name), signal.SIGKILL)
+                victims.append(int(folder.name))
+                return
         time.sleep(0.01)
+
+
+def _is_encoding(folder: Path) -> bool:
+    try:
+        command = (folder / "cmdline").read_bytes()
+    except OSError:
+        return False
+    return b"ray::EncodeActor" in command and b"encode" in command
+
+
+def ancestors(folder: Path) -> Iterator[int]:
+    """The process that started this one, the one that started that, and so on; none of one that has ended."""
+    try:
+        while (parent := int((folder / "stat").read_text().rpartition(")")[2].split()[1])) > 1:
+            yield parent
+            folder = folder.with_name(str(parent))
+    except OSError:
+        return
 
 
 CHECKS: dict[str, Callable[[argparse.Namespace], list[dict[str, Any]]]] = {

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch._C._autograd import DeviceType
 from torch.profiler import ProfilerActivity
 from torch.profiler import profile as torch_profile
 
-from jobs.bench.row_process import wait_for
+from jobs.bench.timing import timed, wait_for
 from pipeline.encode.clip_encoder import ClipEncoder
 from pipeline.encode.describe import describe_encoder
 from pipeline.encode.devices import this_device
@@ -44,9 +44,7 @@ def profile(recipe: Recipe, video: str, device: str, num_clips: int) -> list[dic
         specs = plan_clips(info, fps=recipe.fps, clip_frames=recipe.clip_frames)[:num_clips]
         clips = list(opened.decode(specs, picture))
     _encode(encoder, clips[:1] * 3)
-    began_s = time.perf_counter()
-    _encode(encoder, clips)
-    wall_s = time.perf_counter() - began_s
+    _, wall_s = timed(partial(_encode, encoder, clips), torch.device(device))
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device == "cuda" else [])
     with torch_profile(activities=activities) as recorded:
         _encode(encoder, clips)

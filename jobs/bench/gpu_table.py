@@ -13,7 +13,7 @@ FIGURES = (
 
 def markdown(report: dict[str, Any]) -> str:
     """One table a step, under the name of the device."""
-    lines = [f"# {report['machine']}", "", f"torch {report['torch']}. Made by `vtm bench gpu`."]
+    lines = [f"# {report['machine']}", "", "Made by `vtm bench gpu`."]
     if report["dry_run"]:
         lines += ["", "**A rehearsal on a CPU, in small: these figures mean nothing.**"]
     for step in report["steps"]:

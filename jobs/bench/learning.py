@@ -7,7 +7,6 @@ ViT's tokens to name the picture's class, once for each strategy and seed, and t
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from jobs.bench.machine import machine_name
+from jobs.bench.options import add_encoder_options, add_json_option
+from jobs.bench.output import Columns, show
 from jobs.bench.planted import (
     Frames,
     PlantedClips,
@@ -53,10 +55,19 @@ SHOT_FRAMES = 60
 """Long videos are cut into pieces of this length, so that training and testing see parts of each."""
 
 
+COLUMNS: Columns = {
+    "": lambda row: row["name"],
+    "accuracy": lambda row: f"{row['accuracy_mean']:.3f}",
+    "least": lambda row: f"{row['accuracy_min']:.3f}",
+    "most": lambda row: f"{row['accuracy_max']:.3f}",
+    "targets on planted tokens": lambda row: f"{row['planted_target_share']:.3f}",
+    "x chance": lambda row: f"{row['times_chance']:.2f}",
+}
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--encoder", required=True, help="folder or id of a ViT with patches of 14 pixels")
-    parser.add_argument("--layer", type=int, default=9)
+    add_encoder_options(parser, "of a ViT with patches of 14 pixels")
     parser.add_argument(
         "--scenes", type=Path, required=True, help="folder with gallery/CLASS/*.jpg and query/CLASS/*.jpg"
     )
@@ -69,8 +80,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="for choosing settings: test on pictures left out of the gallery, in the late parts of --videos",
     )
-    parser.add_argument("--tokens", type=Path, help="file that keeps the encoded clips for the next run")
-    parser.add_argument("--strategies", nargs="+", choices=STRATEGIES, default=STRATEGIES)
+    parser.add_argument(
+        "--encoded", type=Path, metavar="FILE", help="file that keeps the encoded clips for the next run"
+    )
+    parser.add_argument("--strategy", nargs="+", choices=STRATEGIES, default=STRATEGIES)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--windows", type=int, nargs=3, default=WINDOWS_FRAMES, help="frames of each block's window")
@@ -105,7 +118,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--train-per-class", type=int, default=100)
     parser.add_argument("--test-per-class", type=int, default=60)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_json_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -120,20 +133,11 @@ def run(args: argparse.Namespace) -> int:
             for split, made in clips.items()
         }
     rows = []
-    runs = [(strategy, seed) for strategy in args.strategies for seed in range(args.seeds)]
+    runs = [(strategy, seed) for strategy in args.strategy for seed in range(args.seeds)]
     for strategy, seed in tqdm(runs, unit="run", disable=args.json):
         rows.append({"strategy": strategy, "seed": seed, **train_one(clips, layout, strategy, seed, args)})
-    summary = [_summary(strategy, [row for row in rows if row["strategy"] == strategy]) for strategy in args.strategies]
-    if args.json:
-        print(json.dumps({"machine": f"cpu, torch {torch.__version__}", "rows": summary, "runs": rows}))
-        return 0
-    for row in summary:
-        spread = f"{row['accuracy_min']:.3f} to {row['accuracy_max']:.3f}"
-        print(f"{row['name']:10} accuracy {row['accuracy_mean']:.3f} ({spread})", end="")
-        if set(PLACES) <= row.keys():
-            where = f"{row['planted_target_share']:.3f} of all, {row['times_chance']:.2f} x chance"
-            print(f"  targets on planted tokens: {where}", end="")
-        print()
+    summary = [summary_of(strategy, [row for row in rows if row["strategy"] == strategy]) for strategy in args.strategy]
+    show(summary, machine=machine_name(), as_json=args.json, columns=COLUMNS, more={"runs": rows})
     return 0
 
 
@@ -184,7 +188,8 @@ def train_one(
     return {"accuracy": last["accuracy"], **_target_places(network, test, clips["test"].planted)}
 
 
-def _summary(strategy: NetworkStrategy, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def summary_of(strategy: NetworkStrategy, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """A strategy's figures over all seeds, of which each row is one."""
     accuracies = [row["accuracy"] for row in rows]
     return {
         "name": "baseline" if strategy == "none" else strategy,
@@ -254,10 +259,10 @@ def _batch(
 
 
 def _clips(args: argparse.Namespace, layout: PlantedLayout) -> dict[str, PlantedClips]:
-    """The encoded clips: those that --tokens keeps, or made now."""
+    """The encoded clips: those in the file of --encoded, or made now."""
     names = [field.name for field in fields(PlantedClips)]
-    if args.tokens is not None and args.tokens.exists():
-        kept = load_file(args.tokens)
+    if args.encoded is not None and args.encoded.exists():
+        kept = load_file(args.encoded)
         return {split: PlantedClips(*(kept[f"{split}.{name}"] for name in names)) for split in ("train", "test")}
     early, late = split_in_time(_shots(args.videos, layout), layout, first_share=0.6)
     if args.test_videos is not None and not args.choose:
@@ -278,8 +283,8 @@ def _clips(args: argparse.Namespace, layout: PlantedLayout) -> dict[str, Planted
         folder, first, end = pictures[split]
         scenes = read_scenes(args.scenes / folder, layout, first, end)
         clips[split] = plant(scenes, share, layout, encode, seed)
-    if args.tokens is not None:
-        save_file({f"{split}.{name}": getattr(clips[split], name) for split in clips for name in names}, args.tokens)
+    if args.encoded is not None:
+        save_file({f"{split}.{name}": getattr(clips[split], name) for split in clips for name in names}, args.encoded)
     return clips
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +16,9 @@ import pyarrow.parquet as pq
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from jobs.table import print_table
+from jobs.bench.machine import machine_name
+from jobs.bench.options import add_json_option, add_repeats_option
+from jobs.bench.output import Columns, show
 from pipeline.cache.clip_fields import TRAINING, parquet_columns
 from pipeline.cache.token_cache import TokenCache
 from pipeline.cache.token_stream import TokenStream
@@ -34,14 +34,23 @@ COLUMNS = "pyarrow, columns"
 CELLS = "pyarrow, a tensor a cell"
 
 
+TABLE: Columns = {
+    "": lambda row: row["name"],
+    "clips/s": lambda row: f"{row['clips_per_s']:.0f}",
+    "MB/s": lambda row: f"{row['bytes_per_s'] / 1e6:.0f}",
+    "CPU s": lambda row: f"{row['cpu_s']:.4f}",
+    "of pyarrow": lambda row: f"{row['of_pyarrow']:.2f}",
+}
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which cache, and how it is read."""
     parser.add_argument("out", nargs="?", metavar="RUN", help="run folder in Parquet (one of random tokens is made)")
     parser.add_argument("--clips", type=int, default=192, metavar="N", help="clips of the one that is made (192)")
-    parser.add_argument("--tokens", type=int, default=768, metavar="M", help="tokens of each of them (768)")
+    parser.add_argument("--tokens-per-clip", type=int, default=768, metavar="M", help="tokens of each of them (768)")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="workers of the data loaders (2)")
-    parser.add_argument("--rounds", type=int, default=7, metavar="N", help="the fastest of so many counts (7)")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_repeats_option(parser, 7, "the fastest counts")
+    add_json_option(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -49,29 +58,13 @@ def run(options: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(options.out or folder)
         if options.out is None:
-            make_cache(out, options.clips, options.tokens)
-        rows = measure(out, options.workers, options.rounds)
-    if options.json:
-        machine = f"{os.cpu_count()} cores {platform.processor() or platform.machine()}"
-        print(json.dumps({"machine": machine, "rows": rows}, indent=1))
-    else:
-        print_table(
-            ["", "clips/s", "MB/s", "CPU s", "of pyarrow"],
-            [
-                [
-                    r["name"],
-                    f"{r['clips_per_s']:.0f}",
-                    f"{r['bytes_per_s'] / 1e6:.0f}",
-                    f"{r['cpu_s']:.4f}",
-                    f"{r['of_pyarrow']:.2f}",
-                ]
-                for r in rows
-            ],
-        )
+            make_cache(out, options.clips, options.tokens_per_clip)
+        rows = measure(out, options.workers, options.repeats)
+    show(rows, machine=machine_name(), as_json=options.json, columns=TABLE)
     return 0
 
 
-def measure(out: Path, num_workers: int, rounds: int) -> list[dict[str, Any]]:
+def measure(out: Path, num_workers: int, repeats: int) -> list[dict[str, Any]]:
     """Passes over a cache: pyarrow and `TokenStream` in this process, then behind the workers of a data loader.
 
     Raises:
@@ -97,7 +90,7 @@ def measure(out: Path, num_workers: int, rounds: int) -> list[dict[str, Any]]:
         passes[f"{CELLS}, {num_workers} workers"] = lambda: sum(1 for _ in rows_loader)
         passes[f"TokenStream, {num_workers} workers"] = lambda: sum(1 for _ in loader)
     best_s = dict.fromkeys(passes, (float("inf"), float("inf")))
-    for _ in range(rounds):
+    for _ in range(repeats):
         for name, read in passes.items():
             began_s, cpu_s = time.perf_counter(), time.process_time()
             count = read()

@@ -9,17 +9,22 @@ keys; peak_bytes is what the merge allocates on top of them.
 from __future__ import annotations
 
 import argparse
-import json
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from jobs.bench.row_process import in_own_process, machine_name, peak_bytes, wait_for
+from jobs.bench.machine import machine_name
+from jobs.bench.memory import peak_bytes
+from jobs.bench.options import add_json_option, add_repeats_option, add_threads_option
+from jobs.bench.output import Columns, show
+from jobs.bench.own_process import in_own_process
+from jobs.bench.timing import repeated_s
+from jobs.training.device import add_device_option
 from vtm import STRATEGIES, Grid, bipartite_plan, merge_plan, merge_tree
 from vtm.growing import base_for
 
@@ -40,28 +45,33 @@ class RowRequest:
     threads: int
 
 
+COLUMNS: Columns = {
+    "dim": lambda row: str(row["dim"]),
+    "": lambda row: row["name"],
+    "ms": lambda row: f"{row['wall_s'] * 1e3:.1f}",
+    "peak MB": lambda row: f"{row['peak_bytes'] / 1e6:.1f}",
+}
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--frames", type=int, default=60)
+    parser.add_argument("--clip-frames", type=int, default=60, help="frames sampled per clip")
     parser.add_argument("--patches", type=int, nargs=2, default=(16, 16), metavar=("ROWS", "COLUMNS"))
-    parser.add_argument("--dims", type=int, nargs="+", default=(384, 1024), help="channels of tokens and keys")
+    parser.add_argument("--dim", type=int, nargs="+", default=(384, 1024), help="channels of tokens and keys")
     parser.add_argument("--keep", type=float, default=0.1, help="share of tokens left")
-    parser.add_argument("--names", nargs="+", choices=ROWS, default=ROWS, help="rows to measure")
-    parser.add_argument(
-        "--repeats", type=int, default=5, help="timed merges a row, after one untimed; the fastest counts"
-    )
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--only", nargs="+", choices=ROWS, default=ROWS, help="rows to measure")
+    add_repeats_option(parser, 5, "after one untimed; the fastest counts")
+    add_device_option(parser)
+    add_threads_option(parser)
+    add_json_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print; returns the exit code."""
-    grid = (args.frames, args.patches[0], args.patches[1])
-    machine = machine_name(args.device, args.threads)
+    grid = (args.clip_frames, args.patches[0], args.patches[1])
     rows = []
-    for dim in args.dims:
-        for row_name in args.names:
+    for dim in args.dim:
+        for row_name in args.only:
             request = RowRequest(
                 name=row_name,
                 grid=grid,
@@ -72,12 +82,13 @@ def run(args: argparse.Namespace) -> int:
                 threads=args.threads,
             )
             rows.append(in_own_process(measure_row, request))
-    if args.json:
-        print(json.dumps({"machine": machine, "rows": rows}))
-        return 0
-    print(f"{grid[0]} frames of {grid[1]} x {grid[2]} tokens, {args.keep:.0%} kept: {machine}")
-    for row in rows:
-        print(f"{row['dim']:5} {row['name']:22} {row['wall_s'] * 1e3:9.1f} ms  {row['peak_bytes'] / 1e6:8.1f} MB")
+    show(
+        rows,
+        machine=machine_name(args.device, args.threads),
+        as_json=args.json,
+        columns=COLUMNS,
+        title=f"{grid[0]} frames of {grid[1]} x {grid[2]} tokens, {args.keep:.0%} kept",
+    )
     return 0
 
 
@@ -93,19 +104,12 @@ def measure_row(request: RowRequest) -> dict[str, Any]:
     before_bytes = peak_bytes(device)
     left = merge(x_1ND).shape[1]
     peak = peak_bytes(device) - before_bytes
-    seconds = []
-    for _ in range(request.repeats):
-        wait_for(device)
-        start_s = time.perf_counter()
-        merge(x_1ND)
-        wait_for(device)
-        seconds.append(time.perf_counter() - start_s)
     return {
         "name": request.name,
         "n": total,
         "dim": request.dim,
         "tokens_left": left,
-        "wall_s": min(seconds),
+        "wall_s": min(repeated_s(partial(merge, x_1ND), request.repeats, device)),
         "peak_bytes": peak,
     }
 
@@ -175,10 +179,3 @@ ROWS = (
     "tome rounds",
     "vtm tome rounds",
 )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the bench on its own."""
-    parser = argparse.ArgumentParser(prog="vtm bench merge", description=(__doc__ or "").splitlines()[0])
-    add_arguments(parser)
-    return run(parser.parse_args(argv))

@@ -7,18 +7,23 @@ and all that the forward pass allocates, and nothing of Python's or torch's own.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
-from jobs.bench.row_process import in_own_process, machine_name, peak_bytes, wait_for
+from jobs.bench.machine import machine_name
+from jobs.bench.memory import peak_bytes
+from jobs.bench.options import add_json_option, add_repeats_option, add_threads_option
+from jobs.bench.output import Columns, show
+from jobs.bench.own_process import in_own_process
+from jobs.bench.timing import repeated_s, wait_for
+from jobs.training.device import add_device_option
 from vtm.network import NetworkConfig, VideoTokenMerging
 from vtm.network.block import VideoBlock
 from vtm.network.config import AttentionKernel, NetworkStrategy
@@ -47,27 +52,39 @@ class RowRequest:
         return "baseline" if self.config.strategy == "none" else self.config.strategy
 
 
+COLUMNS: Columns = {
+    "attention": lambda row: row["attention"],
+    "": lambda row: row["name"],
+    "clips/s": lambda row: f"{row['clips_per_s']:.3f}",
+    "peak MB": lambda row: f"{row['peak_bytes'] / 1e6:.0f}",
+    "x baseline": lambda row: f"{row['times_baseline']:.2f}",
+    "memory saved": lambda row: f"{row['memory_saved_share']:+.0%}",
+    "projection ms": lambda row: f"{row['projection_s'] * 1e3:.0f}",
+    "attention ms": lambda row: f"{row['attention_s'] * 1e3:.0f}",
+    "merge ms": lambda row: f"{row['merge_s'] * 1e3:.0f}",
+    "output ms": lambda row: f"{row['output_s'] * 1e3:.0f}",
+}
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options; the defaults are the paper's shape."""
-    parser.add_argument("--frames", type=int, default=60)
+    parser.add_argument("--clip-frames", type=int, default=60, help="frames sampled per clip")
     parser.add_argument("--patches", type=int, nargs=2, default=(16, 16), metavar=("ROWS", "COLUMNS"))
-    parser.add_argument("--width", type=int, default=1024, help="channels of the encoder's tokens")
+    parser.add_argument("--dim", type=int, default=1024, help="channels of the encoder's tokens")
     parser.add_argument("--widths", type=int, nargs="+", default=(512, 256, 256), help="channels after each block")
     parser.add_argument("--windows", type=int, nargs="+", default=(6, 30, 60), help="frames of each block's window")
     parser.add_argument("--partition-factor", type=int, default=6, help="one target in this many tokens")
     parser.add_argument("--merge-share", type=float, default=0.8, help="R as a share of the sources")
     parser.add_argument("--heads", type=int, default=4)
     parser.add_argument("--head-width", type=int, default=64)
-    parser.add_argument("--strategies", nargs="+", choices=get_args(NetworkStrategy), default=get_args(NetworkStrategy))
+    parser.add_argument("--strategy", nargs="+", choices=get_args(NetworkStrategy), default=get_args(NetworkStrategy))
     parser.add_argument("--attention", nargs="+", choices=get_args(AttentionKernel), default=get_args(AttentionKernel))
-    parser.add_argument("--batch", type=int, default=1, help="clips together")
-    parser.add_argument(
-        "--repeats", type=int, default=3, help="timed passes a row, after one untimed; the median counts"
-    )
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--batch-clips", type=int, default=1, help="clips per batch")
+    add_repeats_option(parser, 3, "after one untimed; the median counts")
+    add_device_option(parser)
+    parser.add_argument("--compute-dtype", choices=("float32", "bfloat16", "float16"), default="float32")
+    add_threads_option(parser)
+    add_json_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -75,29 +92,18 @@ def run(args: argparse.Namespace) -> int:
     rows: list[dict[str, Any]] = []
     for attention in args.attention:
         rows += _rows(args, attention)
-    machine = f"{machine_name(args.device, args.threads)}, {args.dtype}"
-    if args.json:
-        print(json.dumps({"machine": machine, "rows": rows}))
-        return 0
-    print(f"{args.frames} frames of {args.patches[0]} x {args.patches[1]} tokens, width {args.width}: {machine}")
-    for row in rows:
-        print(_line(row))
+    show(
+        rows,
+        machine=machine_name(args.device, args.threads, args.compute_dtype),
+        as_json=args.json,
+        columns=COLUMNS,
+        title=f"{args.clip_frames} frames of {args.patches[0]} x {args.patches[1]} tokens, width {args.dim}",
+    )
     return 0
 
 
-def _line(row: dict[str, Any]) -> str:
-    ratios = "no baseline in this run"
-    if "times_baseline" in row:
-        ratios = f"{row['times_baseline']:6.2f} x, {row['memory_saved_share']:+.0%} memory saved"
-    stages = ", ".join(f"{stage} {row[f'{stage}_s'] * 1e3:.0f}" for stage in STAGES)
-    return (
-        f"{row['attention']:6} {row['name']:10} {row['clips_per_s']:8.3f} clips/s {row['peak_bytes'] / 1e6:8.0f} MB  "
-        f"{ratios}  ms: {stages}"
-    )
-
-
 def _rows(args: argparse.Namespace, attention: AttentionKernel) -> list[dict[str, Any]]:
-    requests = [_request(args, strategy, attention) for strategy in args.strategies]
+    requests = [_request(args, strategy, attention) for strategy in args.strategy]
     rows = [in_own_process(measure_row, request) for request in requests]
     baseline = next((row for row in rows if row["name"] == "baseline"), None)
     if baseline is None:
@@ -110,7 +116,7 @@ def _rows(args: argparse.Namespace, attention: AttentionKernel) -> list[dict[str
 
 def _request(args: argparse.Namespace, strategy: NetworkStrategy, attention: AttentionKernel) -> RowRequest:
     config = NetworkConfig(
-        in_width=args.width,
+        in_width=args.dim,
         outputs=10,
         strategy=strategy,
         widths=tuple(args.widths),
@@ -121,14 +127,14 @@ def _request(args: argparse.Namespace, strategy: NetworkStrategy, attention: Att
         head_width=args.head_width,
         attention=attention,
     )
-    grid = (args.frames, args.patches[0], args.patches[1])
+    grid = (args.clip_frames, args.patches[0], args.patches[1])
     return RowRequest(
         config=config,
         grid=grid,
-        batch=args.batch,
+        batch=args.batch_clips,
         repeats=args.repeats,
         device=args.device,
-        dtype=args.dtype,
+        dtype=args.compute_dtype,
         threads=args.threads,
     )
 
@@ -151,7 +157,9 @@ def measure_row(request: RowRequest) -> dict[str, Any]:
     patches = torch.randn(request.batch, tokens, request.config.in_width, dtype=torch.float32)
     patches = patches.to(device, getattr(torch, request.dtype))
     motion = patches[..., 0].float().abs() if request.config.strategy == "motion" else None
-    seconds = [_seconds(network, patches, request.grid, motion) for _ in range(request.repeats + 1)][1:]
+    forward = partial(network, patches, request.grid, motion=motion)
+    forward()
+    seconds = repeated_s(forward, request.repeats, device)
     peak = peak_bytes(device) - before_bytes
     return {
         "name": request.name,
@@ -161,14 +169,6 @@ def measure_row(request: RowRequest) -> dict[str, Any]:
         "multiply_adds": multiply_adds(request.config, request.grid),
         **_stage_seconds(network, patches, request.grid, motion),
     }
-
-
-def _seconds(network: VideoTokenMerging, patches: Tensor, grid: Grid, motion: Tensor | None) -> float:
-    wait_for(patches.device)
-    start_s = time.perf_counter()
-    network(patches, grid, motion=motion)
-    wait_for(patches.device)
-    return time.perf_counter() - start_s
 
 
 def _stage_seconds(network: VideoTokenMerging, patches: Tensor, grid: Grid, motion: Tensor | None) -> dict[str, float]:
@@ -216,10 +216,3 @@ def multiply_adds(config: NetworkConfig, grid: Grid) -> int:
         total += tokens * width_att * width_out
         width = width_out
     return total
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the bench on its own."""
-    parser = argparse.ArgumentParser(prog="vtm bench network", description=__doc__.splitlines()[0])
-    add_arguments(parser)
-    return run(parser.parse_args(argv))

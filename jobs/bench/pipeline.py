@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import os
-import platform
-import resource
 import tempfile
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from jobs.bench.machine import machine_name
+from jobs.bench.memory import resident_bytes
+from jobs.bench.options import add_json_option
+from jobs.bench.output import show
 from jobs.options import add_recipe_options, settings_of
 from jobs.progress import Silence
 from jobs.rates import Rates
@@ -23,7 +24,7 @@ from pipeline.settings import EngineName, Execution, Recipe
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """A video and the recipe."""
     parser.add_argument("inputs", nargs=1, metavar="VIDEO", help="one video")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_json_option(parser)
     parser.add_argument("--gpus", type=int, help="GPUs to encode on")
     add_recipe_options(parser)
     parser.set_defaults(config=None)
@@ -40,24 +41,20 @@ def run(options: argparse.Namespace) -> int:
         cores=os.cpu_count() or 1,
         source=f"vtm bench pipeline {video}",
     )
-    machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
-    if options.json:
-        print(json.dumps({"machine": machine, "rows": rows, "rates": asdict(rates)}, indent=1))
-    else:
-        for row in rows:
-            print(
-                "  ".join(
-                    f"{name} {value:.2f}" if isinstance(value, float) else f"{value}" for name, value in row.items()
-                )
-            )
+    show(rows, machine=machine_name(rows[0]["device"]), as_json=options.json, more={"rates": asdict(rates)})
     return 0
 
 
 def measure(video: str, recipe: Recipe, execution: Execution) -> list[dict[str, Any]]:
     """The rows; without Ray where it is not installed."""
     rows = [_plain_script(video, recipe, execution)]
-    engines: tuple[EngineName, ...] = ("inline", "ray") if importlib.util.find_spec("ray") else ("inline",)
+    engines: tuple[EngineName, ...] = ("inline", "ray") if is_ray_installed() else ("inline",)
     return rows + [_extraction(video, recipe, replace(execution, engine=engine)) for engine in engines]
+
+
+def is_ray_installed() -> bool:
+    """Whether there is a second engine to measure."""
+    return importlib.util.find_spec("ray") is not None
 
 
 def _plain_script(video: str, recipe: Recipe, execution: Execution) -> dict[str, Any]:
@@ -91,7 +88,7 @@ def _plain_script(video: str, recipe: Recipe, execution: Execution) -> dict[str,
         "decode_s": decoded_s - began_s,
         "encode_s": ended_s - decoded_s,
         "cpu_s": time.process_time() - began_cpu_s,
-        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_bytes": resident_bytes("VmHWM"),
     }
 
 

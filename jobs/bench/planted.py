@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from jobs.bench.square import square
 from pipeline.errors import InputError
 from pipeline.plan.clips import plan_clips
-from pipeline.values import PictureSpec, VideoSource
+from pipeline.values import VideoSource
 from pipeline.video import open_video, scan_video, timing_of
 from pipeline.video.resize import resize_picture
 from vtm import Grid
@@ -98,22 +99,12 @@ def read_picture(path: Path, side_px: int) -> Frames:
     with Image.open(path) as image:
         rgb_HW3 = np.array(image.convert("RGB"))
     height, width, _ = rgb_HW3.shape
-    return resize_picture(rgb_HW3, (height, width), _square(side_px))
-
-
-def _square(side_px: int) -> PictureSpec:
-    return PictureSpec(
-        resize_mode="exact",
-        resize_height_px=side_px,
-        resize_width_px=side_px,
-        crop_height_px=side_px,
-        crop_width_px=side_px,
-    )
+    return resize_picture(rgb_HW3, (height, width), square(side_px))
 
 
 def read_frames(path: Path, side_px: int, fps: Fraction = Fraction(1)) -> Frames:
     """The frames of a video at one size; (T, side_px, side_px, 3)."""
-    spec = _square(side_px)
+    spec = square(side_px)
     info = scan_video(VideoSource(video_id=path.stem, uri=str(path), size_bytes=path.stat().st_size))
     with open_video(timing_of(info)) as video:
         return np.concatenate([clip.frames for clip in video.decode(plan_clips(info, fps=fps, clip_frames=60), spec)])

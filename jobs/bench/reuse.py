@@ -10,12 +10,10 @@ encoding everything gives.
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from statistics import median
@@ -26,57 +24,66 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from jobs.bench.low_cosine import low_cosine
+from jobs.bench.machine import machine_name
+from jobs.bench.options import (
+    add_clip_options,
+    add_encoder_options,
+    add_json_option,
+    add_repeats_option,
+    add_threads_option,
+    encoder_of,
+)
+from jobs.bench.output import Columns, show
+from jobs.bench.timing import timed
+from jobs.training.device import add_device_option
 from pipeline.encode.describe import picture_spec
-from pipeline.encode.devices import resolve_compute_dtype, this_device
 from pipeline.encode.features import ClipFeatures, VitFeatures
 from pipeline.encode.reuse import ReusingFeatures
 from pipeline.inputs.sources import identify
 from pipeline.plan.clips import plan_clips
 from pipeline.video import open_video, scan_video, timing_of
-from vtm import Encoder, load_encoder
+from vtm import Encoder
 
 BATCH_FRAMES = 20
 
 
+COLUMNS: Columns = {
+    "video": lambda row: row["video"],
+    "levels": lambda row: f"{row['levels']:g}",
+    "encoded": lambda row: f"{row['encoded_share']:.1%}",
+    "encoding x": lambda row: f"{row['encode_speedup']:.2f}",
+    "end to end x": lambda row: f"{row['end_to_end_speedup']:.2f}",
+    "mean cosine": lambda row: f"{row['mean_cosine']:.3f}",
+    "5th pct": lambda row: f"{row['p5_cosine']:.3f}",
+}
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("videos", nargs="+", metavar="VIDEO", help="files or addresses")
-    parser.add_argument("--encoder", required=True, help="folder or hub id")
-    parser.add_argument("--layer", type=int, default=9, help="block whose output is taken")
-    parser.add_argument("--levels", type=float, nargs="+", default=(1, 2, 4, 8), help="thresholds to measure")
-    parser.add_argument("--fps", type=Fraction, default=Fraction(1))
-    parser.add_argument("--clip-frames", type=int, default=60)
-    parser.add_argument("--clips", type=int, help="clips of each video, from its start; all where nothing is said")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=1, help="on a CPU")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_clip_options(parser, clips=None, which="clips of each video")
+    add_encoder_options(parser)
+    parser.add_argument("--reuse-levels", type=float, nargs="+", default=(1, 2, 4, 8), help="thresholds to measure")
+    add_repeats_option(parser, 3, "the median counts")
+    add_threads_option(parser, 1)
+    add_device_option(parser)
+    add_json_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print; returns the exit code."""
     torch.set_num_threads(args.threads)
-    dtype = getattr(torch, resolve_compute_dtype("auto", this_device(args.device)))
-    encoder = load_encoder(args.encoder, layer=args.layer, dtype=dtype, device=args.device)
+    encoder = encoder_of(args)
     rows = []
     for video in args.videos:
         for row in _measure(encoder, video, args):
             rows.append({"name": f"levels {row['levels']:g}", "video": Path(video).name, **row})
-            if not args.json:
-                print(
-                    "{video:28} levels {levels:4g}  encoded {encoded_share:6.1%}  encoding x {encode_speedup:5.2f}  "
-                    "end to end x {end_to_end_speedup:5.2f}  cosine {mean_cosine:.3f} / {p5_cosine:.3f}".format(
-                        **rows[-1]
-                    )
-                )
-    if args.json:
-        machine = f"{args.device} {platform.machine()}, {args.threads} threads, torch {torch.__version__}, {dtype}"
-        print(json.dumps({"machine": machine, "rows": rows}))
+    show(rows, machine=machine_name(args.device, args.threads, encoder.dtype), as_json=args.json, columns=COLUMNS)
     return 0
 
 
 @dataclass
-class _Contender:
+class Contender:
     """One way to encode, and what is known of it so far."""
 
     encode: ReusingFeatures | VitFeatures
@@ -90,10 +97,10 @@ class _Contender:
 def _measure(encoder: Encoder, video: str, args: argparse.Namespace) -> list[dict[str, Any]]:
     """A row for each threshold."""
     clock = time.process_time if encoder.device.type == "cpu" else time.perf_counter
-    whole = _Contender(VitFeatures(encoder, BATCH_FRAMES))
-    reusing = [_Contender(ReusingFeatures(encoder, BATCH_FRAMES, levels)) for levels in args.levels]
+    whole = Contender(VitFeatures(encoder, BATCH_FRAMES))
+    reusing = [Contender(ReusingFeatures(encoder, BATCH_FRAMES, levels)) for levels in args.reuse_levels]
     contenders, decode_rounds_s = [whole, *reusing], []
-    for number in range(args.rounds):
+    for number in range(args.repeats):
         for contender in contenders:
             contender.rounds_s.append(0.0)
         decode_rounds_s.append(0.0)
@@ -101,12 +108,12 @@ def _measure(encoder: Encoder, video: str, args: argparse.Namespace) -> list[dic
             decode_rounds_s[-1] += decode_s
             first = (index + number) % len(contenders)
             order = contenders[first:] + contenders[:first]
-            features = {id(contender): _encode(contender, frames, clock) for contender in order}
+            features = {id(contender): _encode(contender, frames, encoder.device, clock) for contender in order}
             for contender in reusing if number == 0 else ():
                 _compare(contender, features[id(contender)], features[id(whole)].patches_1KD)
     if not whole.rounds_s[-1]:
         raise SystemExit(f"{video}: no clip")
-    return [_row(levels, c, whole, decode_rounds_s) for levels, c in zip(args.levels, reusing, strict=True)]
+    return [row_of(levels, c, whole, decode_rounds_s) for levels, c in zip(args.reuse_levels, reusing, strict=True)]
 
 
 def _clips(
@@ -122,22 +129,22 @@ def _clips(
             start_s = clock()
 
 
-def _encode(contender: _Contender, frames: NDArray[np.uint8], clock: Callable[[], float]) -> ClipFeatures:
-    start_s = clock()
-    features = contender.encode(frames)
-    if features.patches_1KD.device.type == "cuda":
-        torch.cuda.synchronize(features.patches_1KD.device)
-    contender.rounds_s[-1] += clock() - start_s
+def _encode(
+    contender: Contender, frames: NDArray[np.uint8], device: torch.device, clock: Callable[[], float]
+) -> ClipFeatures:
+    features, encode_s = timed(partial(contender.encode, frames), device, clock)
+    contender.rounds_s[-1] += encode_s
     return features
 
 
-def _compare(contender: _Contender, features: ClipFeatures, tokens_1ND: Tensor) -> None:
+def _compare(contender: Contender, features: ClipFeatures, tokens_1ND: Tensor) -> None:
     contender.patches += tokens_1ND.shape[1]
     contender.encoded += features.encoded_patches or 0
     contender.cosines.append(torch.cosine_similarity(features.patches_1KD, tokens_1ND, dim=-1)[0])
 
 
-def _row(levels: float, contender: _Contender, whole: _Contender, decode_rounds_s: Sequence[float]) -> dict[str, Any]:
+def row_of(levels: float, contender: Contender, whole: Contender, decode_rounds_s: Sequence[float]) -> dict[str, Any]:
+    """One threshold's figures, beside encoding everything and decoding in the same rounds."""
     cosine_K = torch.cat(contender.cosines).double()
     decode_s, encode_s, whole_s = median(decode_rounds_s), median(contender.rounds_s), median(whole.rounds_s)
     return {
@@ -146,16 +153,9 @@ def _row(levels: float, contender: _Contender, whole: _Contender, decode_rounds_
         "encode_speedup": whole_s / encode_s,
         "end_to_end_speedup": (decode_s + whole_s) / (decode_s + encode_s),
         "mean_cosine": float(cosine_K.mean()),
-        "p5_cosine": float(cosine_K.kthvalue(max(1, round(0.05 * len(cosine_K)))).values),
+        "p5_cosine": low_cosine(cosine_K),
         "decode_s": decode_s,
         "encode_s": encode_s,
         "whole_encode_s": whole_s,
         "patches": contender.patches,
     }
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the bench on its own."""
-    parser = argparse.ArgumentParser(prog="vtm bench reuse", description=(__doc__ or "").splitlines()[0])
-    add_arguments(parser)
-    return run(parser.parse_args(argv))

@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from jobs.bench.machine import machine_name
+from jobs.bench.options import add_json_option
+from jobs.bench.output import show
+from jobs.bench.timing import timed
 from pipeline import TokenCache
 from pipeline.plan.index_file import read_index
 from pipeline.search.encoders import PictureEncoder
@@ -48,32 +53,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add = parser.add_argument
     add("--run", metavar="DIR", help="run folder: cut frames from its videos and look for them")
-    add("--frames", type=int, default=50, help="so many frames (50)")
+    add("--queries", type=int, default=50, help="so many frames (50)")
     add("--pictures", type=Path, metavar="FOLDER", help="folder of labelled pictures")
     add("--encoder", help="of the pictures: folder or hub id")
     add("--layer", type=int, default=-1, help="of the pictures: output block (-1)")
     add("--keep", type=float, default=0.02, help="of the pictures: share of tokens kept (0.02)")
     add("--clips", type=int, metavar="N", help="make up a cache of so many clips and search it")
-    add("--tokens", type=int, default=308, help="of a made-up clip (308)")
+    add("--tokens-per-clip", type=int, default=308, help="of a made-up clip (308)")
     add("--dim", type=int, default=384, help="of a made-up token (384)")
     add("--seed", type=int, default=0, help="of the frames chosen and of made-up tokens (0)")
-    add("--json", action="store_true", help="print one JSON object")
+    add_json_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure what was asked for and print; returns the exit code."""
     rows: list[dict[str, Any]] = []
     if args.run:
-        rows.append(find_frames(args.run, args.frames, args.seed))
+        rows.append(find_frames(args.run, args.queries, args.seed))
     if args.pictures:
         rows += label_pictures(args.pictures, args.encoder, args.layer, args.keep)
     if args.clips:
-        rows.append(search_many(args.clips, args.tokens, args.dim, args.seed))
-    if args.json:
-        print(json.dumps({"machine": "cpu", "rows": rows}))
-    else:
-        for row in rows:
-            print("  ".join(f"{name} {value}" for name, value in row.items()))
+        rows.append(search_many(args.clips, args.tokens_per_clip, args.dim, args.seed))
+    show(rows, machine=machine_name(), as_json=args.json)
     return 0
 
 
@@ -219,20 +220,19 @@ def search_many(num_clips: int, num_tokens: int, dim: int, seed: int) -> dict[st
                 Path(out), f"{shard:016x}", list(_made_up(numbers, num_tokens, dim, seed)), [], run, ("parquet",)
             )
         (Path(out) / "run.json").write_text(json.dumps(run))
-        began_s = time.perf_counter()
-        searcher = Searcher(TokenCache(out))
-        open_s = time.perf_counter() - began_s
-        queries = [_picture_of(searcher.cache, int(n)) for n in np.random.default_rng(seed).choice(num_clips, QUERIES)]
-        cold, cold_cpu = _timed(searcher, queries[:1])
-        began_s = time.perf_counter()
-        searcher.load()
-        load_s = time.perf_counter() - began_s
-        warm, warm_cpu = _timed(searcher, queries)
+        searcher, open_s = timed(lambda: Searcher(TokenCache(out)))
+        wanted = [int(number) for number in np.random.default_rng(seed).choice(num_clips, QUERIES)]
+        queries = [_picture_of(searcher.cache, number) for number in wanted]
+        cold, cold_cpu, _ = _timed(searcher, queries[:1])
+        _, load_s = timed(searcher.load)
+        warm, warm_cpu, found = _timed(searcher, queries)
     return {
         "name": "clips",
         "clips": num_clips,
         "tokens_per_clip": num_tokens,
         "dim": dim,
+        "queries": QUERIES,
+        "right_clip": sum(got == number for got, number in zip(found, wanted, strict=True)),
         "open_s": round(open_s, 3),
         "unread_query_s": round(cold[0], 3),
         "unread_query_cpu_s": round(cold_cpu[0], 3),
@@ -243,15 +243,16 @@ def search_many(num_clips: int, num_tokens: int, dim: int, seed: int) -> dict[st
     }
 
 
-def _timed(searcher: Searcher, queries: Sequence[Query]) -> tuple[list[float], list[float]]:
-    """Wall and CPU seconds of each query."""
-    wall, cpu = [], []
+def _timed(searcher: Searcher, queries: Sequence[Query]) -> tuple[list[float], list[float], list[int]]:
+    """Wall and CPU seconds of each query, and the position of the clip that it finds first."""
+    wall, cpu, found = [], [], []
     for query in queries:
-        began_s, began_cpu_s = time.perf_counter(), time.process_time()
-        searcher.search(query)
-        wall.append(time.perf_counter() - began_s)
+        began_cpu_s = time.process_time()
+        matches, wall_s = timed(partial(searcher.search, query))
         cpu.append(time.process_time() - began_cpu_s)
-    return wall, cpu
+        wall.append(wall_s)
+        found.append(matches[0].position)
+    return wall, cpu, found
 
 
 def _picture_of(cache: TokenCache, position: int) -> Query:

@@ -12,7 +12,6 @@ weights have a deviation of sharpness / sqrt(D), so that attention scores have o
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -22,7 +21,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from jobs.bench.row_process import machine_name
+from jobs.bench.machine import machine_name
+from jobs.bench.options import add_json_option, add_threads_option
+from jobs.bench.output import show
 from pipeline import CachedClip, TokenCache
 from pipeline.consumers.answers import clips_of
 from pipeline.consumers.inputs import video_inputs
@@ -51,14 +52,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", help="a run of --strategy none")
     parser.add_argument("--model", help="folder or hub id of the video-LLM that made it (random models read any run)")
     parser.add_argument("--question", default="What happens in this video?", help="for --model")
-    parser.add_argument("--video-id", help="which video, where the run holds several")
+    parser.add_argument("--video", metavar="ID", help="which video, where the run holds several")
     parser.add_argument("--clips", type=int, default=1, help="clips from its start, joined (1)")
     parser.add_argument("--keep", type=float, nargs="+", default=SHARES, help="shares of the tokens left")
     parser.add_argument("--seeds", type=int, default=5, help="random models of each sharpness (5)")
     parser.add_argument("--sharpness", type=float, nargs="+", default=(1.0, 1.5), help="of random models (1 and 1.5)")
     parser.add_argument("--layers", type=int, default=4, help="of random models (4)")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_threads_option(parser)
+    add_json_option(parser)
 
 
 @torch.inference_mode()
@@ -66,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     """Measure and print; returns the exit code."""
     torch.set_num_threads(args.threads)
     cache = TokenCache(args.run)
-    clips = clips_of(cache, args.video_id)[: args.clips]
+    clips = clips_of(cache, args.video)[: args.clips]
     if any(len(clip.tokens) < len(clip.group) for clip in clips):
         raise SettingsError(f"{args.run} holds merged tokens: measure on a run of --strategy none")
     rows = []
@@ -77,12 +78,7 @@ def run(args: argparse.Namespace) -> int:
             for way, wanted, sized in WAYS:
                 found_TV = frozen.read(merged, wanted, sized)
                 rows.append({"name": name, "keep": keep, "attention": way, **compared(found_TV, expected_TV)})
-    means = _means(rows)
-    if args.json:
-        print(json.dumps({"machine": machine_name("cpu", args.threads), "rows": means}))
-    else:
-        for row in means:
-            print(", ".join(f"{key} {value}" for key, value in row.items()))
+    show(_means(rows), machine=machine_name("cpu", args.threads), as_json=args.json)
     return 0
 
 

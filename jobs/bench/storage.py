@@ -7,18 +7,19 @@ or float32, so that the tokens themselves are as good as exact.
 from __future__ import annotations
 
 import argparse
-import json
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from jobs.bench.row_process import machine_name
-from jobs.table import print_table
+from jobs.bench.machine import machine_name
+from jobs.bench.options import add_json_option
+from jobs.bench.output import Columns, print_columns, show
+from jobs.bench.timing import repeated_s
 from pipeline.cache.cut import Cut, check_cut, coarsened, decoded_tokens, stored_tokens
 from pipeline.cache.token_cache import TokenCache
 from pipeline.errors import RunFolderError, SettingsError
@@ -57,11 +58,27 @@ class ColumnRow:
     """Uncompressed bytes a second of decompressing."""
 
 
+DTYPES: Columns = {
+    "tokens": lambda row: row["name"],
+    "bytes a token": lambda row: f"{row['bytes_per_token']:.0f}",
+    "MB an hour": lambda row: f"{row['bytes_per_hour'] / 1e6:.1f}",
+    "mean cosine": lambda row: f"{row['mean_cosine']:.5f}",
+    "worst 5 %": lambda row: f"{row['low_cosine']:.5f}",
+    "zstd leaves": lambda row: f"{row['zstd_share']:.2f}",
+}
+COLUMNS: Columns = {
+    "column": lambda row: row["name"],
+    "MB an hour": lambda row: f"{row['bytes_per_hour'] / 1e6:.2f}",
+    "zstd leaves": lambda row: f"{row['zstd_share']:.2f}",
+    "read at MB/s": lambda row: f"{row['read_bytes_per_s'] / 1e6:.0f}",
+}
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The run, and its budget."""
     parser.add_argument("out", metavar="RUN", help="run folder of --dtype float16 or float32")
     parser.add_argument("--keep", type=float, metavar="SHARE", help="share of the source patches, of a run with trees")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_json_option(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -79,32 +96,16 @@ def run(options: argparse.Namespace) -> int:
     hours = sum(clip.end_ns - clip.start_ns for clip in clips) / 3.6e12
     columns = measure_columns(clips, hours)
     rows = measure_dtypes(clips, hours, sum(c.bytes_per_hour for c in columns if not c.name.startswith("tokens")))
-    if options.json:
-        both = {"rows": [asdict(row) for row in rows], "columns": [asdict(row) for row in columns]}
-        print(json.dumps({"machine": machine_name("cpu", 1), "hours": hours} | both, indent=1))
-        return 0
-    print(f"{len(clips)} clips, {hours:.3f} h, {sum(len(c.tokens) for c in clips) / hours:.0f} tokens an hour")
-    print_table(
-        ["tokens", "bytes a token", "MB an hour", "mean cosine", "worst 5 %", "zstd leaves"],
-        [
-            [
-                r.name,
-                f"{r.bytes_per_token:.0f}",
-                f"{r.bytes_per_hour / 1e6:.1f}",
-                f"{r.mean_cosine:.5f}",
-                f"{r.low_cosine:.5f}",
-                f"{r.zstd_share:.2f}",
-            ]
-            for r in rows
-        ],
+    show(
+        [asdict(row) for row in rows],
+        machine=machine_name("cpu", 1),
+        as_json=options.json,
+        columns=DTYPES,
+        title=f"{len(clips)} clips, {hours:.3f} h, {sum(len(c.tokens) for c in clips) / hours:.0f} tokens an hour",
+        more={"hours": hours, "columns": [asdict(row) for row in columns]},
     )
-    print_table(
-        ["column", "MB an hour", "zstd leaves", "read at MB/s"],
-        [
-            [c.name, f"{c.bytes_per_hour / 1e6:.2f}", f"{c.zstd_share:.2f}", f"{c.read_bytes_per_s / 1e6:.0f}"]
-            for c in columns
-        ],
-    )
+    if not options.json:
+        print_columns([asdict(row) for row in columns], COLUMNS)
     return 0
 
 
@@ -181,9 +182,4 @@ def _zstd(data: bytes) -> tuple[float, float]:
     """What is left of the bytes, and the seconds that reading them takes: the fastest of three."""
     codec = pa.Codec("zstd", ZSTD_LEVEL)
     small = codec.compress(data, asbytes=True)
-    read_s = []
-    for _ in range(3):
-        began_s = time.perf_counter()
-        codec.decompress(small, len(data))
-        read_s.append(time.perf_counter() - began_s)
-    return len(small) / len(data), min(read_s)
+    return len(small) / len(data), min(repeated_s(partial(codec.decompress, small, len(data)), 3))

@@ -10,11 +10,8 @@ by clip. `hours`: the clips of all videos over and over, their channels permuted
 from __future__ import annotations
 
 import argparse
-import json
-import platform
-import time
 from collections.abc import Sequence
-from fractions import Fraction
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,9 +21,13 @@ import torch
 from torch import Tensor
 
 from jobs.bench.fidelity import clip_tokens
+from jobs.bench.machine import machine_name
+from jobs.bench.options import add_clip_options, add_encoder_options, add_json_option, encoder_of
+from jobs.bench.output import show
+from jobs.bench.timing import timed
 from jobs.bench.whole_videos import Measured, hours_long, token_set, unit_fidelity, whole_video
-from pipeline.encode.devices import resolve_compute_dtype, this_device
-from vtm import Grid, fidelity, load_encoder, merge_plan, merge_tree, tree_of_fidelity
+from jobs.training.device import add_device_option
+from vtm import Grid, fidelity, merge_plan, merge_tree, tree_of_fidelity
 
 SHARES = (0.1, 0.05, 0.02, 0.01)
 TARGETS = (0.9, 0.95)
@@ -34,23 +35,18 @@ TARGETS = (0.9, 0.95)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("videos", nargs="+", help="files or addresses")
-    parser.add_argument("--encoder", required=True, help="folder or hub id")
-    parser.add_argument("--layer", type=int, default=9, help="block whose output is taken")
-    parser.add_argument("--fps", type=Fraction, default=Fraction(1))
-    parser.add_argument("--clip-frames", type=int, default=60)
-    parser.add_argument("--clips", type=int, default=4, help="full clips of each video, from its start")
+    add_clip_options(parser, clips=4, which="full clips of each video")
+    add_encoder_options(parser)
     parser.add_argument("--whole", action="store_true", help="measure whole videos as well, which takes minutes")
     parser.add_argument("--hours", type=float, default=0, help="merge a stream of so many hours as well (none)")
     parser.add_argument("--tokens-per-video", type=int, default=4096, help="tokens that it is merged to (4096)")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_device_option(parser)
+    add_json_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print; returns the exit code."""
-    dtype = getattr(torch, resolve_compute_dtype("auto", this_device(args.device)))
-    encoder = load_encoder(args.encoder, layer=args.layer, dtype=dtype, device=args.device)
+    encoder = encoder_of(args)
     grid = (args.clip_frames, *encoder.grid_hw)
     rows: list[dict[str, Any]] = []
     everything: list[Measured] = []
@@ -76,24 +72,16 @@ def run(args: argparse.Namespace) -> int:
         rows.append(
             {"name": "hours", **hours_long(sets, round(args.hours * 3600 / clip_s), clip_s, args.tokens_per_video)}
         )
-    if args.json:
-        machine = f"{args.device} {platform.machine()}, torch {torch.__version__}, {dtype}"
-        print(json.dumps({"machine": machine, "rows": rows}))
-    else:
-        for row in rows:
-            print(", ".join(f"{key} {value}" for key, value in row.items()))
+    show(rows, machine=machine_name(args.device, dtype=encoder.dtype), as_json=args.json)
     return 0
 
 
 def grown(x_1NC: Tensor, grid: Grid) -> Measured:
     """A clip's tree, and the seconds it took."""
-    start = time.perf_counter()
-    tree = merge_tree(x_1NC, grid=grid)
-    grow_s = time.perf_counter() - start
-    tree = tree.ordered_by_center(grid)
-    start = time.perf_counter()
-    tree.plan(keep=SHARES[1])
-    return Measured(x_1NC, tree, grow_s, time.perf_counter() - start)
+    unordered, grow_s = timed(partial(merge_tree, x_1NC, grid=grid), x_1NC.device)
+    tree = unordered.ordered_by_center(grid)
+    _, cut_s = timed(partial(tree.plan, keep=SHARES[1]), x_1NC.device)
+    return Measured(x_1NC, tree, grow_s, cut_s)
 
 
 def growing(clips: Sequence[Measured]) -> dict[str, Any]:
@@ -147,10 +135,3 @@ def wanted(clips: Sequence[Measured], grid: Grid, target: float) -> dict[str, An
         "worst_clip": round(min(reached), 4),
         "saved_over_fixed_share": round(1 - float(np.mean(shares)) / max(shares), 3),
     }
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the bench on its own."""
-    parser = argparse.ArgumentParser(prog="vtm bench tree", description=(__doc__ or "").splitlines()[0])
-    add_arguments(parser)
-    return run(parser.parse_args(argv))

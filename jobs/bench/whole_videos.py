@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import resource
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from jobs.bench.memory import resident_bytes
+from jobs.bench.timing import timed
 from pipeline.cache.cut import stored_tokens
 from pipeline.cache.video_tokens import VideoTokens, directions_of, merge_video
 from pipeline.values import TokenSet
@@ -57,9 +58,7 @@ def whole_video(clips: Sequence[Measured], grid: Grid) -> list[dict[str, Any]]:
             plan = merge_plan(clip.x_1NC, strategy="coverage", grid=grid, keep=share, seed=index)
             anew.append(unit_fidelity(clip, plan.group, plan.num_groups))
         left = round(share * total)
-        start = time.perf_counter()
-        stream = merge_video(lambda: iter(sets), left)
-        stream_s = time.perf_counter() - start
+        stream, stream_s = timed(partial(merge_video, lambda: iter(sets), left))
         into_S = cut_groups(parent_S[None], loss_S[None], left)[1][0]
         rows.append(
             {
@@ -105,7 +104,7 @@ def hours_long(sets: Sequence[TokenSet], num_clips: int, clip_s: float, num_toke
 
     Memory is what is resident after each clip, not the process's peak, which growing the trees before may have set.
     """
-    resident_bytes: list[int] = []
+    held_bytes: list[int] = []
 
     def clips() -> Iterator[TokenSet]:
         for index in range(num_clips):
@@ -113,7 +112,7 @@ def hours_long(sets: Sequence[TokenSet], num_clips: int, clip_s: float, num_toke
             order = np.random.default_rng(again).permutation(sets[which].tokens.shape[1])
             clip_id = f"bench-{index:06d}"
             yield replace(sets[which], tokens=sets[which].tokens[:, order], clip_id=clip_id, clip_index=index)
-            resident_bytes.append(_resident_bytes())
+            held_bytes.append(resident_bytes("VmRSS"))
 
     start, start_cpu = time.perf_counter(), time.process_time()
     video = merge_video(clips, num_tokens)
@@ -126,14 +125,9 @@ def hours_long(sets: Sequence[TokenSet], num_clips: int, clip_s: float, num_toke
         "fidelity": round(video.fidelity, 4),
         "wall_s": round(time.perf_counter() - start, 1),
         "cpu_s": round(time.process_time() - start_cpu, 1),
-        "resident_first_tenth_bytes": max(resident_bytes[:tenth]),
-        "resident_last_tenth_bytes": max(resident_bytes[-tenth:]),
+        "resident_first_tenth_bytes": max(held_bytes[:tenth]),
+        "resident_last_tenth_bytes": max(held_bytes[-tenth:]),
     }
-
-
-def _resident_bytes() -> int:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize()
 
 
 def token_set(clip: Measured, index: int, grid: Grid) -> TokenSet:

@@ -106,8 +106,8 @@ class Sampler:
         began_s = time.perf_counter()
         features = self._features(clip.frames, saliency=self._saliency)
         encode_s = time.perf_counter() - began_s
-        per_row = self.encoder.frames_per_token_row
-        motion = None if clip.motion is None else motion_on(features.grid, clip.motion, per_row)
+        tubelet_frames = self.encoder.tubelet_frames
+        motion = None if clip.motion is None else motion_on(features.grid, clip.motion, tubelet_frames)
         return Sample(spec, features, motion, decode_s, encode_s, motion_s)
 
 

@@ -30,15 +30,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     run = parser.add_argument_group("of a run folder: the one loss at which to cut all clips")
     run.add_argument("--tokens", type=int, nargs="+", metavar="M", help="tokens over all clips, instead of shares")
     add = parser.add_argument_group("of videos: what each strategy keeps and costs").add_argument
-    add("--encoder", metavar="ID|DIR", help="Hugging Face id or local folder")
+    add("--encoder", metavar="DIR|ID", help="local folder or Hugging Face id")
     add("--revision", help="branch, tag or commit of a Hugging Face id")
     add("--layer", type=int, help="output block (-1)")
     add("--fps", metavar="RATE", help="frames sampled per second (1)")
-    add("--clip-frames", type=int, metavar="T", help="frames sampled per clip (60)")
+    add("--clip-frames", type=int, metavar="FRAMES", help="frames sampled per clip (60)")
     add("--dtype", help="of the tokens: float16 (default), bfloat16, float32, int8")
     add("--clips", type=int, metavar="N", help="clips of each video, spread over it (4)")
     add("--strategy", nargs="+", metavar="NAME", help="strategies to compare (all that need no training)")
-    add("--reach", type=float, metavar="F", help="name the cheapest setting of at least this mean cosine")
+    add("--reach", type=float, metavar="COSINE", help="name the cheapest setting of at least this mean cosine")
     add("--plot", type=Path, metavar="FILE.svg", help="draw it")
 
 

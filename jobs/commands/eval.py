@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--labels", metavar="PATH", type=Path, required=True, help="label file or folder; classes go by name")
     add("--task", choices=get_args(Task), help="what the numbers of a plain label table are; names are classes")
     add("--split", choices=SPLITS, default="test", help="whose videos")
-    add("--batch", type=int, default=16, help="clips together")
+    add("--batch-clips", type=int, default=16, help="clips per batch")
     add_device_option(parser)
     add("--json", action="store_true", help="print JSON")
 
@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
     seen = videos_trained_on(options.trained / "videos.csv") & {entry.video_id for entry in source.entries}
     if seen and options.split == "test":
         print(f"{len(seen)} of these videos were trained on or chose the epoch: the figures flatter", file=sys.stderr)
-    found = figures(labels.task, predict_videos(trained.network, source.in_order(options.batch)))
+    found = figures(labels.task, predict_videos(trained.network, source.in_order(options.batch_clips)))
     row: dict[str, Any] = {"split": options.split, "videos": source.videos, "clips": len(source.entries), **found}
     if options.json:
         print(json.dumps({"rows": [row], "labels_without_video": len(matching.missing)}))

@@ -8,6 +8,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+from jobs.cut_options import add_cut_options
 from pipeline.export import FORMATS
 
 
@@ -21,11 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name-by", default="id", choices=("id", "file"), help="files named by video id or file name")
     parser.add_argument("--collection", default="clips", help="name of the table or collection (clips)")
     parser.add_argument("--url", help="of a Qdrant server; without it a local collection is written")
-    group = parser.add_mutually_exclusive_group()
-    group.add_argument("--keep", type=float, metavar="SHARE", help="share of the source patches, of a run with trees")
-    group.add_argument("--tokens", type=int, metavar="M", help="tokens a clip")
-    group.add_argument("--fidelity", type=float, metavar="F", help="as few tokens as have this mean cosine")
-    group.add_argument("--max-loss", type=float, metavar="LOSS", help="one loss for all clips, as vtm budget finds it")
+    add_cut_options(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -47,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
             url=options.url,
         ),
         keep=options.keep,
-        tokens=options.tokens,
+        tokens=options.tokens_per_clip,
         fidelity=options.fidelity,
         max_loss=options.max_loss,
     )

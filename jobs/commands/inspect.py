@@ -66,7 +66,7 @@ def _architecture_text(encoder: dict[str, Any]) -> str:
     """Who runs the encoder, where it is not our own."""
     if encoder.get("architecture") is None:
         return ""
-    text = f", run by transformers ({encoder['architecture']}, {encoder['frames_per_token_row']} frames a token)"
+    text = f", run by transformers ({encoder['architecture']}, {encoder['tubelet_frames']} frames a token)"
     about = encoder.get("video_llm")
     if about is None:
         return text

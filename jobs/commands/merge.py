@@ -73,8 +73,8 @@ def _merge(cache: TokenCache, video_id: str, positions: list[int], num_tokens: i
     }
     made = not is_made(cache.path, video_id, made_by)
     if made:
-        per_row = cache.run["encoder"].get("frames_per_token_row", 1)
-        video = merge_video(lambda: map(cache.token_set, positions), num_tokens, lloyd_steps, per_row)
+        tubelet_frames = cache.run["encoder"].get("tubelet_frames", 1)
+        video = merge_video(lambda: map(cache.token_set, positions), num_tokens, lloyd_steps, tubelet_frames)
         write_video(cache.path, video, made_by)
     else:
         video = read_video(cache.path, video_id)

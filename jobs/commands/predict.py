@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", metavar="FILE", type=Path, required=True, help="a .csv or .parquet to write, one row a video")
     add("--labels", metavar="PATH", type=Path, help="label file or folder: adds a column of what is known")
     add("--task", choices=get_args(Task), help="what the numbers of a plain label table are; names are classes")
-    add("--batch", type=int, default=16, help="clips together")
+    add("--batch-clips", type=int, default=16, help="clips per batch")
     add_device_option(parser)
 
 
@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
         }
     motion = trained.network.config.strategy == "motion"
     source = ClipSource(caches, {video.video_id: None for video in videos}, motion=motion)
-    predictions = predict_videos(trained.network, source.in_order(options.batch))
+    predictions = predict_videos(trained.network, source.in_order(options.batch_clips))
     rows = prediction_rows(trained, predictions, {video.video_id: video.uri for video in videos}, known)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     if options.out.suffix == ".parquet":

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.commands.extract import SUMMARY
+from jobs.cut_options import add_cut_options, cut_of
 from pipeline.errors import ExtractError, SettingsError
 
 if TYPE_CHECKING:
@@ -30,10 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--beside", metavar="RUN", nargs="+", default=[], help="other runs of the same videos, shown beside it")
     add("--clips", type=int, default=4, metavar="N", help="clips to show (default: 4)")
     add("--frames", type=int, default=6, metavar="N", help="frames to show of each clip (default: 6)")
-    add("--keep", type=float, metavar="SHARE", help="merge further, to this share of the patches")
-    add("--tokens", type=int, metavar="M", help="merge further, to this many tokens per clip")
-    add("--fidelity", type=float, metavar="COSINE", help="merge further, to this fidelity")
-    add("--max-loss", type=float, metavar="L", help="merge further, up to this loss (see `vtm budget`)")
+    add_cut_options(parser)
     add("--no-encoder", action="store_true", help="leave out the features before merging, which need the encoder")
     add("--out", dest="page", type=Path, metavar="FILE", help="page to write (default: RUN/report.html)")
 
@@ -42,13 +40,11 @@ def run(options: argparse.Namespace) -> int:
     """Write the page and print where it is."""
     from jobs.commands.inspect import inspect
     from jobs.report.page import render
-    from pipeline.cache.cut import Cut
     from pipeline.cache.preview import clip_facts
     from pipeline.store import open_store
 
     facts = inspect(options.out)
-    amount = {name: getattr(options, name) for name in ("keep", "tokens", "fidelity", "max_loss")}
-    cut = Cut(**amount) if any(value is not None for value in amount.values()) else None
+    cut = cut_of(options)
     clips = clip_facts(options.out, cut)
     views = _views(options, facts["run"], clips, cut)
     page = render(facts, clips, views, summary=_summary(options.out), verdict=_verdict(options.out, facts))

@@ -122,7 +122,9 @@ def _video_id(cache: TokenCache, named: str) -> str:
     ]
     if len(found) != 1:
         how_many = "no video" if not found else f"{len(found)} videos"
-        raise SettingsError(f"--video {named} names {how_many} of {cache.path}: `vtm inspect {cache.path}` lists them")
+        raise SettingsError(
+            f"--video {named} matches {how_many} of {cache.path}: `vtm inspect {cache.path}` lists them"
+        )
     return found[0]
 
 

@@ -30,7 +30,7 @@ from vtm.training import (
     train,
 )
 
-COMMON = ("caches", "out", "labels", "task", "strategy", "epochs", "batch", "device")
+COMMON = ("caches", "out", "labels", "task", "strategy", "epochs", "batch_clips", "device")
 """Options of the first help."""
 
 
@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     auxiliary_help = "trained beside the prediction: attention is the paper's path, pooling ours (docs/learnable.md)"
     add("--auxiliary", choices=get_args(Auxiliary), default="pooling", help=auxiliary_help)
     add("--auxiliary-weight", type=float, default=1.0, help="what each auxiliary loss counts")
-    add("--batch", type=int, default=16, help="clips a step")
+    add("--batch-clips", type=int, default=16, help="clips per batch")
     add(
         "--epochs",
         type=int,
@@ -111,9 +111,9 @@ def run(options: argparse.Namespace) -> int:
 
     task = TrainingTask[VideoTokenMerging](
         objective=labelled_objective(options.auxiliary_weight),
-        batches=partial(learnt_from.shuffled, options.batch, options.seed),
-        steps_per_epoch=learnt_from.count(options.batch),
-        validate=lambda model: figures(labels.task, predict_videos(model, held_out.in_order(options.batch))),
+        batches=partial(learnt_from.shuffled, options.batch_clips, options.seed),
+        steps_per_epoch=learnt_from.count(options.batch_clips),
+        validate=lambda model: figures(labels.task, predict_videos(model, held_out.in_order(options.batch_clips))),
         scores=("accuracy", "log_loss") if labels.task == "classification" else ("mse",),
         keep_best=keep_best,
     )
@@ -166,7 +166,7 @@ def _asked(options: argparse.Namespace, config: NetworkConfig, settings: Trainin
     asked = {**asdict(settings), **asdict(config), "warmup_epochs": options.warmup_epochs}
     for name in ("epochs", "patience"):
         asked.pop(name)
-    return asked | {"batch": options.batch, "auxiliary_weight": options.auxiliary_weight}
+    return asked | {"batch_clips": options.batch_clips, "auxiliary_weight": options.auxiliary_weight}
 
 
 def _clips_sha256(caches: Caches, matching: Matching) -> str:

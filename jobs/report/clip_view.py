@@ -35,7 +35,7 @@ def clip_view(previews: Sequence[Preview], names: Sequence[str], source_tokens: 
         "damaged": clip.damaged_frames,
         "times_s": [round(int(clip.frame_time_ns[i]) / 1e9, 2) for i in first.shown],
         "frames": None if first.frames is None else [data_uri(frame) for frame in first.frames],
-        "row_times_s": [round(int(t) / 1e9, 2) for t in clip.frame_time_ns[:: first.frames_per_row]],
+        "row_times_s": [round(int(t) / 1e9, 2) for t in clip.frame_time_ns[:: first.tubelet_frames]],
         "runs": [_run_view(preview, name) for preview, name in zip(previews, names, strict=True)],
         "source_colours": _source_colours(first, source_tokens),
     }
@@ -52,7 +52,7 @@ def _run_view(preview: Preview, name: str) -> dict[str, Any]:
         "grid": list(clip.grid_thw),
         "group": base64_of(clip.group.astype("<u4" if len(clip.tokens) > 1 << 16 else "<u2")),
         "wide": len(clip.tokens) > 1 << 16,
-        "shown_rows": [shown // preview.frames_per_row for shown in preview.shown],
+        "shown_rows": [shown // preview.tubelet_frames for shown in preview.shown],
         "colours": base64_of(colours_M3),
     }
 
@@ -68,7 +68,7 @@ def _axes(preview: Preview) -> NDArray[np.float32]:
 
 def _source_colours(preview: Preview, source_tokens: SourceTokens | None) -> str | None:
     """Colours of the shown frames' tokens before merging, by the axes of the merged ones, (frames, H*W, 3) uint8."""
-    if source_tokens is None or preview.frames is None or preview.frames_per_row != 1:
+    if source_tokens is None or preview.frames is None or preview.tubelet_frames != 1:
         return None
     before = source_tokens(preview.frames)
     if before.shape[-1] != _tokens(preview).shape[-1]:

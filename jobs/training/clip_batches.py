@@ -181,7 +181,7 @@ def labelled_clips(
 
 def _check_size(size: int) -> None:
     if size < 1:
-        raise SettingsError(f"--batch {size} must be 1 or more: it is a number of clips")
+        raise SettingsError(f"--batch-clips {size} must be 1 or more: it is a number of clips")
 
 
 def _origin(cache: TokenCache) -> Origin:

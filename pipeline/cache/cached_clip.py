@@ -53,13 +53,13 @@ class CachedClip:
     """(M,) float32: what that merge costs in summed cosine, infinite for the root."""
     weights: Array | None = None
     """(M,) float32: summed weights of each token's patches; None where every patch weighs 1."""
-    frames_per_token_row: int = 1
-    """Frames that one step of the grid in time stands for: a video model's tubelet. The last may hold fewer."""
+    tubelet_frames: int = 1
+    """Frames of a tubelet, which is one step of the grid in time; the last one may hold fewer."""
 
     @property
     def row_time_ns(self) -> Array:
         """(T,) int64: the time of the first frame of each step of the grid."""
-        return self.frame_time_ns[:: self.frames_per_token_row]
+        return self.frame_time_ns[:: self.tubelet_frames]
 
     @property
     def time_ns(self) -> Array:
@@ -112,7 +112,7 @@ def token_times(centers_M3: NDArray[np.float32], row_time_T: NDArray[np.int64]) 
     return times.round().astype(np.int64)
 
 
-def cached_clip(clip: TokenSet, arrays: Arrays, frames_per_token_row: int = 1) -> CachedClip:
+def cached_clip(clip: TokenSet, arrays: Arrays, tubelet_frames: int = 1) -> CachedClip:
     """A token set with its arrays in the form a consumer computes with."""
     converted: dict[str, Any] = {
         "tokens": _tokens(clip.tokens, clip.tokens_dtype, clip.tokens_scale, arrays),
@@ -127,7 +127,7 @@ def cached_clip(clip: TokenSet, arrays: Arrays, frames_per_token_row: int = 1) -
         "frame_time_ns": clip.frame_time_ns,
     }
     converted = _converted(converted, arrays)
-    converted["frames_per_token_row"] = frames_per_token_row
+    converted["tubelet_frames"] = tubelet_frames
     same = {f.name: getattr(clip, f.name) for f in fields(CachedClip) if f.name not in converted}
     return CachedClip(**same, **converted)
 

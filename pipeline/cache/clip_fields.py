@@ -73,14 +73,14 @@ def pruned(clip: CachedClip, names: Collection[str]) -> CachedClip:
     return replace(clip, **unread)
 
 
-def clip_of_arrays(scalars: dict[str, Any], arrays: dict[str, Any], kind: Arrays, per_row: int) -> CachedClip:
+def clip_of_arrays(scalars: dict[str, Any], arrays: dict[str, Any], kind: Arrays, tubelet_frames: int) -> CachedClip:
     """A clip of the arrays that were read, as they are stored.
 
     Args:
         scalars: `ALWAYS`, and `tokens_dtype` where there are tokens.
         arrays: by the names of `TokenSet`: numpy arrays, or torch tensors of the same bytes.
         kind: what they become.
-        per_row: frames of one step of the grid.
+        tubelet_frames: frames of one step of the grid.
     """
     values: dict[str, Any] = dict.fromkeys(FIELDS)
     for name, array in arrays.items():
@@ -94,7 +94,7 @@ def clip_of_arrays(scalars: dict[str, Any], arrays: dict[str, Any], kind: Arrays
             values[name] = as_kind(array, kind)
     for name in SCALARS:
         values[name] = scalars[name]
-    return CachedClip(grid_thw=tuple(scalars["grid_thw"]), frames_per_token_row=per_row, **values)
+    return CachedClip(grid_thw=tuple(scalars["grid_thw"]), tubelet_frames=tubelet_frames, **values)
 
 
 def as_kind(array: Any, kind: Arrays) -> Any:

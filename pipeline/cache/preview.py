@@ -31,7 +31,7 @@ class Preview:
     """(len(shown), height, width, 3) RGB; None where the video is not there any more."""
     group: NDArray[np.int64]
     """(len(shown), H, W): the token of each patch."""
-    frames_per_row: int = 1
+    tubelet_frames: int = 1
     """Frames that one step of the grid in time holds: a video model's tubelet."""
 
 
@@ -90,19 +90,19 @@ def preview_clips(
     cache = TokenCache(out)
     if cut is not None:
         check_cut(cache.path, cache.run, cut)
-    frames_per_row = cache.run["encoder"].get("frames_per_token_row", 1)
+    tubelet_frames = cache.run["encoder"].get("tubelet_frames", 1)
     for position in spread(len(cache), num_clips) if positions is None else positions:
         clip = cache.token_set(position)
         clip = clip if cut is None else coarsened(clip, cut)
         count = clip.grid_thw[0]
         rows = np.unique(np.linspace(0, count - 1, min(num_frames, count)).round().astype(int))
-        shown = (rows * frames_per_row).tolist()
+        shown = (rows * tubelet_frames).tolist()
         yield Preview(
             clip=clip,
             shown=tuple(shown),
             frames=_frames(out, cache.run, clip, shown),
             group=clip.group.astype(np.int64).reshape(clip.grid_thw)[rows],
-            frames_per_row=frames_per_row,
+            tubelet_frames=tubelet_frames,
         )
 
 

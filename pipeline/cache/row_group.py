@@ -37,9 +37,9 @@ Kind: TypeAlias = tuple[str, int]
 class PrunedGroup:
     """Some columns of a row group, as clips."""
 
-    def __init__(self, table: pa.Table, arrays: Arrays, frames_per_token_row: int) -> None:
+    def __init__(self, table: pa.Table, arrays: Arrays, tubelet_frames: int) -> None:
         self.held_bytes = 0
-        self._arrays, self._per_row = arrays, frames_per_token_row
+        self._arrays, self._tubelet_frames = arrays, tubelet_frames
         lists = [name for name in LISTS if name in table.column_names]
         raw = [name for name in (*BYTES, "tokens_scale") if f"{name}_bytes" in table.column_names]
         plain = [name for name in table.column_names if name not in lists and not name.endswith("_bytes")]
@@ -54,7 +54,7 @@ class PrunedGroup:
         if scalars.get("tokens_dtype") == "int4":
             packed, scale = np.asarray(arrays["tokens"]), np.asarray(arrays["tokens_scale"])
             arrays["tokens"], arrays["tokens_scale"] = unpacked_tokens(packed, scale, scalars["tokens_shape"])
-        return clip_of_arrays(scalars, arrays, self._arrays, self._per_row)
+        return clip_of_arrays(scalars, arrays, self._arrays, self._tubelet_frames)
 
     def _raw_cells(self, name: str, column: pa.Array) -> list[Any]:
         """Cells of raw bytes."""

@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Executor, Future
+from contextlib import ExitStack
 from itertools import accumulate
 from typing import BinaryIO, NamedTuple, Protocol
 
@@ -31,7 +32,7 @@ class Wanted(NamedTuple):
     fields: tuple[str, ...] = FIELDS
     arrays: Arrays = "torch"
     cut: Cut | None = None
-    frames_per_token_row: int = 1
+    tubelet_frames: int = 1
 
     @property
     def read(self) -> tuple[str, ...]:
@@ -41,7 +42,7 @@ class Wanted(NamedTuple):
     def of_token_set(self, clip: TokenSet) -> CachedClip:
         """A whole clip, cut and without what was not asked for."""
         clip = clip if self.cut is None else coarsened(clip, self.cut)
-        return pruned(cached_clip(clip, self.arrays, self.frames_per_token_row), self.fields)
+        return pruned(cached_clip(clip, self.arrays, self.tubelet_frames), self.fields)
 
 
 class ShardRows(Protocol):
@@ -72,11 +73,16 @@ def open_rows(store: Store, name: str, rows: Sequence[int], wanted: Wanted, ahea
         wanted: What of them.
         ahead: Reads what is asked for next; without it everything is read when it is asked for.
     """
-    if not name.endswith(".parquet"):
-        return _TarRows(store.open(name), wanted)
-    if isinstance(store, DiskStore):
+    if name.endswith(".parquet") and isinstance(store, DiskStore):
         return _ParquetRows(pa.memory_map(str(store.root / name)), rows, wanted, ahead, is_local=True)
-    return _ParquetRows(store.open(name), rows, wanted, ahead, is_local=False)
+    with ExitStack() as on_error:
+        stream = on_error.enter_context(store.open(name))
+        if name.endswith(".parquet"):
+            opened: ShardRows = _ParquetRows(stream, rows, wanted, ahead, is_local=False)
+        else:
+            opened = _TarRows(stream, wanted)
+        on_error.pop_all()
+    return opened
 
 
 class _TarRows:
@@ -94,7 +100,7 @@ class _TarRows:
         scalars = json.loads(members["json"])
         arrays = arrays_of_sample(members, scalars)
         arrays = {name: array for name, array in arrays.items() if name in (*self._wanted.fields, "tokens_scale")}
-        return clip_of_arrays(scalars, arrays, self._wanted.arrays, self._wanted.frames_per_token_row)
+        return clip_of_arrays(scalars, arrays, self._wanted.arrays, self._wanted.tubelet_frames)
 
     def close(self) -> None:
         self._reader.close()
@@ -142,7 +148,7 @@ class _ParquetRows:
             if self._wanted.cut is not None:
                 self._groups[number] = _WholeGroup(table, self._wanted)
             else:
-                self._groups[number] = PrunedGroup(table, self._wanted.arrays, self._wanted.frames_per_token_row)
+                self._groups[number] = PrunedGroup(table, self._wanted.arrays, self._wanted.tubelet_frames)
         clip = self._groups[number].clip(row - (self._ends[number - 1] if number else 0))
         self._left[number] -= 1
         if self._left[number] <= 0:

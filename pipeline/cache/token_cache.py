@@ -146,7 +146,7 @@ class TokenCache:
             return ClipView(self, range(len(self))[key])
         clip = self.token_set(self.position(key))
         clip = clip if self.cut is None else coarsened(clip, self.cut)
-        return cached_clip(clip, self._arrays, self.frames_per_token_row)
+        return cached_clip(clip, self._arrays, self.tubelet_frames)
 
     def position(self, key: int | str) -> int:
         """Where a clip is, by position, negative from the end, or by clip id.
@@ -235,6 +235,16 @@ class TokenCache:
     def __iter__(self) -> Iterator[CachedClip]:
         return self.read(range(len(self)))
 
+    def close(self) -> None:
+        """Close the shards that reading single clips has opened; reading opens them again."""
+        while self._open:
+            self._open.popitem()[1].close()
+
+    def __del__(self) -> None:
+        # One whose __init__ failed has none.
+        if "_open" in self.__dict__:
+            self.close()
+
     def __getstate__(self) -> dict[str, Any]:
         # Open files do not travel to the workers of a data loader.
         return self.__dict__ | {"_open": OrderedDict()}
@@ -306,7 +316,7 @@ class TokenCache:
             SettingsError: there is no such array.
         """
         fields = FIELDS if columns is None else check_fields(columns)
-        wanted = Wanted(fields, self._arrays, self.cut, self.frames_per_token_row)
+        wanted = Wanted(fields, self._arrays, self.cut, self.tubelet_frames)
         return read_rows(self._store, self.addresses(positions), wanted)
 
     @property
@@ -316,9 +326,9 @@ class TokenCache:
         return np.repeat(np.array([run.shard for run in self._runs], dtype=np.int64), counts)
 
     @property
-    def frames_per_token_row(self) -> int:
+    def tubelet_frames(self) -> int:
         """Frames of each step of the grid: a video model's tubelet."""
-        return int(self.run["encoder"].get("frames_per_token_row", 1))
+        return int(self.run["encoder"].get("tubelet_frames", 1))
 
     def _at(self, position: int) -> tuple[Rows, int]:
         number = bisect.bisect_right(self._ends, position)

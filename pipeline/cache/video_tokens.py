@@ -75,7 +75,7 @@ class VideoTokens:
         return self.map[start : start + self.clip_tokens[position]].astype(np.int64)
 
 
-def merge_video(clips: Clips, num_tokens: int, lloyd_steps: int = 0, frames_per_row: int = 1) -> VideoTokens:
+def merge_video(clips: Clips, num_tokens: int, lloyd_steps: int = 0, tubelet_frames: int = 1) -> VideoTokens:
     """Merge a video's clips down to a number of tokens.
 
     Reads the clips twice, and once more for each Lloyd step. Alive are at most 1.5 times the tokens wanted, one clip,
@@ -86,7 +86,7 @@ def merge_video(clips: Clips, num_tokens: int, lloyd_steps: int = 0, frames_per_
         num_tokens: V, at most; fewer where less is stored.
         lloyd_steps: means of what is nearest replace the tokens, and attract anew: .01 more fidelity at 1 % and below,
             for tokens that are no cut of the clips' trees.
-        frames_per_row: frames of each step of the grid, for the tokens' times.
+        tubelet_frames: frames of each step of the grid, for the tokens' times.
 
     Raises:
         SettingsError: a setting is out of range, a clip holds no tree, or there is no clip.
@@ -98,7 +98,7 @@ def merge_video(clips: Clips, num_tokens: int, lloyd_steps: int = 0, frames_per_
     map_S, sum_VD = _streamed(clips, num_tokens)
     for _ in range(lloyd_steps):
         map_S, sum_VD = _lloyd_step(clips, sum_VD)
-    return _gathered(clips, map_S, sum_VD, frames_per_row)
+    return _gathered(clips, map_S, sum_VD, tubelet_frames)
 
 
 def directions_of(clip: TokenSet) -> Tensor:
@@ -158,7 +158,7 @@ def _lloyd_step(clips: Clips, sum_VD: Tensor) -> tuple[NDArray[np.int64], Tensor
     return renamed_S, total_VD[torch.from_numpy(used_V)]
 
 
-def _gathered(clips: Clips, map_S: NDArray[np.int64], sum_VD: Tensor, frames_per_row: int) -> VideoTokens:
+def _gathered(clips: Clips, map_S: NDArray[np.int64], sum_VD: Tensor, tubelet_frames: int) -> VideoTokens:
     """What the map makes of the clips."""
     left = len(sum_VD)
     totals = torch.zeros(left, sum_VD.shape[1] + PLACE_COLUMNS, dtype=torch.float64)
@@ -167,7 +167,7 @@ def _gathered(clips: Clips, map_S: NDArray[np.int64], sum_VD: Tensor, frames_per
     steps = at = 0
     for clip in clips():
         mine_J = torch.from_numpy(map_S[at : at + len(clip.tokens)])
-        totals += scattered_sum(torch.from_numpy(_clip_totals(clip, steps, frames_per_row)), mine_J, left)
+        totals += scattered_sum(torch.from_numpy(_clip_totals(clip, steps, tubelet_frames)), mine_J, left)
         at, steps = at + len(clip.tokens), steps + clip.grid_thw[0]
         ids.append(clip.clip_id)
         counts.append(len(clip.tokens))
@@ -191,9 +191,9 @@ def _gathered(clips: Clips, map_S: NDArray[np.int64], sum_VD: Tensor, frames_per
     )
 
 
-def _clip_totals(clip: TokenSet, first_step: int, frames_per_row: int) -> NDArray[np.float64]:
+def _clip_totals(clip: TokenSet, first_step: int, tubelet_frames: int) -> NDArray[np.float64]:
     step_J1 = clip.centers[:, :1].astype(np.float64)
-    time_J1 = np.interp(step_J1, np.arange(clip.grid_thw[0]), clip.frame_time_ns[::frames_per_row].astype(np.float64))
+    time_J1 = np.interp(step_J1, np.arange(clip.grid_thw[0]), clip.frame_time_ns[::tubelet_frames].astype(np.float64))
     places_J4 = np.concatenate((step_J1 + first_step, clip.centers[:, 1:], time_J1), axis=1, dtype=np.float64)
     values_JD = decoded_tokens(clip.tokens, clip.tokens_dtype, clip.tokens_scale)
     return _totals(values_JD, places_J4, clip.sizes, masses(clip))

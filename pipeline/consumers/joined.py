@@ -58,7 +58,7 @@ def join_clips(clips: Sequence[CachedClip], run: Mapping[str, Any], wanted: Want
     """
     _check(clips, run, wanted)
     fps, clip_frames = Fraction(run["settings"]["fps"]), int(run["settings"]["clip_frames"])
-    per_row = clips[0].frames_per_token_row
+    tubelet_frames = clips[0].tubelet_frames
     first = clips[0].clip_index * clip_frames
     parts: dict[str, list[Tensor]] = {name: [] for name in ("tokens", "sizes", "centers", "instants", "row_of")}
     rows: list[Row] = []
@@ -69,17 +69,17 @@ def join_clips(clips: Sequence[CachedClip], run: Mapping[str, Any], wanted: Want
         parts["tokens"].append(tokens_MD)
         parts["sizes"].append(sizes_M)
         parts["centers"].append(centers_M3)
-        parts["instants"].append(begin + centers_M3[:, 0].double() * per_row)
+        parts["instants"].append(begin + centers_M3[:, 0].double() * tubelet_frames)
         parts["row_of"].append(nearest_M + len(rows))
         for number in range(clip.grid_thw[0]):
-            shown_s = times_s[number * per_row : (number + 1) * per_row]
+            shown_s = times_s[number * tubelet_frames : (number + 1) * tubelet_frames]
             rows.append(Row(number=len(rows), time_s=float(shown_s[0] + shown_s[-1]) / 2))
     instants_M = torch.cat(parts["instants"])
     return JoinedTokens(
         tokens_MD=torch.cat(parts["tokens"]),
         sizes_M=torch.cat(parts["sizes"]),
         centers_M3=torch.cat(parts["centers"]),
-        rows_M=instants_M / per_row,
+        rows_M=instants_M / tubelet_frames,
         seconds_M=instants_M / float(fps),
         row_of_M=torch.cat(parts["row_of"]),
         rows=tuple(rows),

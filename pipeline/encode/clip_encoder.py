@@ -68,7 +68,7 @@ class ClipEncoder:
 
     def __init__(self, recipe: Recipe, description: EncoderDescription, device: str) -> None:
         self._recipe = recipe
-        self._frames_per_row = description.frames_per_token_row
+        self._tubelet_frames = description.tubelet_frames
         self._takes_even_time = description.frames_per_pass > 1
         self._network: VideoTokenMerging | None = None
         self._scorer: SaliencyScorer | None = None
@@ -206,7 +206,7 @@ class ClipEncoder:
         return features.keys_1Kd if scorer.reads == "keys" else features.patches_1KD
 
     def _motion(self, features: ClipFeatures, clip: DecodedClip) -> Tensor | None:
-        return None if clip.motion is None else motion_on(features.grid, clip.motion, self._frames_per_row)
+        return None if clip.motion is None else motion_on(features.grid, clip.motion, self._tubelet_frames)
 
     def _plan(self, features: ClipFeatures, clip: DecodedClip, seed: int) -> MergePlan:
         recipe = self._recipe
@@ -262,10 +262,10 @@ def load_features(
     )
 
 
-def motion_on(grid: Grid, motion_THW: NDArray[np.float32], frames_per_row: int) -> Tensor:
+def motion_on(grid: Grid, motion_THW: NDArray[np.float32], tubelet_frames: int) -> Tensor:
     """The motion of sampled frames on the grid of the features, (1, T, H, W): the mean of what each patch covers."""
     motion = torch.from_numpy(motion_THW)
     if tuple(motion.shape) != grid:
-        rows = [part.mean(dim=0) for part in torch.split(motion, frames_per_row)]
+        rows = [part.mean(dim=0) for part in torch.split(motion, tubelet_frames)]
         motion = torch.nn.functional.adaptive_avg_pool2d(torch.stack(rows), grid[1:])
     return motion[None]

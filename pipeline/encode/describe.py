@@ -64,7 +64,7 @@ def describe_encoder(recipe: Recipe, device: Device) -> tuple[EncoderDescription
         vtm_decides_count=trained is not None and trained.decides_count,
         architecture=known.architecture,
         frames_per_pass=known.frames_per_pass,
-        frames_per_token_row=known.frames_per_token_row,
+        tubelet_frames=known.tubelet_frames,
         video_llm=known.video_llm,
         embedding_dim=known.embedding_dim,
     )
@@ -91,7 +91,7 @@ class _Found:
     weights_sha256: str
     architecture: str | None = None
     frames_per_pass: int = 1
-    frames_per_token_row: int = 1
+    tubelet_frames: int = 1
     video_llm: VideoLlmDescription | None = None
     smart: SmartSize | None = None
     embedding_dim: int = 0
@@ -111,7 +111,7 @@ def _find_encoder(recipe: Recipe) -> _Found:
             weights_sha256=weights_sha256,
             architecture=vision.architecture,
             frames_per_pass=vision.input.frames_per_pass,
-            frames_per_token_row=vision.input.frames_per_token_row,
+            tubelet_frames=vision.input.tubelet_frames,
             video_llm=_video_llm(vision, recipe),
             smart=vision.smart,
         )
@@ -132,7 +132,7 @@ def _find_encoder(recipe: Recipe) -> _Found:
             weights_sha256=foreign.weights_sha256,
             architecture=geometry.architecture,
             frames_per_pass=geometry.input.frames_per_pass,
-            frames_per_token_row=geometry.input.frames_per_token_row,
+            tubelet_frames=geometry.input.tubelet_frames,
         )
     own = encoders.describe_encoder(recipe.encoder, layer=recipe.layer, revision=recipe.revision)
     return _Found(
@@ -171,7 +171,7 @@ def _video_llm(vision: VideoLlmGeometry, recipe: Recipe) -> VideoLlmDescription:
         size_px=size_px,
         size_from=unset if recipe.size_px is None else "setting",
         tokens_per_row=tokens_per_row,
-        source_tokens_per_s=float(tokens_per_row * recipe.fps / vision.shape.frames_per_token_row),
+        source_tokens_per_s=float(tokens_per_row * recipe.fps / vision.shape.tubelet_frames),
         deepstack=vision.shape.deepstack if vision.shape.stage == "projected" else 0,
         projection_probe=vision.probe,
     )

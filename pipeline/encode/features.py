@@ -34,14 +34,14 @@ class ClipFeatures:
     """Frames that the encoder took at once."""
     saliency_1K: Tensor | None = None
     inside: MergePlan | None = None
-    """Which token stands for which patch, where the encoder merged inside."""
+    """Which token represents which patch, where the encoder merged inside."""
     encoded_patches: int | None = None
     """How many of the source patches were encoded, where those that did not change were not."""
     embedding_E: Tensor | None = None
     """float32, unit norm: the mean of the frames' image embeddings, where it is wanted."""
 
     def sources(self) -> Tensor:
-        """(1, N, D) the token that stands for each source patch."""
+        """(1, N, D) the token that represents each source patch."""
         return self.patches_1KD if self.inside is None else self.inside.spread(self.patches_1KD)
 
     @property

@@ -59,7 +59,7 @@ def check_sizes(cache: TokenCache) -> None:
         if left > most:
             raise SettingsError(
                 f"clip {clip.clip_id} has {left} tokens of {dim} channels, and Qdrant takes fewer than "
-                f"{MOST_NUMBERS:,} numbers a point: export with --tokens {most} or fewer"
+                f"{MOST_NUMBERS:,} numbers a point: export with --tokens-per-clip {most} or fewer"
             )
 
 

@@ -212,7 +212,7 @@ class Searcher:
 
     def _times(self, clip: TokenSet) -> np.ndarray[Any, np.dtype[np.int64]]:
         """(T,) nanoseconds: of the first frame of each step of the grid."""
-        return clip.frame_time_ns[:: self.cache.frames_per_token_row]
+        return clip.frame_time_ns[:: self.cache.tubelet_frames]
 
     def _coarse(self, clip: TokenSet) -> TokenSet:
         return clip if self._cut is None else coarsened(clip, self._cut)
@@ -268,7 +268,7 @@ def _cut_of(cache: TokenCache, share: Cut) -> Cut | None:
     settings = cache.run["settings"]
     if settings.get("strategy") != "tree":
         return None
-    steps = -(-settings["clip_frames"] // cache.frames_per_token_row)
+    steps = -(-settings["clip_frames"] // cache.tubelet_frames)
     num_sources = steps * math.prod(picture_of(cache.run).grid_hw)
     assert share.keep is not None, "it is a share"
     return Cut(tokens=max(LEAST_TOKENS, math.ceil(share.keep * num_sources)))

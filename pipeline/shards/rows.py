@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import tarfile
 from collections.abc import Container, Sequence
+from contextlib import ExitStack
 from itertools import accumulate
 from typing import BinaryIO, NamedTuple, Protocol
 
@@ -70,8 +71,11 @@ def open_reader(store: Store, name: str) -> ShardReader:
     """Open a shard file of either format."""
     if isinstance(store, DiskStore) and name.endswith(".parquet"):
         return ParquetReader(pa.memory_map(str(store.root / name)))
-    stream = store.open(name)
-    return ParquetReader(stream) if name.endswith(".parquet") else TarReader(stream)
+    with ExitStack() as on_error:
+        stream = on_error.enter_context(store.open(name))
+        reader = ParquetReader(stream) if name.endswith(".parquet") else TarReader(stream)
+        on_error.pop_all()
+    return reader
 
 
 class ParquetReader:

@@ -19,7 +19,7 @@ UNSUPPORTED = (
 
 
 def failure_class(error: BaseException) -> FailureClass:
-    """The class of failure that an exception stands for."""
+    """The class of failure that an exception is of."""
     if isinstance(error, MemoryError):
         return "out_of_memory"
     if isinstance(error, UNSUPPORTED):

@@ -266,12 +266,12 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_closed_pipe_is_quiet(done: Path) -> None:
     command = [sys.executable, "-m", "jobs.cli", "inspect", str(done)]
-    inspect = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)
-    assert inspect.stdout is not None
-    inspect.stdout.close()
-    assert inspect.stderr is not None
-    assert inspect.stderr.read() == b""
-    assert inspect.wait() == 141
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as inspect:
+        assert inspect.stdout is not None
+        inspect.stdout.close()
+        assert inspect.stderr is not None
+        assert inspect.stderr.read() == b""
+    assert inspect.returncode == 141
 
 
 def test_a_limit_stops_early_and_the_same_command_goes_on(

@@ -19,7 +19,7 @@ class Input:
     """Whether it takes (B, frames, 3, H, W), not (B, 3, H, W)."""
     frames_per_pass: int = 1
     """The model's own clip length."""
-    frames_per_token_row: int = 1
+    tubelet_frames: int = 1
     """Frames of a tubelet."""
     order: Order = "tyx"
     """Which axes of the token sequence run slowest to fastest."""
@@ -33,7 +33,7 @@ class Input:
     @property
     def rows_per_pass(self) -> int:
         """Token rows in time that a pass makes."""
-        return self.frames_per_pass // self.frames_per_token_row
+        return self.frames_per_pass // self.tubelet_frames
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def model_input(config: Config) -> Input:
     tubelet = _number(getattr(vision, video.tubelet)) if video.tubelet else 1
     if not frames or not tubelet or frames % tubelet:
         raise EncoderError(f"config.json: {video.frames} {frames} is no multiple of {video.tubelet} {tubelet}")
-    return Input(is_video=True, frames_per_pass=frames, frames_per_token_row=tubelet, order=video.order, **same)
+    return Input(is_video=True, frames_per_pass=frames, tubelet_frames=tubelet, order=video.order, **same)
 
 
 def _number(value: object, *, last: bool = False) -> int | None:

@@ -73,7 +73,7 @@ class ForeignFeatures:
         # The frames of a pass one below the other: a batch is one of pictures.
         outputs = self._batches(passes_PFhw3.reshape(len(passes_PFhw3), -1, *frames_THW3.shape[2:]), self._encode)
         rows = torch.cat([patches_BRND[:count] for patches_BRND, count in outputs]).flatten(0, 1)
-        num_rows = -(-len(frames_THW3) // given.frames_per_token_row)
+        num_rows = -(-len(frames_THW3) // given.tubelet_frames)
         patches_1ND = rows[:num_rows].flatten(0, 1)[None]
         return ClipFeatures(
             grid=(num_rows, *grid_hw),

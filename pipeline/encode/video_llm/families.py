@@ -32,7 +32,7 @@ class VisionShape:
     stage: VisionStage = "projected"
     merges_in_tower: bool = False
     """Whether the tower's own output is of these squares, not of patches."""
-    frames_per_token_row: int = 1
+    tubelet_frames: int = 1
     deepstack: int = 0
     """Further D channels a token: features of earlier blocks that are added inside the language model."""
     side_px: int | None = None
@@ -83,7 +83,7 @@ def _qwen_shape(config: Config, fields: Fields) -> VisionShape:
         tower_dim=vision.embed_dim if hasattr(vision, "embed_dim") else vision.hidden_size,
         patch_px=vision.patch_size,
         merge_size=vision.spatial_merge_size,
-        frames_per_token_row=vision.temporal_patch_size,
+        tubelet_frames=vision.temporal_patch_size,
         deepstack=len(getattr(vision, "deepstack_visual_indexes", ())),
     )
 

@@ -37,8 +37,8 @@ class VideoLlmGeometry:
     @property
     def input(self) -> Input:
         """A token row a pass: no family's tower looks from one row to another."""
-        frames = self.shape.frames_per_token_row
-        return Input(is_video=frames > 1, frames_per_pass=frames, frames_per_token_row=frames)
+        frames = self.shape.tubelet_frames
+        return Input(is_video=frames > 1, frames_per_pass=frames, tubelet_frames=frames)
 
     def grid_hw(self, frame_hw: tuple[int, int]) -> tuple[int, int]:
         """H, W of frames of this size.

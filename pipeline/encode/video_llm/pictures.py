@@ -127,6 +127,6 @@ def smart_size(family: str, shape: VisionShape, fields: Fields, clip_frames: int
     least = int(fields.get("min_pixels") or size.get("shortest_edge") or FEWEST_TOKENS * square)
     greatest = int(fields.get("max_pixels") or size.get("longest_edge") or MOST_TOKENS * square)
     if family == "qwen3_vl":
-        rows = -(-clip_frames // shape.frames_per_token_row) * shape.frames_per_token_row
+        rows = -(-clip_frames // shape.tubelet_frames) * shape.tubelet_frames
         least, greatest = least // rows, greatest // rows
     return SmartSize(factor_px=shape.factor_px, min_pixels=least, max_pixels=max(greatest, square))

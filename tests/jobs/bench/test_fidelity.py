@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,9 @@ import torch
 
 from jobs.bench import fidelity as bench_fidelity
 from jobs.bench.fidelity import PLANNERS, box_plan, pool_boxes
+from jobs.bench.low_cosine import low_cosine
 from jobs.bench.merge import blocked_tome_rounds
+from tests.jobs.bench.command import bench
 from tests.synthetic import make_video
 from vtm import fidelity, token_cosines
 
@@ -31,18 +32,21 @@ def test_rows_are_every_merge_by_video_and_share(
 ) -> None:
     video = make_video(tmp_path / "short.mp4", frames=101, fps=25, gop=20)
     fixed = ["--encoder", str(tiny_encoder), "--layer", "2", "--fps", "2", "--clip-frames", "3", "--clips", "2"]
-    assert bench_fidelity.main([str(video), *fixed, "--keep", "0.2", "0.5", "--device", "cpu", "--json"]) == 0
-    facts = json.loads(capsys.readouterr().out)
+    rows = bench(capsys, "fidelity", str(video), *fixed, "--keep", "0.2", "0.5", "--device", "cpu")["rows"]
     names = ["pool", "random", "naive", "center", "boundary", "paper rounds", "ToMe rounds"]
     names += ["coverage by keys", "coverage", "tree", "k-means"]
-    assert [(row["keep"], row["name"]) for row in facts["rows"]] == [
-        (keep, name) for keep in (0.2, 0.5) for name in names
-    ]
-    for row in facts["rows"]:
+    assert [(row["keep"], row["name"]) for row in rows] == [(keep, name) for keep in (0.2, 0.5) for name in names]
+    for row in rows:
         assert (row["video"], row["clips"]) == ("short.mp4", 2)
         assert row["tokens_left"] == {0.2: 9, 0.5: 23}[row["keep"]] or row["name"] == "pool"
-        assert -1 <= row["p5_cosine"] <= row["mean_cosine"] <= 1
-    assert "torch" in facts["machine"]
+    for few, many in zip(rows[: len(names)], rows[len(names) :], strict=True):
+        assert few["mean_cosine"] < many["mean_cosine"], few["name"]
+
+
+@pytest.mark.parametrize(("count", "rank"), [(3, 1), (30, 2), (40, 2), (100, 5)])
+def test_the_low_cosine_is_that_of_one_token_in_twenty(count: int, rank: int) -> None:
+    shuffled = torch.randperm(count, generator=torch.Generator().manual_seed(0)) + 1
+    assert low_cosine(shuffled.double() / 128) == rank / 128
 
 
 @pytest.mark.parametrize("name", PLANNERS)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from jobs.bench.gpu import Step, gpu_steps, small_steps, take
+from jobs.bench.gpu_checks import ancestors
 from jobs.bench.gpu_profile import busy_share
 from jobs.bench.gpu_table import markdown
 from jobs.cli import main
@@ -20,6 +24,8 @@ def test_every_step_works_in_small(tmp_path: Path, capsys: pytest.CaptureFixture
     assert code == 0, capsys.readouterr().out
     report = json.loads((tmp_path / "gpu.json").read_text())
     assert [step["outcome"] for step in report["steps"]] == ["passed"] * 9
+    names = [row["name"] for step in report["steps"] for row in step["rows"]]
+    assert {"plain script", "vtm, inline", "vtm, ray"} <= set(names)
     killed = [row["killed"] for step in report["steps"] for row in step["rows"] if "killed" in row]
     assert killed == [0, 1]
     assert "these figures mean nothing" in (tmp_path / "gpu.md").read_text()
@@ -40,7 +46,7 @@ def test_a_step_that_fails_says_why_and_leaves_the_others(tmp_path: Path) -> Non
     shown = take(
         Step(name="d", command=("-c", 'print(\'noise\'); print(\'{"rows": [{"name": "x", "wall_s": 2.5}]}\')'))
     )
-    page = markdown({"machine": "GPU 9000", "torch": "2", "dry_run": False, "steps": [failed, left_out, shown]})
+    page = markdown({"machine": "GPU 9000", "dry_run": False, "steps": [failed, left_out, shown]})
     assert page.startswith("# GPU 9000")
     assert "no memory" in page
     assert "| x | 2.5 |" in page
@@ -53,6 +59,18 @@ def test_a_gpu_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
         pytest.skip("there is a GPU")
     assert main(["bench", "gpu"]) == 2
     assert "there is no GPU that torch can use" in capsys.readouterr().err
+
+
+def test_only_its_own_processes_can_be_killed() -> None:
+    """The encoder that is killed is one that the step itself started, however far down."""
+    command = ["bash", "-c", "sleep 60 & echo $!; wait"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as shell:
+        assert shell.stdout is not None
+        sleeping = int(shell.stdout.readline())
+        assert list(ancestors(Path(f"/proc/{sleeping}")))[:2] == [shell.pid, os.getpid()]
+        assert os.getpid() not in ancestors(Path("/proc") / str(os.getppid()))
+        os.kill(sleeping, signal.SIGKILL)
+    assert list(ancestors(Path(f"/proc/{sleeping}"))) == []
 
 
 def test_busy_share() -> None:

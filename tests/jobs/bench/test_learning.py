@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from safetensors.torch import save_file
 from jobs.bench import learning as bench_learning
 from jobs.bench.planted import PlantedLayout
 from jobs.bench.planted_tokens import token_encoder
+from tests.jobs.bench.command import bench
 from vtm import load_encoder
 
 LAYOUT = PlantedLayout(frames=8, side=4)
@@ -53,39 +53,52 @@ def tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def report(capsys: pytest.CaptureFixture[str], tokens: Path, *more: str) -> dict[str, Any]:
     unread = ["--encoder", "nowhere", "--scenes", "nowhere", "--videos", "nowhere"]
-    fixed = [*unread, "--tokens", str(tokens), "--epochs", "1", "--windows", "2", "4", "8", "--json"]
-    parser = bench_learning.argparse.ArgumentParser()
-    bench_learning.add_arguments(parser)
-    assert bench_learning.run(parser.parse_args([*fixed, *more])) == 0
-    facts: dict[str, Any] = json.loads(capsys.readouterr().out)
-    return facts
+    fixed = [*unread, "--encoded", str(tokens), "--epochs", "1", "--windows", "2", "4", "8"]
+    return bench(capsys, "learning", *fixed, *more)
 
 
 def test_rows_are_the_strategies_over_all_seeds(capsys: pytest.CaptureFixture[str], tokens: Path) -> None:
-    facts = report(capsys, tokens, "--seeds", "2", "--strategies", "none", "naive", "motion")
+    facts = report(capsys, tokens, "--seeds", "2", "--strategy", "none", "naive", "motion")
     assert [row["name"] for row in facts["rows"]] == ["baseline", "naive", "motion"]
-    assert "torch" in facts["machine"]
-    for row in facts["rows"]:
-        name = "none" if row["name"] == "baseline" else row["name"]
-        of_seeds = [run["accuracy"] for run in facts["runs"] if run["strategy"] == name]
-        assert len(of_seeds) == 2
-        assert (row["accuracy_min"], row["accuracy_max"]) == (min(of_seeds), max(of_seeds))
-        assert row["accuracy_mean"] == pytest.approx(sum(of_seeds) / 2)
+    assert [(run["strategy"], run["seed"]) for run in facts["runs"]] == [
+        (strategy, seed) for strategy in ("none", "naive", "motion") for seed in (0, 1)
+    ]
     by_name = {row["name"]: row for row in facts["rows"]}
     # 4 of 128 tokens are planted. A stride hits them by chance, motion of 4 above the rest nearly always.
     assert by_name["naive"]["times_chance"] == pytest.approx(by_name["naive"]["planted_target_share"] / (4 / 128))
     assert by_name["motion"]["times_chance"] > 4 > by_name["naive"]["times_chance"]
 
 
+def test_a_row_is_of_all_its_seeds() -> None:
+    runs = [
+        {"accuracy": accuracy, "planted_target_share": share, "times_chance": 2 * share}
+        for accuracy, share in ((0.5, 0.25), (0.75, 0.5), (0.25, 0.0))
+    ]
+    assert bench_learning.summary_of("naive", runs) == {
+        "name": "naive",
+        "accuracy_mean": 0.5,
+        "accuracy_min": 0.25,
+        "accuracy_max": 0.75,
+        "planted_target_share": 0.25,
+        "times_chance": 0.5,
+    }
+    assert bench_learning.summary_of("none", [{"accuracy": 1.0}]).keys() == {
+        "name",
+        "accuracy_mean",
+        "accuracy_min",
+        "accuracy_max",
+    }
+
+
 def test_saliency_can_take_the_place_of_motion(capsys: pytest.CaptureFixture[str], tokens: Path) -> None:
-    fixed = ("--seeds", "1", "--strategies", "motion")
+    fixed = ("--seeds", "1", "--strategy", "motion")
     (drawn,) = report(capsys, tokens, *fixed, "--saliency-cue", "4")["rows"]
     (evenly,) = report(capsys, tokens, *fixed, "--saliency-cue", "0")["rows"]
     assert drawn["times_chance"] > 4 > evenly["times_chance"]
 
 
 def test_a_run_is_repeatable(capsys: pytest.CaptureFixture[str], tokens: Path) -> None:
-    first, again = (report(capsys, tokens, "--seeds", "1", "--strategies", "learnable")["runs"] for _ in range(2))
+    first, again = (report(capsys, tokens, "--seeds", "1", "--strategy", "learnable")["runs"] for _ in range(2))
     assert first == again
 
 

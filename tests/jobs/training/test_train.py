@@ -53,7 +53,7 @@ def labels(tmp_path: Path) -> Path:
 
 
 def run_training(cache: Path, out: Path, *more: object) -> int:
-    fixed = ["--epochs", "4", "--warmup-epochs", "1", "--batch", "5", "--learning-rate", "0.02", *SMALL]
+    fixed = ["--epochs", "4", "--warmup-epochs", "1", "--batch-clips", "5", "--learning-rate", "0.02", *SMALL]
     return main(["train", str(cache), "--out", str(out), *fixed, *map(str, more)])
 
 
@@ -283,7 +283,7 @@ def test_help_shows_defaults(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("--batch", "0", "--batch 0 must be 1 or more"),
+        ("--batch-clips", "0", "--batch-clips 0 must be 1 or more"),
         ("--learning-rate", "nan", "learning_rate is above 0 and finite, got nan"),
         ("--auxiliary-weight", "nan", "auxiliary_weight is 0 or more and finite, got nan"),
         ("--dropout", "nan", "dropout in [0, 1), got"),

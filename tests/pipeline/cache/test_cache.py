@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -146,3 +147,23 @@ def test_what_is_not_asked_for_is_not_read(out: Path) -> None:
     assert len(list(cache.read(range(7), ("tokens", "sizes", "centers", "frame_time_ns")))) == 7
     with pytest.raises(RunFolderError, match="cannot be read"):
         list(cache.read(range(7)))
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_cache_that_is_gone_holds_no_file(tmp_path: Path) -> None:
+    write_shard(tmp_path, "a" * 16, [made_clip(i) for i in range(2)], [], RUN, ("webdataset",))
+    (tmp_path / "run.json").write_text(json.dumps(RUN))
+
+    def held() -> list[str]:
+        links = [path for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
+        return [str(target) for target in map(os.path.realpath, links) if str(target).endswith(".tar")]
+
+    cache = TokenCache(tmp_path)
+    assert len(cache[0].tokens)
+    assert len(held()) == 1
+    cache.close()
+    assert not held()
+    assert len(cache[1].tokens)
+    assert len(held()) == 1
+    del cache
+    assert not held()

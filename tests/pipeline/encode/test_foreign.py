@@ -86,7 +86,7 @@ def reference(folder: Path, geometry: Geometry, frames: NDArray[np.uint8], state
         if model.config.model_type == "timesformer":
             x = x.unflatten(1, (places, -1)).transpose(1, 2)
         rows.append(x.reshape(-1, places, x.shape[-1]))
-    tubelet = geometry.input.frames_per_token_row
+    tubelet = geometry.input.tubelet_frames
     return torch.cat(rows)[: -(-len(frames) // tubelet)]
 
 
@@ -113,7 +113,7 @@ def test_tokens_lie_where_their_pixels_are(family: str, checkpoints: dict[str, P
     changed = frames.copy()
     row, place = given.rows_per_pass - 1, (1, layout.grid_hw[1] - 1)
     px = geometry.image.patch_px
-    changed[row * given.frames_per_token_row :, px : 2 * px, place[1] * px :] ^= 0xFF
+    changed[row * given.tubelet_frames :, px : 2 * px, place[1] * px :] ^= 0xFF
 
     def embedded(pictures: NDArray[np.uint8]) -> torch.Tensor:
         pixels = normalise(pictures, geometry.image, torch.device("cpu"))
@@ -151,7 +151,7 @@ def test_bytes_do_not_depend_on_grouping_or_threads(family: str, count: int, che
     torch.set_num_threads(2)
     whole = encoder_of(folder, batch_frames=20)(frames)
     assert torch.equal(whole.patches_1KD, torch.cat([part.patches_1KD for part in parts], dim=1))
-    assert whole.grid[0] == -(-count // geometry_of(folder).input.frames_per_token_row)
+    assert whole.grid[0] == -(-count // geometry_of(folder).input.tubelet_frames)
 
 
 @pytest.mark.parametrize("family", ["beit", "convnext", *VIDEO_FAMILIES])
@@ -161,11 +161,11 @@ def test_runs(family: str, videos: list[Path], checkpoints: dict[str, Path], tmp
     assert verify(tmp_path / "a").problems == ()
     described = json.loads((tmp_path / "a" / "run.json").read_text())["encoder"]
     for clip in TokenCache(tmp_path / "a"):
-        per_row = clip.frames_per_token_row
+        tubelet_frames = clip.tubelet_frames
         assert (
-            per_row == described["frames_per_token_row"] == (1 if family in ("beit", "convnext", "timesformer") else 2)
+            tubelet_frames == described["tubelet_frames"] == (1 if family in ("beit", "convnext", "timesformer") else 2)
         )
-        assert clip.grid_thw[0] == len(clip.row_time_ns) == -(-len(clip.frame_time_ns) // per_row)
+        assert clip.grid_thw[0] == len(clip.row_time_ns) == -(-len(clip.frame_time_ns) // tubelet_frames)
         assert len(clip.tokens) == -(-len(clip.group) // 5)
         assert clip.centers[:, 0].max() <= clip.grid_thw[0] - 1
     run(videos, tmp_path / "b", recipe, unit_clips=1, workers=1)
@@ -310,7 +310,7 @@ def test_verification_knows_the_tubelet(checkpoints: dict[str, Path], videos: li
     assert verify(tmp_path / "out").is_sound
     run_file = tmp_path / "out" / "run.json"
     facts = json.loads(run_file.read_text())
-    facts["encoder"]["frames_per_token_row"] = 1
+    facts["encoder"]["tubelet_frames"] = 1
     run_file.write_text(json.dumps(facts))
     assert "T is not the number of frames over 1" in verify(tmp_path / "out").problems[0]
 

@@ -31,7 +31,7 @@ def in_own_process(code: str, *arguments: object) -> str:
 
 
 FAKE_GPUS = """
-import sys, time
+import sys
 from pathlib import Path
 import ray
 from ray._private.state import available_resources_per_node
@@ -40,7 +40,6 @@ from pipeline.engine.job import ClipDone
 from pipeline.engine.ray_cluster import connect
 from tests.pipeline.engine.disturbed import some_work
 from tests.pipeline.runs import RecordingListener, run, tiny_recipe
-from tests.processes import is_overloaded
 
 folder, encoder = Path(sys.argv[1]), Path(sys.argv[2])
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "num_gpus": 0, "object_store_memory": 100 << 20})
@@ -52,23 +51,20 @@ class Watcher(RecordingListener):
     def record(self, record):
         if isinstance(record, ClipDone) and not any(isinstance(r, ClipDone) for r in self.records):
             free = available_resources_per_node()
-            self.first_s = time.monotonic()
             self.free = {name == gpu_node: (node.get("CPU", 0), node.get("GPU", 0)) for name, node in free.items()}
         super().record(record)
 
 
 watcher = Watcher()
-began_s = time.monotonic()
 videos = some_work(folder, videos=3, frames=251)
 recipe = tiny_recipe(encoder, fps=25, clip_frames=31)
 summary = run(videos, folder / "out", recipe, listener=watcher, engine="ray", workers=None, gpus=2, device="cpu")
 tally = summary.tally
-print(summary.exit_code, summary.clips, tally.num_encoders, tally.num_decoders, watcher.free, watcher.first_s - began_s)
+print(summary.exit_code, summary.clips, tally.num_encoders, tally.num_decoders, watcher.free)
 assert summary.exit_code == 0 and summary.clips == 27
 # Both GPUs are held with a core each, and decoders have the rest of the cores, of both nodes.
 assert (tally.num_encoders, tally.num_decoders) == (2, 2 + 2)
 assert watcher.free == {True: (0, 0), False: (0, 0)}, watcher.free
-assert watcher.first_s - began_s < 30 or is_overloaded()
 ray.shutdown()
 cluster.shutdown()
 """

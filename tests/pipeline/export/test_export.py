@@ -206,7 +206,9 @@ def test_qdrant_finds_what_numpy_finds(out: Path, tmp_path: Path) -> None:
         upload(cache, client, "clips")
     large = RUN | {"encoder": {"name": "made", "dim": 100_000}}
     (out / "run.json").write_text(json.dumps(large))
-    with pytest.raises(SettingsError, match="fewer than 1,048,576 numbers a point: export with --tokens 10 or fewer"):
+    with pytest.raises(
+        SettingsError, match="fewer than 1,048,576 numbers a point: export with --tokens-per-clip 10 or fewer"
+    ):
         check_sizes(TokenCache(out))
 
 

@@ -236,7 +236,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
         (["--image", "gone.jpg"], "--image gone.jpg: no such file"),
         (["--image", __file__], "is no picture"),
         (["--clip", "ab-000001"], "--clip ab-000001 is no clip of"),
-        (["--video", "gone.mp4"], "--video gone.mp4 names no video of"),
+        (["--video", "gone.mp4"], "--video gone.mp4 matches no video of"),
         (["--video", "long.mp4", "--start", "99"], "has no frame in this time"),
         (["--clip", "x", "--start", "1"], "--start and --end are of --video"),
         (["--clip", "x", "--top", "0"], "--top 0 must be 1 or more"),

@@ -171,6 +171,7 @@ def test_datasets_reads_it(tmp_path: Path) -> None:
     np.testing.assert_array_equal(tokens, made_clip(3).tokens)
 
 
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # webdataset leaves them to the collector
 def test_webdataset_reads_it(tmp_path: Path) -> None:
     import webdataset
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from jobs.bench.decode import peak_rss_bytes
+from jobs.bench.memory import resident_bytes
 from pipeline.errors import DecodeError
 from pipeline.plan.clips import plan_clips
 from pipeline.values import PictureSpec, VideoInfo
@@ -53,7 +53,7 @@ def corruptions(folder: Path) -> None:
 
 def collection(_: Path) -> None:
     """The shared files at 1, 2 and 30 fps against a full decode by PyAV: times, pictures and damage."""
-    rows = list(csv.DictReader((SHARED_DATA / "videos" / "manifest.csv").open()))
+    rows = list(csv.DictReader((SHARED_DATA / "videos" / "manifest.csv").read_text().splitlines()))
     print(f"{'file':52}{'samples':>8}{'wrong time':>11}{'wrong picture':>14}{'counted':>8}")
     totals = np.zeros(4, dtype=int)
     for row in rows:
@@ -200,13 +200,13 @@ def peak(path: Path) -> None:
     import torch
 
     torch.set_num_threads(1)
-    before = peak_rss_bytes()
+    before = resident_bytes("VmHWM")
     info = scan_video(source_of(path))
     clips = plan_clips(info, fps=Fraction(1), clip_frames=60)
     with open_video(timing_of(info)) as video:
         for index in sorted({0, len(clips) // 2, len(clips) - 1}):
             list(video.decode(clips[index : index + 1], SQUARE))
-    print(f"{peak_rss_bytes() / 1e6:.0f} MB, {before / 1e6:.0f} MB before")
+    print(f"{resident_bytes('VmHWM') / 1e6:.0f} MB, {before / 1e6:.0f} MB before")
 
 
 MEASURES: dict[str, Callable[[Path], None]] = {

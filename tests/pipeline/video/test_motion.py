@@ -17,6 +17,8 @@ from tests.synthetic import make_video
 SPEC = PictureSpec(
     resize_mode="exact", resize_height_px=96, resize_width_px=160, crop_height_px=96, crop_width_px=160, patch_px=32
 )
+ROUNDING = 1e-6
+"""Of luma in float32: kernels round the ends of a row in another order than its middle."""
 
 
 def scene(number: int, *, pan_px: int, move_px: int) -> NDArray[np.uint8]:
@@ -76,4 +78,4 @@ def test_the_camera_is_what_most_blocks_follow() -> None:
 
 def test_a_fade_is_no_motion() -> None:
     pictures = np.stack([np.full((6, 10, 3), 40 * i, dtype=np.uint8) for i in range(3)])
-    assert not picture_differences(pictures, np.arange(3) * 10**9, (2, 5)).any()
+    assert picture_differences(pictures, np.arange(3) * 10**9, (2, 5)).max() < ROUNDING
