@@ -16,7 +16,7 @@ from typing import Any
 from jobs.bench.machine import machine_name
 
 # `jobs.bench.plan` takes it from here.
-from jobs.bench.memory import resident_bytes as resident_bytes
+from jobs.bench.memory import resident_bytes
 from jobs.bench.options import add_json_option
 from jobs.bench.output import show
 from jobs.bench.simulated_cluster import Corpus, Seconds, SimulatedCluster

@@ -5,15 +5,14 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
-import platform
 import tempfile
 import time
 from collections.abc import Iterator
 from typing import Any
 
-from jobs.bench.engine import resident_bytes
-from jobs.table import print_table
+from jobs.bench.machine import machine_name
+from jobs.bench.memory import resident_bytes
+from jobs.bench.output import show
 from pipeline.engine.intake import ShardPacker
 from pipeline.owed import owed_work, sort_inputs
 from pipeline.plan.inputs import Listing, store_inputs
@@ -47,15 +46,7 @@ def run(options: argparse.Namespace) -> int:
     """Plan, commit half, resume; print what each took."""
     with tempfile.TemporaryDirectory() as folder:
         row = measure(open_store(folder), options.videos, options.video_clips, options.shard_clips)
-    if options.json:
-        print(
-            json.dumps(
-                {"machine": f"{os.cpu_count()} cores {platform.processor() or platform.machine()}", "rows": [row]},
-                indent=1,
-            )
-        )
-    else:
-        print_table(list(row), [[f"{v:.2f}" if isinstance(v, float) else v for v in row.values()]])
+    show([row], machine=machine_name(), as_json=options.json)
     return 0
 
 

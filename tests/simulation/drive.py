@@ -10,7 +10,7 @@ from pipeline.engine import messages as m
 from pipeline.engine.policy import DRAIN_S, Policy
 from pipeline.engine.scheduler import Scheduler
 from pipeline.plan.units import ShardUnit, Unit
-from pipeline.values import Input
+from pipeline.values import Input, PlannedVideo
 from tests.simulation.cluster import Cluster
 from tests.simulation.scenario import Ending, NodeSpec, Scenario, draw
 from tests.simulation.store import Stored, check
@@ -131,10 +131,26 @@ class Life:
         if self._owed:
             handed_out, self._owed = self._owed[:few], self._owed[few:]
             self._handed_out = [event for shard in handed_out for event in shard]
+            if self.rng.random() < 0.5:
+                self._handed_out = _by_video(self._handed_out)
         else:
             chunk, self._to_find = self._to_find[:few], self._to_find[few:]
         is_last = not (self._to_find or self._owed)
         self.cluster.tell(m.InputsFound(tuple(chunk), is_last), self.rng.random() * 0.2)
+
+
+def _by_video(events: list[m.Pending | m.Retry]) -> list[m.Pending | m.Retry]:
+    """One event a video, of whatever shards: with gaps where clips between are done."""
+    units: dict[str, list[ShardUnit]] = {}
+    videos: dict[str, PlannedVideo] = {}
+    for event in events:
+        if isinstance(event, m.Pending):
+            videos[event.video.source.video_id] = event.video
+            units.setdefault(event.video.source.video_id, []).extend(event.units)
+    joined = [
+        m.Pending(videos[name], tuple(sorted(parts, key=lambda part: part.unit.first))) for name, parts in units.items()
+    ]
+    return [*joined, *(event for event in events if isinstance(event, m.Retry))]
 
 
 def simulate(seed: int, change: Callable[[Policy], Policy] = lambda policy: policy) -> Stored:

@@ -26,7 +26,7 @@ FOUND_BY = {
     "clips go to the lowest number": 0,
     "all is scanned first": 2,
     "the limit covers a whole scan": 9,
-    "gaps between pending units": 628,
+    "gaps between pending units": 591,
     "an input named twice": 11,
     "frames lost with their encoder": 26,
     "the driver's sleep is silence": 9,

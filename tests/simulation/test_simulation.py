@@ -7,7 +7,7 @@ import pytest
 from tests.simulation.drive import simulate
 from tests.simulation.seeds import failing_of
 
-SEEDS = 5_000
+SEEDS = 10_000
 ONCE_FAILED = (
     *(2, 9, 25, 68, 81, 106, 136, 212, 261, 271, 291, 292, 414, 432, 610, 611, 810, 857, 1061, 1248, 1301, 1380, 1885),
     *(2636, 3462, 4033, 4046, 5430, 5475, 6913, 7354, 8447, 9016),
