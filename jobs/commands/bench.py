@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+from types import ModuleType
 
 from jobs.parser import Parser, UsageError
 from pipeline.settings import nearest
@@ -38,11 +39,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Parse the benchmark's own options, then measure."""
-    if options.name not in BENCHES:
-        hint = f"{nearest(options.name, BENCHES)}choose one of {', '.join(sorted(BENCHES))}"
-        raise UsageError(f"bench: {options.name} is not a benchmark: {hint}")
-    module = importlib.import_module(f"jobs.bench.{options.name}")
-    text = BENCHES[options.name]
-    parser = Parser(f"vtm bench {options.name}", text[0].upper() + text[1:] + ".")
-    module.add_arguments(parser)
+    parser, module = bench_parser(options.name)
     return int(module.run(parser.parse(options.rest)))
+
+
+def bench_parser(name: str) -> tuple[Parser, ModuleType]:
+    """The parser of one benchmark, and its module.
+
+    Raises:
+        UsageError: there is no such benchmark.
+    """
+    if name not in BENCHES:
+        raise UsageError(
+            f"bench: {name} is not a benchmark: {nearest(name, BENCHES)}choose one of {', '.join(sorted(BENCHES))}"
+        )
+    module = importlib.import_module(f"jobs.bench.{name}")
+    text = BENCHES[name]
+    parser = Parser(f"vtm bench {name}", text[0].upper() + text[1:] + ".")
+    module.add_arguments(parser)
+    return parser, module
