@@ -5,11 +5,13 @@ from __future__ import annotations
 import email
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
 import venv
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -55,13 +57,14 @@ def test_the_source_archive_builds_the_wheel(built: Path, tmp_path: Path) -> Non
 
 
 @pytest.fixture(scope="module")
-def fresh(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A new environment with the wheel and what it requires, from the package index and the lock; nothing of this one."""
+def fresh(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A new environment with the wheel and what it requires, in the versions of the lock; nothing of this one."""
     folder = tmp_path_factory.mktemp("fresh")
     venv.create(folder, with_pip=True)
     (wheel,) = built.glob("*.whl")
     pip(folder, "install", "--quiet", "--constraint", str(ROOT / "requirements.lock"), str(wheel))
-    return folder
+    yield folder
+    shutil.rmtree(folder)  # more than a gigabyte
 
 
 def pip(environment: Path, *arguments: str) -> None:

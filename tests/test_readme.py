@@ -44,9 +44,9 @@ SMALL: dict[str, list[str]] = {
     "extract": [*SMALL_CLIPS, "--batch-frames", "2", "--gpus", "0"],
     "plan": [*SMALL_CLIPS, "--batch-frames", "2"],
     "budget": [*SMALL_CLIPS, "--clips", "1"],
-    "train": "--epochs 2 --warmup-epochs 1 --widths 6 5 --windows 1 3 --heads 1 --head-width 5 --patience 0".split(),
+    "train": shlex.split("--epochs 2 --warmup-epochs 1 --widths 6 5 --windows 1 3 --heads 1 --head-width 5"),
 }
-"""What makes the commands quick; a page that names one of these options itself is overruled."""
+"""What makes the commands quick, in place of the same options of the page."""
 CONTINUED = {f"docs/{name}.md" for name in ("encoders", "loaders", "merging", "reading", "video-llm")}
 """Pages whose Python is one session; on the others each block stands alone."""
 
@@ -105,7 +105,7 @@ def lay_out(page: str, place: Path, folder: Path) -> None:
     """Links to what the page assumes; the runs that it makes itself are left to it."""
     makes_run = any("--out out" in block.code for block in runnable(page) if block.language == "bash")
     for path in place.iterdir():
-        if not (path.name == "out" and (makes_run or "\nout = " in page)):
+        if not (path.name == "out" and makes_run):
             (folder / path.name).symlink_to(path.resolve())
 
 
@@ -125,7 +125,7 @@ def run_commands(block: Block, _: dict[str, Any]) -> None:
         if not words:
             continue
         assert words[0] == "vtm", f"{block}: `{line}` cannot be run here: mark the block"
-        words = [{"9": "1", "CLIP_ID": "CLIP_ID"}.get(word, word) for word in words[1:]]
+        words = ["1" if word == "9" else word for word in words[1:]]
         if "CLIP_ID" in words:
             words[words.index("CLIP_ID")] = TokenCache("out").clip_ids[0]
         assert main([*words, *SMALL.get(words[0], [])]) == 0, f"{block}: {line}"

@@ -31,10 +31,12 @@ BENCHES = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The benchmark's name, and what its own parser takes."""
-    parser.add_argument("name", metavar="NAME", help="one of those below")
+    parser.add_argument("name", metavar="NAME", help="a benchmark of the list below")
     width = max(map(len, BENCHES))
     parser.epilog = "\n".join(["benchmarks:", *(f"  {name:<{width}}  {text}" for name, text in BENCHES.items())])
-    parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help="its options: `vtm bench NAME --help`")
+    parser.add_argument(
+        "rest", nargs=argparse.REMAINDER, metavar="...", help="options of the benchmark: see `vtm bench NAME --help`"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
