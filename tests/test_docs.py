@@ -1,72 +1,133 @@
-"""What the pages under docs/ show as Python is run as it stands there, on small data."""
+"""What the pages say agrees with the code: commands and their options, links, names, the generated reference."""
 
 from __future__ import annotations
 
+import importlib.util
 import re
-from pathlib import Path
+import shlex
+from collections.abc import Callable
 
-import numpy as np
 import pytest
-from PIL import Image
 
-from tests.pipeline.runs import run, tiny_recipe
-from tests.synthetic import make_video
+from jobs.cli import COMMANDS, command_parser
+from jobs.commands.bench import bench_parser
+from jobs.parser import Parser
+from jobs.reference import api_reference, cli_reference
+from pipeline.errors import FAILURE_CLASSES
+from pipeline.settings import STRATEGIES
+from pipeline.shards.columns import schema
+from tests.pages import CODE, PAGES, ROOT, blocks_of, indented_blocks, shown_commands, text_of
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
-COLOURS = {"leaves": (40, 180, 60), "sea": (30, 60, 200), "street": (120, 110, 110)}
-
-
-def blocks(page: str) -> list[str]:
-    return re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), re.S)
-
-
-@pytest.fixture(scope="module")
-def folder(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`out/scenes`, pictures of one colour each, and `out/demo`, a film of shots that are listed in `shots.csv`."""
-    folder = tmp_path_factory.mktemp("docs")
-    random = np.random.default_rng(3)
-    rows = ["path,part,label"]
-    for number, (label, colour) in enumerate([*COLOURS.items()] * 5):
-        pixels = np.clip(np.asarray(colour) + random.integers(-25, 25, (40, 60, 3)), 0, 255)
-        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.jpg", quality=95)
-        rows.append(f"{number}.jpg,{'gallery' if number < 9 else 'query'},{label}")
-    (folder / "scenes.csv").write_text("\n".join(rows))
-    run([folder / "scenes.csv"], folder / "out" / "scenes", tiny_recipe(tiny_encoder, strategy="tree", clip_frames=1))
-    firsts = np.unique(random.integers(4, 230, 29))
-    colours = random.integers(20, 230, (len(firsts) + 1, 3))
-    shots = np.searchsorted(firsts, np.arange(240), side="right")
-    frames = [np.broadcast_to(colours[shot], (48, 80, 3)).astype(np.uint8) for shot in shots]
-    make_video(folder / "film.mp4", frames=frames, fps=10)
-    (folder / "shots.csv").write_text("start_s\n0.0\n" + "\n".join(f"{first / 10}" for first in firsts))
-    run([folder / "film.mp4"], folder / "out" / "demo", tiny_recipe(tiny_encoder, strategy="tree", clip_frames=11))
-    return folder
+OTHER_PROGRAMS = ("pip", "source")
+"""Shown in blocks that are not run, and not ours to check."""
 
 
-def test_two_models_train(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.chdir(folder)
-    for code in blocks("train-on-a-cache.md"):
-        exec(compile(code, "train-on-a-cache.md", "exec"), {})
-    scenes, shots = capsys.readouterr().out.strip().splitlines()
-    accuracy, num_pictures = re.findall(r"[\d.]+", scenes)[:2]
-    assert int(num_pictures) == 6
-    assert float(accuracy) > 0.8, scenes
-    found, _, chance = map(float, re.findall(r"\d\.\d+", shots))
-    assert found > chance + 0.2, shots
+@pytest.mark.parametrize("page", PAGES)
+def test_every_block_is_run_or_says_why_not(page: str) -> None:
+    """`test_readme.py` runs all blocks but those with a reason and plain text."""
+    assert text_of(page).count("```") == 2 * len(blocks_of(page)), "a fence that is no block"
+    assert not indented_blocks(page), "use fences, which are run or marked"
+    for block in blocks_of(page):
+        assert block.language in (*CODE, "text"), f"{block}: {block.language or 'no language'}"
+        commands = re.findall(r"^(?:\$ ?)?(?:vtm [a-z]+ |python -|pip |make |import |from )", block.code, re.M)
+        assert block.language != "text" or not commands, f"{block} is code: say which language"
 
 
-def test_the_search_page_runs(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(folder)
-    (folder / "photo.jpg").write_bytes((folder / "4.jpg").read_bytes())
-    (code,) = blocks("search.md")
-    exec(compile(code, "search.md", "exec"), {})
-    assert len(capsys.readouterr().out.splitlines()) == 3
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_that_are_not_run_fit_the_code(page: str) -> None:
+    marked = [block for block in blocks_of(page) if block.reason is not None and block.language == "bash"]
+    lines = [line for block in marked for line in block.code.replace("\\\n", " ").splitlines()]
+    for line in [*lines, *(() if page == "CHANGELOG.md" else shown_commands(page))]:  # which names what is gone
+        words = shlex.split(line.replace("…", "..."), comments=True)
+        while words and (words[0] == "time" or re.match(r"[A-Z]+=", words[0])):
+            del words[0]
+        if words:
+            name = words[0].removeprefix(".venv/bin/")
+            assert name in PROGRAMS or name in OTHER_PROGRAMS, line
+            PROGRAMS.get(name, lambda _: None)(words[1:])
 
 
-def test_pages_name_no_commands_that_are_not_there() -> None:
-    from jobs.cli import COMMANDS
+def fits_vtm(words: list[str]) -> None:
+    """Options are those of the command; arguments may be left out, or stand for something."""
+    if words[0] in ("COMMAND", "--help", "--help-all"):
+        return
+    assert words[0] in COMMANDS, f"vtm {words[0]}"
+    parser, rest = command_parser(words[0])[0], words[1:]
+    if words[0] == "bench" and rest[0] != "NAME":
+        parser, rest = bench_parser(rest[0])[0], rest[1:]
+    known = _options(parser)
+    unknown = [word for word in rest if re.match(r"--?[a-z]", word) and word.split("=")[0] not in known]
+    assert not unknown, f"vtm {' '.join(words)}: {unknown}"
 
-    for page in ("search.md", "choose-a-budget.md", "train-on-a-cache.md"):
-        text = (DOCS / page).read_text(encoding="utf-8")
-        assert set(re.findall(r"^    vtm (\w+)", text, re.M)) <= COMMANDS.keys(), page
+
+def _options(parser: Parser) -> set[str]:
+    return {option for action in parser._actions for option in action.option_strings}
+
+
+def fits_python(words: list[str]) -> None:
+    assert words[0] == "-m"
+    assert importlib.util.find_spec(words[1]) is not None, words[1]
+
+
+def fits_pytest(words: list[str]) -> None:
+    paths = [word.partition("::")[0] for word in words if not word.startswith("-") and "/" in word]
+    assert all((ROOT / path).exists() for path in paths), words
+
+
+def fits_make(words: list[str]) -> None:
+    assert re.search(rf"^{words[0]}:", (ROOT / "Makefile").read_text(), re.M), words
+
+
+PROGRAMS: dict[str, Callable[[list[str]], None]] = {
+    "vtm": fits_vtm,
+    "python": fits_python,
+    "pytest": fits_pytest,
+    "make": fits_make,
+}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    for target, _, anchor in re.findall(r"\]\((?!https?://)([^)#]*)(#([^)]+))?\)", text_of(page)):
+        path = (ROOT / page).parent / target if target else ROOT / page
+        assert path.exists(), f"{page} links to {target}"
+        assert not anchor or anchor in _anchors(path.read_text(encoding="utf-8")), f"{page}: {target}#{anchor}"
+
+
+def _anchors(text: str) -> set[str]:
+    """As GitHub makes them of headings."""
+    headings = re.findall(r"^#+ (.+)$", text, re.M)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_tests_that_pages_name_are_there() -> None:
+    """`tests/a/test_b.py`, `a/test_b.py::test_c` and `test_c` alone."""
+    files = {str(path.relative_to(ROOT / "tests")): path.read_text() for path in (ROOT / "tests").rglob("*.py")}
+    functions = {name for text in files.values() for name in re.findall(r"def (test_\w+)", text)}
+    for page in PAGES:
+        for span in re.findall(r"`([\w/.:]*\btest_\w+(?:\.py)?(?:::\w+)?)`", text_of(page)):
+            file, _, function = span.removeprefix("tests/").partition("::")
+            if file.endswith(".py"):
+                assert any(name == file or name.endswith(f"/{file}") for name in files), f"{page}: {span}"
+            elif file:
+                function = file
+            assert not function or function in functions or function == "test_video_30s", f"{page}: {span}"
+
+
+@pytest.mark.parametrize(
+    ("page", "names"),
+    [
+        ("docs/format.md", schema(3).names),
+        ("docs/how-it-works.md", STRATEGIES),
+        ("docs/extract.md", FAILURE_CLASSES),
+        ("docs/cli.md", [f"## vtm {name}\n" for name in COMMANDS]),
+        ("README.md", [str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md")]),
+    ],
+)
+def test_pages_name_everything(page: str, names: list[str]) -> None:
+    assert not [name for name in names if name not in text_of(page)]
+
+
+@pytest.mark.parametrize(("page", "made"), [("docs/cli.md", cli_reference), ("docs/api.md", api_reference)])
+def test_the_reference_is_that_of_the_code(page: str, made: Callable[[], str]) -> None:
+    assert text_of(page) == made(), "run `python -m jobs.reference`"

@@ -1,13 +1,17 @@
-"""The wheel and the source archive: what is in them, and that the wheel alone extracts a video."""
+"""The wheel and the source archive: what is in them, and that the wheel alone extracts a video in a new environment."""
 
 from __future__ import annotations
 
 import email
 import os
+import re
+import shutil
 import subprocess
 import sys
 import tarfile
+import venv
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -52,25 +56,68 @@ def test_the_source_archive_builds_the_wheel(built: Path, tmp_path: Path) -> Non
     assert zipfile.ZipFile(wheel).namelist() == zipfile.ZipFile(again).namelist()
 
 
-def test_the_wheel_alone_extracts_a_video(built: Path, tiny_encoder: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def fresh(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A new environment with the wheel and what it requires, in the versions of the lock; nothing of this one."""
+    folder = tmp_path_factory.mktemp("fresh")
+    venv.create(folder, with_pip=True)
     (wheel,) = built.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(tmp_path / "site")
-    make_video(tmp_path / "film.mp4", frames=40)
-    environment = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
+    pip(folder, "install", "--quiet", "--constraint", str(ROOT / "requirements.lock"), str(wheel))
+    yield folder
+    shutil.rmtree(folder)  # more than a gigabyte
 
-    def vtm(*arguments: str) -> str:
-        command = [sys.executable, "-m", "jobs.cli", *arguments]
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+
+def pip(environment: Path, *arguments: str) -> None:
+    command = [environment / "bin" / "pip", *arguments]
+    done = subprocess.run(command, env=outside(), capture_output=True, text=True, check=False)
+    if re.search("Max retries|NewConnectionError|Temporary failure in name resolution", done.stderr):
+        pytest.skip("the package index cannot be reached")
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def outside() -> dict[str, str]:
+    """Variables of the process without those that lead to this checkout."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
+
+
+@pytest.mark.timeout(1200)
+def test_the_wheel_alone_extracts_a_video(fresh: Path, tiny_encoder: Path, tmp_path: Path) -> None:
+    make_video(tmp_path / "film.mp4", frames=40)
+
+    def run(program: str, *arguments: str) -> str:
+        command = [fresh / "bin" / program, *arguments]
+        done = subprocess.run(command, cwd=tmp_path, env=outside(), capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-2000:]
         return done.stdout
 
-    where = subprocess.run(
-        [sys.executable, "-c", "import jobs, pipeline, vtm; print(jobs.__file__, pipeline.__file__, vtm.__file__)"],
-        **{"cwd": tmp_path, "env": environment, "capture_output": True, "text": True, "check": True},
+    where = "import jobs, pipeline, vtm; print(jobs.__file__, pipeline.__file__, vtm.__file__)"
+    assert all(path.startswith(str(fresh)) for path in run("python", "-c", where).split())
+    run(
+        "vtm",
+        "extract",
+        "film.mp4",
+        "--encoder",
+        str(tiny_encoder),
+        "--batch-frames",
+        "2",
+        "--gpus",
+        "0",
+        "--out",
+        "out",
     )
-    assert all(path.startswith(str(tmp_path / "site")) for path in where.stdout.split())
-    vtm("extract", "film.mp4", "--encoder", str(tiny_encoder), "--batch-frames", "2", "--gpus", "0", "--out", "out")
-    assert "complete and undamaged" in vtm("verify", "out")
-    vtm("report", "out")
+    assert "complete and undamaged" in run("vtm", "verify", "out")
+    run("vtm", "report", "out")
     assert (tmp_path / "out" / "report.html").stat().st_size > 10_000
+    assert run("python", "-c", "from pipeline import TokenCache; print(len(TokenCache('out')))") == "1\n"
+    assert "No broken requirements" in run("pip", "check")
+
+
+@pytest.mark.timeout(1200)
+def test_all_extras_can_be_had_together(built: Path, fresh: Path) -> None:
+    """pip finds versions that agree; nothing is installed."""
+    (wheel,) = built.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        about = email.message_from_bytes(archive.read(next(n for n in archive.namelist() if n.endswith("METADATA"))))
+    extras = ",".join(about.get_all("Provides-Extra", []))
+    assert "transformers" in extras
+    pip(fresh, "install", "--quiet", "--dry-run", "--constraint", str(ROOT / "requirements.lock"), f"{wheel}[{extras}]")

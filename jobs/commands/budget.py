@@ -25,21 +25,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Videos and an encoder, or a run folder; and what is to be left."""
     add = parser.add_argument
     add("inputs", nargs="+", metavar="VIDEO|RUN", help="videos, with --encoder; or one run folder of --strategy tree")
-    add("--keep", type=float, nargs="+", metavar="SHARE", help="shares of the source patches")
+    add("--keep", type=float, nargs="+", metavar="SHARE", help="shares of the source patches to keep")
     add("--json", action="store_true", help="print JSON")
     run = parser.add_argument_group("of a run folder: the one loss at which to cut all clips")
-    run.add_argument("--tokens", type=int, nargs="+", metavar="M", help="tokens over all clips, instead of shares")
+    run.add_argument(
+        "--tokens", type=int, nargs="+", metavar="M", help="total number of tokens of the run, instead of shares"
+    )
     add = parser.add_argument_group("of videos: what each strategy keeps and costs").add_argument
     add("--encoder", metavar="DIR|ID", help="local folder or Hugging Face id")
     add("--revision", help="branch, tag or commit of a Hugging Face id")
-    add("--layer", type=int, help="output block (-1)")
-    add("--fps", metavar="RATE", help="frames sampled per second (1)")
-    add("--clip-frames", type=int, metavar="FRAMES", help="frames sampled per clip (60)")
-    add("--dtype", help="of the tokens: float16 (default), bfloat16, float32, int8")
-    add("--clips", type=int, metavar="N", help="clips of each video, spread over it (4)")
-    add("--strategy", nargs="+", metavar="NAME", help="strategies to compare (all that need no training)")
-    add("--reach", type=float, metavar="COSINE", help="name the cheapest setting of at least this mean cosine")
-    add("--plot", type=Path, metavar="FILE.svg", help="draw it")
+    add("--layer", type=int, help="block whose output is taken (default: -1, the last)")
+    add("--fps", metavar="RATE", help="frames sampled per second (default: 1)")
+    add("--clip-frames", type=int, metavar="T", help="frames sampled per clip (default: 60)")
+    add("--dtype", help="data type of the stored tokens: float16, bfloat16, float32 or int8 (default: float16)")
+    add("--clips", type=int, metavar="N", help="clips measured in each video, spread over its length (default: 4)")
+    add("--strategy", nargs="+", metavar="NAME", help="strategies to compare (default: all that need no training)")
+    add("--reach", type=float, metavar="F", help="name the setting of fewest bytes whose mean cosine is at least this")
+    add("--plot", type=Path, metavar="FILE.svg", help="draw mean cosine against bytes in this file")
 
 
 def run(options: argparse.Namespace) -> int:

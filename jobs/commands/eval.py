@@ -24,9 +24,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("trained", metavar="DIR", type=Path, help="folder that `vtm train` wrote")
     add("caches", metavar="RUN", type=Path, nargs="+", help="run folders of `vtm extract --strategy none`")
-    add("--labels", metavar="PATH", type=Path, required=True, help="label file or folder; classes go by name")
-    add("--task", choices=get_args(Task), help="what the numbers of a plain label table are; names are classes")
-    add("--split", choices=SPLITS, default="test", help="whose videos")
+    add("--labels", metavar="PATH", type=Path, required=True, help="label file or folder; classes are matched by name")
+    add(
+        "--task",
+        choices=get_args(Task),
+        help="how to read a label table of numbers; labels that are words are always classes",
+    )
+    add("--split", choices=SPLITS, default="test", help="videos of this split")
     add("--batch-clips", type=int, default=16, help="clips per batch")
     add_device_option(parser)
     add("--json", action="store_true", help="print JSON")
@@ -43,7 +47,10 @@ def run(options: argparse.Namespace) -> int:
     source = labelled_clips(caches, matching.by_video, options.split, classes=bool(labels.classes), motion=motion)
     seen = videos_trained_on(options.trained / "videos.csv") & {entry.video_id for entry in source.entries}
     if seen and options.split == "test":
-        print(f"{len(seen)} of these videos were trained on or chose the epoch: the figures flatter", file=sys.stderr)
+        print(
+            f"{len(seen)} of these videos were trained on or chose the epoch: the figures are optimistic",
+            file=sys.stderr,
+        )
     found = figures(labels.task, predict_videos(trained.network, source.in_order(options.batch_clips)))
     row: dict[str, Any] = {"split": options.split, "videos": source.videos, "clips": len(source.entries), **found}
     if options.json:

@@ -16,12 +16,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The run, the format, and what it may be told."""
     parser.add_argument("run_folder", metavar="RUN", help="run folder, or its address")
     parser.add_argument("--to", required=True, choices=FORMATS, help="; ".join(f"{k}: {v}" for k, v in FORMATS.items()))
-    parser.add_argument("--out", required=True, metavar="FOLDER", help="where to write it: a new or empty folder")
-    parser.add_argument("--step-s", type=float, metavar="S", help="seconds a row (moment-detr 2, actionformer 1)")
-    parser.add_argument("--spread", action="store_true", help="one row a source patch: its token (vllm-ec, npy)")
-    parser.add_argument("--name-by", default="id", choices=("id", "file"), help="files named by video id or file name")
-    parser.add_argument("--collection", default="clips", help="name of the table or collection (clips)")
-    parser.add_argument("--url", help="of a Qdrant server; without it a local collection is written")
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="new or empty folder to write to")
+    parser.add_argument(
+        "--step-s", type=float, metavar="S", help="seconds per row (default: moment-detr 2, actionformer 1)"
+    )
+    parser.add_argument(
+        "--spread",
+        action="store_true",
+        help="write one row per source patch: the token that represents it (vllm-ec, npy)",
+    )
+    parser.add_argument(
+        "--name-by", default="id", choices=("id", "file"), help="name files by video id or by file name"
+    )
+    parser.add_argument("--collection", default="clips", help="name of the table or collection")
+    parser.add_argument("--url", help="address of a Qdrant server. By default a local collection is written")
     add_cut_options(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
 

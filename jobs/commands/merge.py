@@ -21,14 +21,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=DEFAULT_TOKENS,
         metavar="N",
-        help=f"tokens of each video (default: {DEFAULT_TOKENS})",
+        help="tokens of each video",
     )
     parser.add_argument(
         "--lloyd",
         type=int,
         default=0,
         metavar="STEPS",
-        help="Lloyd steps that refine the result; 2 are enough",
+        help="number of Lloyd steps that refine the result, such as 2",
     )
     parser.add_argument("--video", nargs="+", metavar="ID", help="merge only these videos")
     parser.add_argument("--json", action="store_true", help="print JSON")

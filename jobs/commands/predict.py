@@ -24,9 +24,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("trained", metavar="DIR", type=Path, help="folder that `vtm train` wrote")
     add("caches", metavar="RUN", type=Path, nargs="+", help="run folders of `vtm extract --strategy none`")
-    add("--out", metavar="FILE", type=Path, required=True, help="a .csv or .parquet to write, one row a video")
-    add("--labels", metavar="PATH", type=Path, help="label file or folder: adds a column of what is known")
-    add("--task", choices=get_args(Task), help="what the numbers of a plain label table are; names are classes")
+    add("--out", metavar="FILE", type=Path, required=True, help=".csv or .parquet file to write, one row per video")
+    add("--labels", metavar="PATH", type=Path, help="label file or folder; adds the column label")
+    add(
+        "--task",
+        choices=get_args(Task),
+        help="how to read a label table of numbers; labels that are words are always classes",
+    )
     add("--batch-clips", type=int, default=16, help="clips per batch")
     add_device_option(parser)
 

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The run, and how much to show."""
     add = parser.add_argument
     add("out", metavar="RUN", help="run folder, or its address")
-    add("--beside", metavar="RUN", nargs="+", default=[], help="other runs of the same videos, shown beside it")
+    add("--beside", metavar="RUN", nargs="+", default=[], help="other runs of the same videos, to compare with")
     add("--clips", type=int, default=4, metavar="N", help="clips to show (default: 4)")
     add("--frames", type=int, default=6, metavar="N", help="frames to show of each clip (default: 6)")
     add_cut_options(parser)

@@ -22,19 +22,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("out", metavar="RUN", help="run folder, or its address")
     wanted = parser.add_mutually_exclusive_group(required=True)
-    wanted.add_argument("--image", nargs="+", metavar="FILE", help="pictures, all examples of what to look for")
-    wanted.add_argument("--clip", nargs="+", metavar="ID", help="clips of the run as examples")
-    wanted.add_argument("--video", metavar="ID|NAME", help="a video of the run, from --start to --end")
-    wanted.add_argument("--text", metavar="TEXT", help="words, where the encoder has a text tower (CLIP, SigLIP)")
-    add("--start", type=float, metavar="S", help="of the span of --video, in seconds (0)")
-    add("--end", type=float, metavar="S", help="of the span of --video, in seconds (its end)")
-    add("--top", type=int, default=10, metavar="N", help="clips to name (10)")
-    add("--rank", choices=("tokens", "pooled"), default="tokens", help="by MaxSim over tokens, or by pooled vectors")
-    add("--candidates", type=int, metavar="N", help="clips whose tokens are compared, by pooled vectors; 0: all (200)")
-    add("--keep", type=float, metavar="SHARE", help="share of a clip's patches to compare, of a tree (0.02)")
-    add("--sampled", action="store_true", help="give the time of sampled frames; do not look into the videos")
-    add("--encoder", metavar="ID|DIR", help="where the run's encoder is today (where it was)")
-    add("--sheet", type=Path, metavar="FILE", help="show the matches in this picture file, .png or .jpg")
+    wanted.add_argument(
+        "--image", nargs="+", metavar="FILE", help="pictures to search for; several are examples of the same thing"
+    )
+    wanted.add_argument("--clip", nargs="+", metavar="ID", help="clips of the run to search for")
+    wanted.add_argument(
+        "--video", metavar="ID|NAME", help="search for a part of this video of the run, from --start to --end"
+    )
+    wanted.add_argument(
+        "--text", metavar="TEXT", help="text to search for; the encoder needs a text tower (CLIP, SigLIP)"
+    )
+    add("--start", type=float, metavar="S", help="start of the part of --video, in seconds (default: 0)")
+    add("--end", type=float, metavar="S", help="end of the part of --video, in seconds (default: the end of the video)")
+    add("--top", type=int, default=10, metavar="N", help="number of clips to list")
+    add(
+        "--rank",
+        choices=("tokens", "pooled"),
+        default="tokens",
+        help="rank by MaxSim over tokens, or by pooled vectors",
+    )
+    add(
+        "--candidates",
+        type=int,
+        metavar="N",
+        help="number of clips, chosen by pooled vectors, whose tokens are compared; 0 compares all (default: 200)",
+    )
+    add(
+        "--keep",
+        type=float,
+        metavar="SHARE",
+        help="cut each clip's tree to this share of its patches before comparing (default: 0.02)",
+    )
+    add("--sampled", action="store_true", help="report the times of sampled frames only; do not decode the videos")
+    add("--encoder", metavar="ID|DIR", help="where the run's encoder is now (default: where it was at extraction)")
+    add("--sheet", type=Path, metavar="FILE", help="draw the matches in this picture file, .png or .jpg")
     add("--json", action="store_true", help="print JSON")
 
 

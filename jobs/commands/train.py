@@ -47,37 +47,71 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder for the network; training in it is resumed",
     )
     add("--labels", metavar="PATH", type=Path, required=True, help="label file or folder")
-    add("--task", choices=get_args(Task), help="what the numbers of a plain label table are; names are classes")
-    strategy_help = "motion is that of the cached tokens, in place of the codec's"
+    add(
+        "--task",
+        choices=get_args(Task),
+        help="how to read a label table of numbers; labels that are words are always classes",
+    )
+    strategy_help = "merging strategy; motion is computed from the cached tokens, not taken from the codec"
     add("--strategy", choices=get_args(NetworkStrategy), default=network.strategy, help=strategy_help)
-    add("--partition-factor", type=int, default=network.partition_factor, help="one target in this many tokens")
-    add("--merge-share", type=float, default=network.merge_share, help="share of the sources that merge")
+    add(
+        "--partition-factor",
+        type=int,
+        default=network.partition_factor,
+        help="the paper's γ: every γ-th token is a merge target",
+    )
+    add("--merge-share", type=float, default=network.merge_share, help="share of the source tokens that are merged")
     add("--widths", type=int, nargs="+", default=network.widths, help="channels after each block")
     add("--windows", type=int, nargs="+", default=network.windows_frames, help="frames of each block's window")
     add("--heads", type=int, default=network.heads, help="attention heads of each block")
     add("--head-width", type=int, default=network.head_width, help="channels of an attention head")
     add("--dropout", type=float, default=network.dropout, help="share of attention outputs zeroed in training")
     add(
-        "--weight-sharpness", type=float, default=network.weight_sharpness, help="a of weighted: weights are exp(a · s)"
+        "--weight-sharpness",
+        type=float,
+        default=network.weight_sharpness,
+        help="the factor a of strategy weighted, whose weights are exp(a · score)",
     )
-    auxiliary_help = "trained beside the prediction: attention is the paper's path, pooling ours (docs/learnable.md)"
+    auxiliary_help = (
+        "auxiliary loss that trains the scores: attention is the paper's, pooling is ours (docs/learnable.md)"
+    )
     add("--auxiliary", choices=get_args(Auxiliary), default="pooling", help=auxiliary_help)
-    add("--auxiliary-weight", type=float, default=1.0, help="what each auxiliary loss counts")
-    add("--batch-clips", type=int, default=16, help="clips per batch")
+    add("--auxiliary-weight", type=float, default=1.0, help="weight of each auxiliary loss")
+    add("--batch-clips", type=int, default=16, help="clips per step")
     add(
         "--epochs",
         type=int,
         default=settings.epochs,
-        help="in all; a larger number continues training",
+        help="total number of epochs; a larger number continues training",
     )
-    add("--warmup-epochs", type=int, default=settings.warmup_epochs, help="epochs in which the learning rate grows")
-    add("--learning-rate", type=float, default=settings.learning_rate, help="after the warm-up; a cosine follows")
-    add("--weight-decay", type=float, default=settings.weight_decay, help="of AdamW")
-    add("--clip-norm", type=float, default=settings.clip_norm, help="most that the gradients' norm may be (0: any)")
-    precision_help = "of products; bfloat16 is mixed precision, meant for GPUs"
+    add(
+        "--warmup-epochs",
+        type=int,
+        default=settings.warmup_epochs,
+        help="epochs of linear warm-up of the learning rate",
+    )
+    add(
+        "--learning-rate",
+        type=float,
+        default=settings.learning_rate,
+        help="learning rate after the warm-up; a cosine decay follows",
+    )
+    add("--weight-decay", type=float, default=settings.weight_decay, help="weight decay of AdamW")
+    add(
+        "--clip-norm",
+        type=float,
+        default=settings.clip_norm,
+        help="clip the norm of the gradients to this; 0 does not clip",
+    )
+    precision_help = "precision of matrix products; bfloat16 is automatic mixed precision, for GPUs"
     add("--precision", choices=get_args(Precision), default=settings.precision, help=precision_help)
-    add("--patience", type=int, default=settings.patience, help="epochs without improvement before stopping (0: never)")
-    add("--seed", type=int, default=0, help="of the first weights, the order of clips and the dropout")
+    add(
+        "--patience",
+        type=int,
+        default=settings.patience,
+        help="stop after this many epochs without improvement; 0 never stops early",
+    )
+    add("--seed", type=int, default=0, help="random seed of the initial weights, the order of clips and dropout")
     add_device_option(parser)
     add("--tensorboard", action="store_true", help="write TensorBoard events too (needs the extra `train`)")
     if isinstance(parser, Parser):

@@ -22,7 +22,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.S)
 
 
 def a_run(folder: Path, dtype: str) -> Path:
-    out = folder / "out" / "demo"
+    out = folder / "out"
     out.mkdir(parents=True)
     clips = [made_clip(index, dtype=dtype) for index in range(7)]
     write_shard(out, "a" * 16, clips, [], RUN, ("parquet", "webdataset"))
