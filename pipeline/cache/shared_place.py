@@ -22,7 +22,8 @@ class SharedPlace:
 
     def get(self) -> Place:
         """The place."""
-        epoch, _, count, *rest = self._numbers.tolist()
+        epoch, _, count = self._numbers[:3].tolist()
+        rest = self._numbers[3 : 3 + count * NUMBERS].tolist()
         phases = (rest[i * NUMBERS : (i + 1) * NUMBERS] for i in range(count))
         return Place(epoch, tuple(Phase(Split(*split), samples) for *split, samples in phases))
 
