@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from itertools import pairwise
+from itertools import pairwise, repeat
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -115,14 +115,9 @@ class PrunedGroup:
     def _cut(self, data: pa.Buffer | None, starts_B: NDArray[np.int64], kinds: Kind | list[Kind]) -> list[Any]:
         """Memory cut at `starts`, in bytes."""
         data = pa.py_buffer(b"") if data is None else data
-        if self._arrays == "torch" and isinstance(kinds, tuple):
-            return _even_cells(_tensor_of(data), starts_B, *kinds)
-        each = [kinds] * (len(starts_B) - 1) if isinstance(kinds, tuple) else kinds
-        spans = zip(pairwise(starts_B.tolist()), each, strict=True)
-        if self._arrays == "numpy":
-            return [_numpy_cell(data, *span, *kind) for span, kind in spans]
-        memory = _tensor_of(data)
-        return [_tensor_cell(memory, *span, *kind) for span, kind in spans]
+        each = repeat(kinds) if isinstance(kinds, tuple) else kinds
+        cell = _numpy_cell if self._arrays == "numpy" else _tensor_cell
+        return [cell(data, *span, *kind) for span, kind in zip(pairwise(starts_B.tolist()), each, strict=False)]
 
 
 def token_cell(dtype: str, dim: int) -> Kind:
@@ -147,23 +142,15 @@ def _numpy_cell(data: pa.Buffer, first: int, last: int, dtype: str, width: int) 
     return cell if width == 1 else cell.reshape(-1, width)
 
 
-def _tensor_of(data: pa.Buffer) -> Tensor:
-    if not len(data):
-        return torch.empty(0, dtype=torch.uint8)
-    # By way of DLPack, because torch warns of numpy's read-only views.
-    plain = pa.Array.from_buffers(pa.uint8(), len(data), [None, data])
-    memory: Tensor = torch.from_dlpack(plain)  # type: ignore[attr-defined]
-    return memory
-
-
-def _even_cells(memory: Tensor, starts_B: NDArray[np.int64], dtype: str, width: int) -> list[Tensor]:
-    """Cells of one kind, cut at once: a view of its own for each takes longer than reading it."""
-    whole = memory[int(starts_B[0]) : int(starts_B[-1])].view(TORCH_DTYPES[dtype])
-    lengths = np.diff(starts_B) // (np.dtype(dtype).itemsize * width)
-    return list(torch.split(whole if width == 1 else whole.view(-1, width), lengths.tolist()))
-
-
-def _tensor_cell(memory: Tensor, first: int, last: int, dtype: str, width: int) -> Tensor:
-    # Copied, because torch wants its numbers where their size divides the address.
-    cell = memory[first:last].clone().view(TORCH_DTYPES[dtype])
+def _tensor_cell(data: pa.Buffer, first: int, last: int, dtype: str, width: int) -> Tensor:
+    kind = TORCH_DTYPES[dtype]
+    if (last - first) % kind.itemsize:
+        raise ValueError(f"a cell of {last - first} bytes is no whole number of {kind}")
+    if first == last:
+        cell = torch.empty(0, dtype=kind)
+    elif first % kind.itemsize or not data.is_mutable:
+        # Copied, because torch wants its numbers where their size divides the address, and memory to write to.
+        cell = torch.frombuffer(bytearray(data[first:last]), dtype=kind)
+    else:
+        cell = torch.frombuffer(data, dtype=kind, count=(last - first) // kind.itemsize, offset=first)
     return cell if width == 1 else cell.view(-1, width)
