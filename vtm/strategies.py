@@ -25,6 +25,7 @@ from torch import Tensor
 from vtm.budget import Budget, check_merge
 from vtm.coverage import coverage_plan
 from vtm.errors import MergeError
+from vtm.finite import check_finite
 from vtm.merge import plan_from_targets
 from vtm.partition import Area, area_ranking, even_targets, strided_targets
 from vtm.plan import Grid, MergePlan, identity_plan
@@ -76,7 +77,8 @@ def merge_plan(
         The plan, its groups ordered by the position of their target.
 
     Raises:
-        MergeError: a setting is out of range, missing, or excluded by another.
+        MergeError: a setting is out of range, missing, or excluded by another; or, on a CPU, keys, features or scores
+            are not finite. Elsewhere nothing is looked at, so that the host does not wait.
     """
     _check(keys_BND, features, strategy, grid)
     if strategy == "none":
@@ -182,7 +184,7 @@ def token_scores(name: str, scores: Tensor | None, keys_BND: Tensor) -> Tensor:
         (B, N) float32 on the keys' device, without gradient.
 
     Raises:
-        MergeError: there are no scores, or they are not one a token.
+        MergeError: there are no scores, they are not one a token, or, on a CPU, some are not finite.
     """
     if scores is None:
         raise MergeError(f"the strategy reads {name}, one value a token, but none was given")
@@ -192,6 +194,7 @@ def token_scores(name: str, scores: Tensor | None, keys_BND: Tensor) -> Tensor:
             f"{name} has shape {tuple(scores.shape)}, expected one value for each of the tokens of "
             f"{tuple(keys_BND.shape[:2])}"
         )
+    check_finite(f"{name} scores", scores_BN)
     return scores_BN
 
 
@@ -213,6 +216,9 @@ def _check(keys_BND: Tensor, features_BNC: Tensor | None, strategy: str, grid: G
         raise MergeError(f"grid {tuple(grid)} does not hold the {keys_BND.shape[1]} tokens of the keys")
     if features_BNC is not None and features_BNC.shape[:2] != keys_BND.shape[:2]:
         raise MergeError(f"features {tuple(features_BNC.shape)} and keys {tuple(keys_BND.shape)} differ in tokens")
+    check_finite("keys", keys_BND)
+    if features_BNC is not None and features_BNC is not keys_BND:
+        check_finite("features", features_BNC)
 
 
 def _check_nothing_asked(**amounts: float | None) -> None:
