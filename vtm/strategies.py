@@ -26,7 +26,7 @@ from vtm.budget import Budget, check_merge
 from vtm.coverage import coverage_plan
 from vtm.errors import MergeError
 from vtm.finite import check_finite
-from vtm.merge import plan_from_targets
+from vtm.merge import matched_plan
 from vtm.partition import Area, area_ranking, even_targets, strided_targets
 from vtm.plan import Grid, MergePlan, identity_plan
 from vtm.sampling import even_ranking, gumbel_noise, highest, sampled_targets
@@ -118,7 +118,7 @@ def _naive(keys_BND: Tensor, grid: Grid, budget: Budget) -> MergePlan:
             target_M = even_targets(total, budget.targets(total), keys_BND.device)
         else:
             target_M = strided_targets(total, budget.stride, keys_BND.device)
-        return plan_from_targets(keys_BND, target_M.expand(batch, -1), budget.merge_share)
+        return matched_plan(keys_BND, target_M.expand(batch, -1), budget.merge_share)
 
     return _in_windows(plan, grid, budget, keys_BND)
 
@@ -126,7 +126,7 @@ def _naive(keys_BND: Tensor, grid: Grid, budget: Budget) -> MergePlan:
 def _half_from(area: Area, keys_BND: Tensor, grid: Grid, budget: Budget) -> MergePlan:
     def plan(budget: Budget, keys_BND: Tensor, ranking_BN: Tensor) -> MergePlan:
         target_BM = highest(ranking_BN, budget.targets(keys_BND.shape[1]))
-        return plan_from_targets(keys_BND, target_BM, budget.merge_share)
+        return matched_plan(keys_BND, target_BM, budget.merge_share)
 
     ranking_BN = area_ranking(area, grid, keys_BND.device).expand(len(keys_BND), -1)
     return _in_windows(plan, grid, budget, keys_BND, ranking_BN)
@@ -135,7 +135,7 @@ def _half_from(area: Area, keys_BND: Tensor, grid: Grid, budget: Budget) -> Merg
 def _drawn(keys_BND: Tensor, scores_BN: Tensor, grid: Grid, budget: Budget, seeds: Sequence[int]) -> MergePlan:
     def plan(budget: Budget, keys_BND: Tensor, scores_BN: Tensor, noise_BN: Tensor) -> MergePlan:
         target_BM = sampled_targets(scores_BN, budget.targets(keys_BND.shape[1]), noise_BN)
-        return plan_from_targets(keys_BND, target_BM, budget.merge_share)
+        return matched_plan(keys_BND, target_BM, budget.merge_share)
 
     noise_BN = gumbel_noise(seeds, keys_BND.shape[1], keys_BND.device)
     return _in_windows(plan, grid, budget, keys_BND, scores_BN, noise_BN)
