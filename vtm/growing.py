@@ -16,6 +16,7 @@ from vtm.agglomeration import agglomerate, agglomerate_masked, is_complete
 from vtm.budget import Budget
 from vtm.coverage import coverage_plan
 from vtm.errors import MergeError
+from vtm.finite import check_finite
 from vtm.plan import Grid, MergePlan, identity_plan, token_positions
 from vtm.replay import Replayed, present
 from vtm.sampling import even_ranking, gumbel_noise
@@ -212,8 +213,7 @@ def _check_features(x_BNC: Tensor, grid: Grid, base: float | MergePlan) -> None:
         raise MergeError(f"grid {tuple(grid)} does not hold the {x_BNC.shape[1]} tokens of the features")
     if isinstance(base, MergePlan) and base.group.shape != x_BNC.shape[:2]:
         raise MergeError(f"the base merges {tuple(base.group.shape)} tokens, the features are {tuple(x_BNC.shape[:2])}")
-    if x_BNC.device.type == "cpu" and not bool(torch.isfinite(x_BNC).all()):
-        raise MergeError(f"{int((~torch.isfinite(x_BNC)).sum())} of the features' values are not finite")
+    check_finite("features", x_BNC)
 
 
 def _checked_weights(weights: Tensor | None, x_BNC: Tensor) -> Tensor:
@@ -227,9 +227,10 @@ def _checked_weights(weights: Tensor | None, x_BNC: Tensor) -> Tensor:
             f"weights have shape {tuple(weights.shape)}, expected one value for each of the tokens of "
             f"{tuple(x_BNC.shape[:2])}"
         )
+    check_finite("weights", weights_BN)
     if x_BNC.device.type == "cpu":
-        if not bool(torch.isfinite(weights_BN).all()) or float(weights_BN.min()) < 0:
-            raise MergeError(f"weights are finite and 0 or more, got {float(weights_BN.min())} as the least of them")
+        if float(weights_BN.min()) < 0:
+            raise MergeError(f"weights are 0 or more, got {float(weights_BN.min())} as the least of them")
         if float(weights_BN.sum(dim=1).min()) == 0:
             raise MergeError("a clip's weights are all 0: nothing says what is to be kept")
     return weights_BN

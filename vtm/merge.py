@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from vtm.budget import num_merged
+from vtm.finite import check_finite
 from vtm.matching import nearest_targets
 from vtm.partition import complement
 from vtm.plan import MergePlan
@@ -24,6 +25,18 @@ def plan_from_targets(keys_BND: Tensor, target_BM: Tensor, merge_share: float = 
 
     Returns:
         A plan of M + |S| - R groups, ordered by the position of their target.
+
+    Raises:
+        MergeError: on a CPU, some keys are not finite; elsewhere nothing is looked at, so that the host does not wait.
+    """
+    check_finite("keys", keys_BND)
+    return matched_plan(keys_BND, target_BM, merge_share)
+
+
+def matched_plan(keys_BND: Tensor, target_BM: Tensor, merge_share: float = 1.0) -> MergePlan:
+    """`plan_from_targets` of keys that were looked at before, or that a network in training computes.
+
+    There the loss says what is not a number, and what to do about it.
     """
     source_BS = complement(target_BM, keys_BND.shape[1])
     nearest_BS, cosine_BS = nearest_targets(keys_BND, source_BS, target_BM)

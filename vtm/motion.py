@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from vtm.errors import MergeError
+from vtm.finite import check_finite
 from vtm.plan import Grid
 
 LEAST_MEAN = 1e-6
@@ -34,10 +35,11 @@ def token_motion(x_BNC: Tensor, grid: Grid) -> Tensor:
         frame, or in which nothing changes, has none.
 
     Raises:
-        MergeError: the grid does not hold N tokens.
+        MergeError: the grid does not hold N tokens; or, on a CPU, some values are not finite.
     """
     if x_BNC.dim() != 3 or x_BNC.shape[1] != grid[0] * grid[1] * grid[2]:
         raise MergeError(f"grid {tuple(grid)} does not hold tokens of shape {tuple(x_BNC.shape)}")
+    check_finite("tokens", x_BNC)
     if grid[0] == 1:
         return torch.zeros(x_BNC.shape[:2], device=x_BNC.device)
     x_BTPC = x_BNC.float().unflatten(1, (grid[0], -1))  # type: ignore[no-untyped-call]

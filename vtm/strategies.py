@@ -25,7 +25,8 @@ from torch import Tensor
 from vtm.budget import Budget, check_merge
 from vtm.coverage import coverage_plan
 from vtm.errors import MergeError
-from vtm.merge import plan_from_targets
+from vtm.finite import check_finite
+from vtm.merge import matched_plan
 from vtm.partition import Area, area_ranking, even_targets, strided_targets
 from vtm.plan import Grid, MergePlan, identity_plan
 from vtm.sampling import even_ranking, gumbel_noise, highest, sampled_targets
@@ -76,7 +77,8 @@ def merge_plan(
         The plan, its groups ordered by the position of their target.
 
     Raises:
-        MergeError: a setting is out of range, missing, or excluded by another.
+        MergeError: a setting is out of range, missing, or excluded by another; or, on a CPU, keys, features or scores
+            are not finite. Elsewhere nothing is looked at, so that the host does not wait.
     """
     _check(keys_BND, features, strategy, grid)
     if strategy == "none":
@@ -116,7 +118,7 @@ def _naive(keys_BND: Tensor, grid: Grid, budget: Budget) -> MergePlan:
             target_M = even_targets(total, budget.targets(total), keys_BND.device)
         else:
             target_M = strided_targets(total, budget.stride, keys_BND.device)
-        return plan_from_targets(keys_BND, target_M.expand(batch, -1), budget.merge_share)
+        return matched_plan(keys_BND, target_M.expand(batch, -1), budget.merge_share)
 
     return _in_windows(plan, grid, budget, keys_BND)
 
@@ -124,7 +126,7 @@ def _naive(keys_BND: Tensor, grid: Grid, budget: Budget) -> MergePlan:
 def _half_from(area: Area, keys_BND: Tensor, grid: Grid, budget: Budget) -> MergePlan:
     def plan(budget: Budget, keys_BND: Tensor, ranking_BN: Tensor) -> MergePlan:
         target_BM = highest(ranking_BN, budget.targets(keys_BND.shape[1]))
-        return plan_from_targets(keys_BND, target_BM, budget.merge_share)
+        return matched_plan(keys_BND, target_BM, budget.merge_share)
 
     ranking_BN = area_ranking(area, grid, keys_BND.device).expand(len(keys_BND), -1)
     return _in_windows(plan, grid, budget, keys_BND, ranking_BN)
@@ -133,7 +135,7 @@ def _half_from(area: Area, keys_BND: Tensor, grid: Grid, budget: Budget) -> Merg
 def _drawn(keys_BND: Tensor, scores_BN: Tensor, grid: Grid, budget: Budget, seeds: Sequence[int]) -> MergePlan:
     def plan(budget: Budget, keys_BND: Tensor, scores_BN: Tensor, noise_BN: Tensor) -> MergePlan:
         target_BM = sampled_targets(scores_BN, budget.targets(keys_BND.shape[1]), noise_BN)
-        return plan_from_targets(keys_BND, target_BM, budget.merge_share)
+        return matched_plan(keys_BND, target_BM, budget.merge_share)
 
     noise_BN = gumbel_noise(seeds, keys_BND.shape[1], keys_BND.device)
     return _in_windows(plan, grid, budget, keys_BND, scores_BN, noise_BN)
@@ -182,7 +184,7 @@ def token_scores(name: str, scores: Tensor | None, keys_BND: Tensor) -> Tensor:
         (B, N) float32 on the keys' device, without gradient.
 
     Raises:
-        MergeError: there are no scores, or they are not one a token.
+        MergeError: there are no scores, they are not one a token, or, on a CPU, some are not finite.
     """
     if scores is None:
         raise MergeError(f"the strategy reads {name}, one value a token, but none was given")
@@ -192,6 +194,7 @@ def token_scores(name: str, scores: Tensor | None, keys_BND: Tensor) -> Tensor:
             f"{name} has shape {tuple(scores.shape)}, expected one value for each of the tokens of "
             f"{tuple(keys_BND.shape[:2])}"
         )
+    check_finite(f"{name} scores", scores_BN)
     return scores_BN
 
 
@@ -213,6 +216,9 @@ def _check(keys_BND: Tensor, features_BNC: Tensor | None, strategy: str, grid: G
         raise MergeError(f"grid {tuple(grid)} does not hold the {keys_BND.shape[1]} tokens of the keys")
     if features_BNC is not None and features_BNC.shape[:2] != keys_BND.shape[:2]:
         raise MergeError(f"features {tuple(features_BNC.shape)} and keys {tuple(keys_BND.shape)} differ in tokens")
+    check_finite("keys", keys_BND)
+    if features_BNC is not None and features_BNC is not keys_BND:
+        check_finite("features", features_BNC)
 
 
 def _check_nothing_asked(**amounts: float | None) -> None:

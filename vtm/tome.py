@@ -16,6 +16,7 @@ from torch import Tensor
 
 from vtm.budget import ROUNDING
 from vtm.errors import MergeError
+from vtm.finite import check_finite
 from vtm.matching import nearest_targets
 from vtm.merge import grow_groups
 from vtm.plan import MergePlan
@@ -36,8 +37,10 @@ def bipartite_plan(keys_BND: Tensor, num_remove: int, *, protected: int = 0) -> 
         A plan of N - num_remove groups; the protected tokens are its first groups.
 
     Raises:
-        MergeError: `num_remove` is negative or more than half of the tokens can give.
+        MergeError: `num_remove` is negative or more than half of the tokens can give; or, on a CPU, some keys are not
+            finite.
     """
+    check_finite("keys", keys_BND)
     batch, total, _ = keys_BND.shape
     most = (total - protected) // 2
     if not 0 <= num_remove <= most:

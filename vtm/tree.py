@@ -104,10 +104,7 @@ class MergeTree:
 
     def fidelities(self) -> Tensor:
         """The mean cosine of every cut: (B, M) float64, of m + 1 groups at position m."""
-        # The root's loss is infinite; the others, dearest first, are what each further group saves.
-        saved_BM = self.losses.sort(dim=1, descending=True).values[:, 1:].double()
-        lost_BM = F.pad(saved_BM.flip(1).cumsum(dim=1).flip(1), (0, 1))
-        return self.base_fidelity[:, None] - lost_BM / self.weight[:, None]
+        return cut_fidelities(self.losses, self.base_fidelity, self.weight)
 
     def reorder(self, order_BM: Tensor) -> MergeTree:
         """The same tree with other group numbers: new group m is old group order[m].
@@ -172,6 +169,23 @@ class MergeTree:
             raise MergeError(
                 f"a cut leaves from 1 to {self.base.num_groups} tokens, the groups of the tree's base, got {num_tokens}"
             )
+
+
+def cut_fidelities(losses_BM: Tensor, base_fidelity_B: Tensor, weight_B: Tensor) -> Tensor:
+    """The mean cosine of every cut of a tree given as losses.
+
+    Args:
+        losses_BM: (B, M) float32, as `MergeTree.losses`.
+        base_fidelity_B: (B,) float64, of all M groups.
+        weight_B: (B,) float64, Σ w of all tokens.
+
+    Returns:
+        (B, M) float64, of m + 1 groups at position m.
+    """
+    # The root's loss is infinite; the others, dearest first, are what each further group saves.
+    saved_BM = losses_BM.sort(dim=1, descending=True).values[:, 1:].double()
+    lost_BM = F.pad(saved_BM.flip(1).cumsum(dim=1).flip(1), (0, 1))
+    return base_fidelity_B[:, None] - lost_BM / weight_B[:, None]
 
 
 def cut_groups(parents_BM: Tensor, losses_BM: Tensor, num_left: int) -> tuple[Tensor, Tensor]:

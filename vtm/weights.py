@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from vtm.errors import MergeError
+from vtm.finite import check_finite
 from vtm.plan import MergePlan
 
 UNIFORM_SHARE = 0.5
@@ -24,7 +25,11 @@ def weights_from(scores: Tensor, uniform_share: float = UNIFORM_SHARE) -> Tensor
 
     Returns:
         (B, N) in float32 at least, of mean 1 in each row; all 1 where a row's scores are all 0. Gradients flow through.
+
+    Raises:
+        MergeError: on a CPU, some scores are not finite. Elsewhere nothing is looked at: the host does not wait.
     """
+    check_finite("scores", scores)
     scores_BN = scores.flatten(1).to(torch.promote_types(scores.dtype, torch.float32))
     mean_B1 = scores_BN.mean(dim=1, keepdim=True)
     shares_BN = torch.where(mean_B1 > 0, scores_BN / torch.where(mean_B1 > 0, mean_B1, 1), 1)
@@ -47,13 +52,14 @@ def weighted_mean(x_BNC: Tensor, plan: MergePlan, weights: Tensor) -> Tensor:
         (B, M, C) in the dtype of x, accumulated in float32 at least.
 
     Raises:
-        MergeError: there is not one weight a token.
+        MergeError: there is not one weight a token; or, on a CPU, some weights are not finite.
     """
     if weights.flatten(1).shape != plan.group.shape:
         raise MergeError(
             f"weights have shape {tuple(weights.shape)}, expected one value for each of the tokens of "
             f"{tuple(plan.group.shape)}"
         )
+    check_finite("weights", weights)
     weights_BN1 = weights.flatten(1)[..., None].to(torch.promote_types(x_BNC.dtype, torch.float32))
     none_BN1 = plan.spread(plan.sum(weights_BN1.detach())) == 0
     return plan.weighted_mean(x_BNC, torch.where(none_BN1, 1, weights_BN1)[..., 0])

@@ -27,10 +27,10 @@ from jobs.bench.output import show
 from pipeline import CachedClip, TokenCache
 from pipeline.consumers.answers import clips_of
 from pipeline.consumers.inputs import video_inputs
-from pipeline.consumers.joined import Wanted, join_clips
 from pipeline.consumers.outputs import encoder_output
 from pipeline.consumers.positions import prompt_positions
 from pipeline.consumers.readers import READERS
+from pipeline.consumers.video_sequence import Wanted, video_sequence
 from pipeline.errors import SettingsError
 from vtm import merge_tree
 from vtm.growing import base_for
@@ -130,19 +130,19 @@ class _Frozen:
 
     def _random(self, clips: list[CachedClip], wanted: Wanted, sized: bool) -> dict[str, Any]:
         assert self.words is not None
-        joined, reader, config = join_clips(clips, self.run, wanted), READERS[FAMILY], self.model.config
-        count = len(joined.tokens_MD)
+        sequence, reader, config = video_sequence(clips, self.run, wanted), READERS[FAMILY], self.model.config
+        count = len(sequence.tokens_MD)
         places = torch.full((count,), config.video_token_id)
         ids_L = torch.cat([self.words[:TEXT_BEFORE], places, self.words[TEXT_BEFORE:]])
         is_visual_L = ids_L == config.video_token_id
         sizes_L = torch.ones(len(ids_L), dtype=torch.int64)
-        sizes_L[is_visual_L] = joined.sizes_M
+        sizes_L[is_visual_L] = sequence.sizes_M
         sized_L = sizes_L if sized else torch.ones_like(sizes_L)
         return {
             "input_ids": ids_L[None],
             "attention_mask": size_bias_mask(sized_L[None], causal=True),
-            "position_ids": prompt_positions(reader, is_visual_L, joined, tokens_per_second=2),
-            "mm_encoder_outputs": encoder_output(joined.tokens_MD.float(), [], reader),
+            "position_ids": prompt_positions(reader, is_visual_L, sequence, tokens_per_second=2),
+            "mm_encoder_outputs": encoder_output(sequence.tokens_MD.float(), [], reader),
         }
 
 

@@ -157,7 +157,7 @@ def run(options: argparse.Namespace) -> int:
     with TrainingLog(options.out, settings.epochs, tensorboard=options.tensorboard) as log:
         record = json.dumps(json.loads(json.dumps(asked)), sort_keys=True)
         network = VideoTokenMerging(config).to(device)
-        progress = train(network, task, settings, options.out, run=record, report=log.report)
+        progress = train(network, task, settings, options.out, run=record, begin=log.begin, report=log.report)
     print(f"{options.out}: {_outcome(progress, task.scores[0])}")
     return 0
 

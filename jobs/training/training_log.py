@@ -20,15 +20,16 @@ class TrainingLog:
     """Open while a run trains; a resumed run's lines go on after those of its last whole epoch."""
 
     def __init__(self, folder: Path, epochs: int, *, tensorboard: bool) -> None:
-        """Open the log.
+        """Prepare the log; `begin` opens it.
 
         Raises:
             SettingsError: TensorBoard is asked for and not installed.
         """
-        folder.mkdir(parents=True, exist_ok=True)
+        self._folder, self._epochs = folder, epochs
         self._path = folder / METRICS_NAME
-        self._events = _open_events(folder) if tensorboard else None
-        self._bar: Any = tqdm(total=epochs, unit="epoch", desc=str(folder))
+        self._writer = _event_writer() if tensorboard else None
+        self._events: Any = None
+        self._bar: Any = None
 
     def __enter__(self) -> TrainingLog:
         return self
@@ -36,9 +37,16 @@ class TrainingLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
         if self._events is not None:
             self._events.close()
+
+    def begin(self, epochs_done: int) -> None:
+        """Draw the bar: a run that is refused draws none, and writes no events."""
+        self._bar = tqdm(total=self._epochs, initial=epochs_done, unit="epoch", desc=str(self._folder))
+        if self._writer is not None:
+            self._events = self._writer(str(self._folder / "events"))
 
     def report(self, report: EpochReport) -> None:
         """Record one epoch."""
@@ -62,9 +70,9 @@ class TrainingLog:
         return [line for line in lines if json.loads(line)["epoch"] < epoch]
 
 
-def _open_events(folder: Path) -> Any:
+def _event_writer() -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise SettingsError("--tensorboard needs the package tensorboard: pip install 'vtm-pipeline[train]'") from error
-    return SummaryWriter(str(folder / "events"))
+    return SummaryWriter

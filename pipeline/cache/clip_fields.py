@@ -38,6 +38,8 @@ BYTES = {
 LISTS = ("frame_time_ns", "pooled", "embedding")
 FIELDS = (*BYTES, *LISTS)
 """Arrays of a `CachedClip` that can be chosen."""
+MAPS = ("group", "parent")
+"""Stored in as few bytes as their numbers need, and given as int64."""
 TRAINING = ("tokens", "sizes", "centers", "frame_time_ns")
 """What training reads: neither the map of patches nor the tree."""
 
@@ -84,17 +86,28 @@ def clip_of_arrays(scalars: dict[str, Any], arrays: dict[str, Any], kind: Arrays
     """
     values: dict[str, Any] = dict.fromkeys(FIELDS)
     for name, array in arrays.items():
-        if array is None or name == "tokens_scale":
-            continue
-        if name == "tokens":
-            values[name] = numbers(array, scalars["tokens_dtype"], arrays.get("tokens_scale"), kind)
-        elif name in ("group", "parent"):
-            values[name] = array.astype(np.int64) if kind == "numpy" else as_kind(array, kind).long()
-        else:
-            values[name] = as_kind(array, kind)
+        if array is not None and name != "tokens_scale":
+            values[name] = as_given(name, array, scalars.get("tokens_dtype"), arrays.get("tokens_scale"), kind)
     for name in SCALARS:
         values[name] = scalars[name]
     return CachedClip(grid_thw=tuple(scalars["grid_thw"]), tubelet_frames=tubelet_frames, **values)
+
+
+def as_given(name: str, array: Any, tokens_dtype: Any, scale: Any | None, kind: Arrays) -> Any:
+    """An array as a clip has it.
+
+    Args:
+        name: the clip's attribute.
+        array: as it is stored, in numpy or torch.
+        tokens_dtype: of the clip's tokens; looked at where the array is these.
+        scale: of these, where they are int8 or int4.
+        kind: what it becomes.
+    """
+    if name == "tokens":
+        return numbers(array, tokens_dtype, scale, kind)
+    if name in MAPS:
+        return array.astype(np.int64) if kind == "numpy" else as_kind(array, kind).long()
+    return as_kind(array, kind)
 
 
 def as_kind(array: Any, kind: Arrays) -> Any:

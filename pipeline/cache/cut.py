@@ -19,12 +19,10 @@ from pipeline.shards.centers import center_order
 from pipeline.shards.four_bits import dequantized, quantized
 from pipeline.values import TokenSet
 from vtm.segments import scattered_sum
-from vtm.tree import cut_groups
+from vtm.tree import FIDELITY_ROUNDING, cut_fidelities, cut_groups
 
 STORED_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
-FIDELITY_ROUNDING = 1e-6
-"""float32 holds a fidelity no more precisely."""
 SHARE_ROUNDING = 1e-9
 """A share of 0.1 is to be read as the decimal: 0.1 · 30 is 3 and not 4."""
 
@@ -66,7 +64,7 @@ class Cut:
         if self.max_loss is not None:
             return int(np.count_nonzero(loss_M > self.max_loss))
         assert self.fidelity is not None, "one of the four is given"
-        below = fidelities(loss_M, fidelity, num_sources) < self.fidelity - FIDELITY_ROUNDING
+        below = stored_fidelities(loss_M, fidelity, num_sources) < self.fidelity - FIDELITY_ROUNDING
         return min(stored, 1 + int(np.count_nonzero(below)))
 
 
@@ -102,11 +100,14 @@ def tree_of(clip: TokenSet) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     return clip.parent.astype(np.int64), clip.loss
 
 
-def fidelities(loss_M: NDArray[np.float32], fidelity: float, num_sources: int) -> NDArray[np.float64]:
+def stored_fidelities(loss_M: NDArray[np.float32], fidelity: float, num_sources: int) -> NDArray[np.float64]:
     """(M,) the mean cosine with m + 1 tokens at position m; `fidelity` is that of all M."""
-    dearest_first_M = np.sort(loss_M)[::-1][1:].astype(np.float64)
-    lost_M = np.append(np.cumsum(dearest_first_M[::-1])[::-1], 0.0)
-    return fidelity - lost_M / num_sources
+    # A copy, because the bytes of a file may not be written to and torch has no read-only tensors.
+    losses_1M = torch.from_numpy(loss_M.copy())[None]
+    whole_1 = torch.tensor([fidelity], dtype=torch.float64)
+    weight_1 = torch.tensor([num_sources], dtype=torch.float64)
+    found_M: NDArray[np.float64] = cut_fidelities(losses_1M, whole_1, weight_1)[0].numpy()
+    return found_M
 
 
 def coarsened(clip: TokenSet, cut: Cut) -> TokenSet:
@@ -137,7 +138,7 @@ def coarsened(clip: TokenSet, cut: Cut) -> TokenSet:
         parent=parent_m.astype(clip.group.dtype),
         loss=loss_M[kept_m[order_m]],
         weights=None if clip.weights is None else np.bincount(into_M, clip.weights, left).astype(np.float32),
-        fidelity=float(fidelities(loss_M, clip.fidelity, len(clip.group))[left - 1]),
+        fidelity=float(stored_fidelities(loss_M, clip.fidelity, len(clip.group))[left - 1]),
     )
 
 

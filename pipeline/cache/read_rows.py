@@ -40,13 +40,12 @@ def read_rows(store: Store, addresses: Sequence[RowAddress], wanted: Wanted) -> 
     try:
         for file, row, clip_id in addresses:
             try:
-                clip = shards.of(file).clip(row)
+                clip = shards.clip(file, row)
             # Torch raises RuntimeErrors where bytes do not fit a shape.
             except (OSError, ValueError, KeyError, IndexError, RuntimeError) as error:
                 raise RunFolderError(f"{store.address}: {file} cannot be read ({error}): run `vtm verify`") from error
             if clip.clip_id != clip_id:
                 raise RunFolderError(f"{store.address}: {file} holds other clips than were committed: run `vtm verify`")
-            shards.has_given(file)
             yield clip
     finally:
         shards.close()
@@ -67,27 +66,33 @@ class _Shards:
         self._next: tuple[str, Future[ShardRows]] | None = None
         self._open: OrderedDict[str, ShardRows] = OrderedDict()
         self._current = ""
+        self._held_bytes = 0
         self._begin_next()
 
-    def of(self, file: str) -> ShardRows:
-        """A shard, opened if it is not."""
-        if file not in self._open:
-            if self._next is not None and self._next[0] == file:
-                self._open[file] = self._next[1].result()
-                self._begin_next()
-            else:
-                self._open[file] = self._opened(file)
+    def clip(self, file: str, row: int) -> CachedClip:
+        """One clip of a shard, which is opened before its first and closed after its last."""
+        rows = self._open.get(file) or self._begun(file)
         if file != self._current:
             self._open.move_to_end(file)
             self._current = file
-            self._let_go()
-        return self._open[file]
-
-    def has_given(self, file: str) -> None:
-        """One more clip of a shard was read; after the last one it is closed."""
+        before_bytes = rows.held_bytes
+        clip = rows.clip(row)
+        self._held_bytes += rows.held_bytes - before_bytes
         self._left[file] -= 1
         if not self._left[file]:
-            self._open.pop(file).close()
+            self._close_one(file)
+        elif rows.held_bytes > before_bytes:
+            self._let_go()
+        return clip
+
+    def _begun(self, file: str) -> ShardRows:
+        if self._next is not None and self._next[0] == file:
+            self._open[file] = self._next[1].result()
+            self._begin_next()
+        else:
+            self._open[file] = self._opened(file)
+        self._let_go()
+        return self._open[file]
 
     def close(self) -> None:
         """Close them all."""
@@ -106,7 +111,11 @@ class _Shards:
         self._next = None if self._ahead is None or file is None else (file, self._ahead.submit(self._opened, file))
 
     def _let_go(self) -> None:
-        while len(self._open) > 1 and (
-            len(self._open) > OPEN_SHARDS or sum(rows.held_bytes for rows in self._open.values()) > HELD_BYTES
-        ):
-            self._open.popitem(last=False)[1].close()
+        """Close what was used longest ago, as far as there is too much; what was used last stays."""
+        while len(self._open) > 1 and (len(self._open) > OPEN_SHARDS or self._held_bytes > HELD_BYTES):
+            self._close_one(next(iter(self._open)))
+
+    def _close_one(self, file: str) -> None:
+        rows = self._open.pop(file)
+        self._held_bytes -= rows.held_bytes
+        rows.close()

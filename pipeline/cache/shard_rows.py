@@ -48,9 +48,8 @@ class Wanted(NamedTuple):
 class ShardRows(Protocol):
     """A shard file that is open for the rows that are wanted of it."""
 
-    @property
-    def held_bytes(self) -> int:
-        """Of row groups in memory."""
+    held_bytes: int
+    """Of row groups in memory."""
 
     def clip(self, row: int) -> CachedClip:
         """One clip.
@@ -119,6 +118,7 @@ class _ParquetRows:
         is_local: bool,
     ) -> None:
         self._stream, self._wanted, self._ahead = stream, wanted, ahead
+        self.held_bytes = 0
         # Of an object store the columns of a group are fetched together; what is mapped is there already.
         self._file = pq.ParquetFile(stream, pre_buffer=not is_local)
         held = self._file.schema_arrow.names
@@ -132,10 +132,6 @@ class _ParquetRows:
         self._next: Future[pa.Table] | None = None
         self._first = self._table(self._due[0]) if self._due else None
 
-    @property
-    def held_bytes(self) -> int:
-        return sum(group.held_bytes for group in self._groups.values())
-
     def _group_of(self, row: int) -> int:
         return bisect.bisect_right(self._ends, row)
 
@@ -143,17 +139,23 @@ class _ParquetRows:
         number = self._group_of(row)
         if number == len(self._ends):
             raise IndexError(f"row {row} of {self._ends[-1] if self._ends else 0}")
-        if number not in self._groups:
-            table = self._decoded(number)
-            if self._wanted.cut is not None:
-                self._groups[number] = _WholeGroup(table, self._wanted)
-            else:
-                self._groups[number] = PrunedGroup(table, self._wanted.arrays, self._wanted.tubelet_frames)
-        clip = self._groups[number].clip(row - (self._ends[number - 1] if number else 0))
+        group = self._groups.get(number) or self._begun(number)
+        clip = group.clip(row - (self._ends[number - 1] if number else 0))
         self._left[number] -= 1
         if self._left[number] <= 0:
-            del self._groups[number]
+            self.held_bytes -= self._groups.pop(number).held_bytes
         return clip
+
+    def _begun(self, number: int) -> _WholeGroup | PrunedGroup:
+        table = self._decoded(number)
+        group = (
+            PrunedGroup(table, self._wanted.arrays, self._wanted.tubelet_frames)
+            if self._wanted.cut is None
+            else _WholeGroup(table, self._wanted)
+        )
+        self._groups[number] = group
+        self.held_bytes += group.held_bytes
+        return group
 
     def _decoded(self, number: int) -> pa.Table:
         """A group's table, and the next one begun."""

@@ -22,7 +22,9 @@ class SharedPlace:
 
     def get(self) -> Place:
         """The place."""
-        epoch, _, count, *rest = self._numbers.tolist()
+        numbers = self._numbers.numpy()
+        epoch, _, count = numbers[:3].tolist()
+        rest = numbers[3 : 3 + count * NUMBERS].tolist()
         phases = (rest[i * NUMBERS : (i + 1) * NUMBERS] for i in range(count))
         return Place(epoch, tuple(Phase(Split(*split), samples) for *split, samples in phases))
 
@@ -38,7 +40,7 @@ class SharedPlace:
                 f"at most {MOST_PHASES} can be told: begin an epoch with set_epoch"
             )
         flat = [number for phase in place.phases for number in (*phase.split, phase.samples)]
-        self._numbers[: 3 + len(flat)] = torch.tensor([place.epoch, 0, len(place.phases), *flat])
+        self._numbers.numpy()[: 3 + len(flat)] = (place.epoch, 0, len(place.phases), *flat)
 
     @property
     def num_workers(self) -> int:

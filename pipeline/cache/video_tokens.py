@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.cache.cut import Cut, cut_map, decoded_tokens, fidelities, stored_tokens
+from pipeline.cache.cut import Cut, cut_map, decoded_tokens, stored_fidelities, stored_tokens
 from pipeline.errors import SettingsError
 from pipeline.values import TokenSet
 from vtm.agglomeration import agglomerate
@@ -250,6 +250,6 @@ def coarsened_video(video: VideoTokens, cut: Cut) -> VideoTokens:
         map=place_v[into_V[video.map]].astype(video.map.dtype),
         parent=place_v[into_V[video.parent[kept_v].astype(np.int64)]].astype(video.parent.dtype),
         loss=video.loss[kept_v],
-        fidelity=float(fidelities(video.loss, video.fidelity, video.num_sources)[left - 1]),
+        fidelity=float(stored_fidelities(video.loss, video.fidelity, video.num_sources)[left - 1]),
         **means,
     )

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from pipeline.cache.cached_clip import CachedClip
-from pipeline.consumers.joined import JoinedTokens, Wanted, join_clips
 from pipeline.consumers.matching import check_model
 from pipeline.consumers.outputs import encoder_output
 from pipeline.consumers.positions import Rounding, prompt_positions
 from pipeline.consumers.prompts import Tokenizer, prompt_ids, text_tokenizer
 from pipeline.consumers.readers import READERS, Reader
+from pipeline.consumers.video_sequence import VideoSequence, Wanted, video_sequence
 from pipeline.errors import SettingsError
 from vtm.size_attention import size_bias_mask
 
@@ -60,17 +60,17 @@ def video_inputs(
         SettingsError: the model cannot read this cache, or clips, prompt and tokenizer do not fit together.
     """
     check_model(run, model)
-    joined = join_clips(clips, run, wanted)
+    sequence = video_sequence(clips, run, wanted)
     reader, config = READERS[model.config.model_type], model.config
     placeholder_id = int(getattr(config, f"{reader.modality}_token_id"))
-    ids_L = prompt_ids(prompt, joined, reader, placeholder_id, tokenizer)
+    ids_L = prompt_ids(prompt, sequence, reader, placeholder_id, tokenizer)
     asked = len(ids_L)
     if answer is not None:
         told_A = answer_ids(answer, tokenizer)
         if bool((told_A == placeholder_id).any()):
             raise SettingsError(f"the answer holds the placeholder {placeholder_id} of visual tokens: leave it out")
         ids_L = torch.cat([ids_L, told_A])
-    sizes_M, output = _output(joined, run, model, reader)
+    sizes_M, output = _output(sequence, run, model, reader)
     is_visual_L = ids_L == placeholder_id
     mask = torch.ones(1, len(ids_L), dtype=torch.int64)
     inputs = {
@@ -79,7 +79,7 @@ def video_inputs(
         "position_ids": prompt_positions(
             reader,
             is_visual_L,
-            joined,
+            sequence,
             tokens_per_second=float(getattr(config.vision_config, "tokens_per_second", 1)),
             rounding=rounding,
         ),
@@ -101,11 +101,13 @@ def answer_ids(answer: str | Sequence[int], tokenizer: Tokenizer | None) -> Tens
     return torch.tensor(ids, dtype=torch.int64)
 
 
-def _output(joined: JoinedTokens, run: Mapping[str, Any], model: Any, reader: Reader) -> tuple[Tensor, dict[str, Any]]:
+def _output(
+    sequence: VideoSequence, run: Mapping[str, Any], model: Any, reader: Reader
+) -> tuple[Tensor, dict[str, Any]]:
     """Sizes of all tokens that the model takes, and what it takes them in."""
     layers = 1 + int(run["encoder"]["video_llm"]["deepstack"])
-    tokens_MD, *deepstack_MD = joined.tokens_MD.to(model.device).chunk(layers, dim=-1)
-    sizes_M = joined.sizes_M
+    tokens_MD, *deepstack_MD = sequence.tokens_MD.to(model.device).chunk(layers, dim=-1)
+    sizes_M = sequence.sizes_M
     if reader.newline:
         newline_1D = model.base_model.image_newline[None]
         tokens_MD = torch.cat([tokens_MD.to(newline_1D.dtype), newline_1D])

@@ -16,8 +16,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pipeline.consumers.joined import JoinedTokens
 from pipeline.consumers.readers import Reader
+from pipeline.consumers.video_sequence import VideoSequence
 
 Rounding = Literal["whole", "fraction"]
 """`whole`: the nearest place of the grid, as the models were trained. `fraction`: a merged token's very centre."""
@@ -26,7 +26,7 @@ Rounding = Literal["whole", "fraction"]
 def prompt_positions(
     reader: Reader,
     is_visual_L: Tensor,
-    joined: JoinedTokens,
+    sequence: VideoSequence,
     *,
     tokens_per_second: float = 1.0,
     rounding: Rounding = "whole",
@@ -36,7 +36,7 @@ def prompt_positions(
     Args:
         reader: of the family.
         is_visual_L: (L,) bool, which tokens of the prompt are visual.
-        joined: these.
+        sequence: these.
         tokens_per_second: of the model's vision configuration, where `reader.temporal` is `seconds`.
         rounding: of rows and columns, and of row numbers. Seconds times `tokens_per_second` are rounded down.
 
@@ -46,19 +46,19 @@ def prompt_positions(
     """
     if not reader.is_mrope:
         return torch.arange(len(is_visual_L))[None]
-    offsets_3M = visual_offsets(reader, joined, tokens_per_second=tokens_per_second, rounding=rounding)
-    return mrope_positions(is_visual_L.tolist(), offsets_3M, joined.grid_hw)
+    offsets_3M = visual_offsets(reader, sequence, tokens_per_second=tokens_per_second, rounding=rounding)
+    return mrope_positions(is_visual_L.tolist(), offsets_3M, sequence.grid_hw)
 
 
-def visual_offsets(reader: Reader, joined: JoinedTokens, *, tokens_per_second: float, rounding: Rounding) -> Tensor:
+def visual_offsets(reader: Reader, sequence: VideoSequence, *, tokens_per_second: float, rounding: Rounding) -> Tensor:
     """Time, row and column of each visual token, from where its group of visual tokens starts: (3, M)."""
-    y_M, x_M = joined.centers_M3[:, 1].double(), joined.centers_M3[:, 2].double()
+    y_M, x_M = sequence.centers_M3[:, 1].double(), sequence.centers_M3[:, 2].double()
     if reader.temporal == "seconds":
-        t_M = joined.seconds_M * tokens_per_second
+        t_M = sequence.seconds_M * tokens_per_second
         # What a float leaves below a whole number is one.
         t_M = (t_M + 1e-6).floor() if rounding == "whole" else t_M
     else:
-        t_M = torch.zeros_like(y_M) if reader.temporal == "groups" else joined.rows_M
+        t_M = torch.zeros_like(y_M) if reader.temporal == "groups" else sequence.rows_M
     offsets_3M = torch.stack([t_M, y_M, x_M])
     if rounding == "fraction":
         return offsets_3M.float()

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.consumers.joined import JoinedTokens
 from pipeline.consumers.readers import Reader
+from pipeline.consumers.video_sequence import VideoSequence
 from pipeline.errors import SettingsError
 
 Tokenizer = Any
@@ -17,14 +17,18 @@ Tokenizer = Any
 
 
 def prompt_ids(
-    prompt: str | Sequence[int], joined: JoinedTokens, reader: Reader, placeholder_id: int, tokenizer: Tokenizer | None
+    prompt: str | Sequence[int],
+    sequence: VideoSequence,
+    reader: Reader,
+    placeholder_id: int,
+    tokenizer: Tokenizer | None,
 ) -> Tensor:
     """(L,) int64: the prompt's tokens, among them as many placeholders as the model will take tokens.
 
     Args:
         prompt: a question; or a whole prompt with the family's mark for a video in it; or token ids, with one
             placeholder among them.
-        joined: the tokens.
+        sequence: the tokens.
         reader: of the family.
         placeholder_id: what the model replaces.
         tokenizer: for texts.
@@ -32,13 +36,13 @@ def prompt_ids(
     Raises:
         SettingsError: the mark or the placeholder is not there once, or the tokenizer is missing or of another model.
     """
-    expected = len(joined.tokens_MD) + reader.newline
+    expected = len(sequence.tokens_MD) + reader.newline
     if not isinstance(prompt, str):
         return _expanded_ids(list(prompt), expected, reader, placeholder_id)
     chat, tokenizer = tokenizer, text_tokenizer(tokenizer)
     chat = chat if getattr(chat, "chat_template", None) else tokenizer
     placeholder = tokenizer.convert_ids_to_tokens(placeholder_id)
-    text = expanded_text(chat_text(prompt, reader, chat), joined, reader, str(placeholder))
+    text = expanded_text(chat_text(prompt, reader, chat), sequence, reader, str(placeholder))
     ids: Tensor = torch.tensor(tokenizer(text)["input_ids"], dtype=torch.int64)
     found = int((ids == placeholder_id).sum())
     if found != expected:
@@ -75,16 +79,16 @@ def chat_text(prompt: str, reader: Reader, tokenizer: Tokenizer) -> str:
     return prompt
 
 
-def expanded_text(text: str, joined: JoinedTokens, reader: Reader, placeholder: str) -> str:
+def expanded_text(text: str, sequence: VideoSequence, reader: Reader, placeholder: str) -> str:
     """The text with the tokens' placeholders in place of its mark."""
     enclosed = reader.enclosed[0] + reader.mark + reader.enclosed[1]
     mark = enclosed if enclosed in text else reader.mark
     if reader.before is None:
-        return text.replace(mark, placeholder * (len(joined.tokens_MD) + reader.newline))
-    counts = torch.bincount(joined.row_of_M, minlength=len(joined.rows)).tolist()
+        return text.replace(mark, placeholder * (len(sequence.tokens_MD) + reader.newline))
+    counts = torch.bincount(sequence.row_of_M, minlength=len(sequence.rows)).tolist()
     # A row all of whose tokens were merged into another row's has nothing to show.
-    shown = [(row, count) for row, count in zip(joined.rows, counts, strict=True) if count]
-    opening = "" if reader.opening is None else reader.opening(len(shown), joined.rows[-1].time_s)
+    shown = [(row, count) for row, count in zip(sequence.rows, counts, strict=True) if count]
+    opening = "" if reader.opening is None else reader.opening(len(shown), sequence.rows[-1].time_s)
     rows = [reader.before(row) + placeholder * count + reader.after for row, count in shown]
     return text.replace(mark, opening + reader.between.join(rows) + reader.closing)
 

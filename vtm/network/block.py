@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vtm.merge import plan_from_targets
+from vtm.merge import matched_plan
 from vtm.network.attention import attend
 from vtm.network.config import NetworkConfig
 from vtm.network.targets import choose_targets
@@ -154,7 +154,7 @@ class VideoBlock(nn.Module):
         config = self.config
         score_BN = windows.cue if saliency_BN is None else config.draw_sharpness * saliency_BN
         target_BM = choose_targets(config.strategy, shape, config.partition_factor, score_BN, windows.noise)
-        return plan_from_targets(keys_BND, target_BM, config.merge_share)
+        return matched_plan(keys_BND, target_BM, config.merge_share)
 
     def _finish(self, attended_BND: Tensor, plan: MergePlan | None) -> Tensor:
         merged_BMD = attended_BND if plan is None else plan.mean(attended_BND)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vtm.merge import plan_from_targets
+from vtm.merge import matched_plan
 from vtm.network.attention import attend
 from vtm.network.block import BlockOutput, Windows
 from vtm.network.config import NetworkConfig
@@ -88,7 +88,7 @@ class WeightedBlock(nn.Module):
         config, total = self.config, normed_BnC.shape[1]
         count = (total + config.partition_factor - 1) // config.partition_factor
         target_BM = sampled_targets(config.draw_sharpness * log_weight_Bn, count, noise_Bn)
-        return plan_from_targets(normed_BnC, target_BM, config.merge_share)
+        return matched_plan(normed_BnC, target_BM, config.merge_share)
 
     def _attended(self, merged_BmC: Tensor, log_mass_Bm: Tensor) -> Tensor:
         """Self-attention in which a group counts by its mass: (B, m, D)."""

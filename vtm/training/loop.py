@@ -65,6 +65,7 @@ def train(
     folder: Path,
     *,
     run: str = "",
+    begin: Callable[[int], None] = lambda _: None,
     report: Callable[[EpochReport], None] = lambda _: None,
 ) -> Progress:
     """Train from the start, or from the folder's checkpoint.
@@ -78,6 +79,7 @@ def train(
         settings: of the optimizer and the schedule.
         folder: keeps the checkpoint; made where it does not exist.
         run: what the run was asked to do, kept with the checkpoint; JSON makes the best error messages.
+        begin: called once with the epochs that are done, when nothing about the folder is refused any more.
         report: called after each epoch, before the epoch's checkpoint is written.
 
     Returns:
@@ -90,6 +92,7 @@ def train(
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     progress = load_checkpoint(folder, model, optimizer, run)
     progress = replace(progress, stopped=_waited_enough(progress, settings))
+    begin(progress.epochs_done)
     while progress.epochs_done < settings.epochs and not progress.stopped:
         epoch, start_s = progress.epochs_done, time.perf_counter()
         train_loss = _train_epoch(model, optimizer, task, settings, epoch)

@@ -327,8 +327,11 @@ def test_other_settings_do_not_resume(
     cache: Path, labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_training(cache, tmp_path / "net", "--labels", labels) == 0
+    assert "%|" in capsys.readouterr().err, "a run that trains has a bar"
     assert run_training(cache, tmp_path / "net", "--labels", labels, "--dropout", "0.3") == 2
-    assert "dropout 0.1 instead of 0.3" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "dropout 0.1 instead of 0.3" in said
+    assert "%|" not in said, "a run that is refused has none"
 
 
 def test_a_weighted_network_learns_by_its_prediction_alone(cache: Path, labels: Path, tmp_path: Path) -> None:

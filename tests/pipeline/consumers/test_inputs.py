@@ -16,8 +16,8 @@ from pipeline import CachedClip, TokenCache
 from pipeline.consumers import outputs
 from pipeline.consumers.answers import answer, clips_of
 from pipeline.consumers.inputs import video_inputs
-from pipeline.consumers.joined import join_clips
 from pipeline.consumers.sized_writing import write_sized
+from pipeline.consumers.video_sequence import video_sequence
 from pipeline.errors import SettingsError
 from tests.pipeline.consumers.conftest import Made
 from tests.pipeline.encode.video_llm_checkpoints import MAKERS, make_video_llm
@@ -103,7 +103,7 @@ def test_positions_are_those_of_the_centres_and_times(made: Callable[..., Made],
     assert column == (centers[:, 2] + 0.5).floor().tolist()
     after = inputs["position_ids"][1:, 0, int(places[-1]) + 1]
     assert after.tolist() == [start + max(here.cache[0].grid_thw[1:])] * 3
-    sizes = join_clips(clips, here.cache.run).sizes_M
+    sizes = video_sequence(clips, here.cache.run).sizes_M
     assert int(sizes.sum()) == sum(len(clip.group) for clip in clips)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pipeline.consumers.joined import JoinedTokens
 from pipeline.consumers.positions import prompt_positions
 from pipeline.consumers.readers import READERS
+from pipeline.consumers.video_sequence import VideoSequence
 from tests.pipeline.encode.video_llm_checkpoints import MAKERS
 
 COUNTED = [list(range(8))]
@@ -38,10 +38,10 @@ BY_HAND: dict[str, tuple[list[bool], list[list[int]]]] = {
 }
 
 
-def joined(centers: list[list[float]], seconds_per_row: float, grid_hw: tuple[int, int] = (1, 2)) -> JoinedTokens:
+def joined(centers: list[list[float]], seconds_per_row: float, grid_hw: tuple[int, int] = (1, 2)) -> VideoSequence:
     centers_M3 = torch.tensor(centers)
     rows_M, count = centers_M3[:, 0].double(), len(centers)
-    return JoinedTokens(
+    return VideoSequence(
         tokens_MD=torch.zeros(count, 1),
         sizes_M=torch.ones(count, dtype=torch.int64),
         centers_M3=centers_M3,

@@ -1,4 +1,6 @@
-"""Consecutive clips of one video as one sequence of tokens with true times.
+"""Consecutive clips of one video as one sequence of tokens with true times and rows, as a video-LLM's prompt has them.
+
+For training `pipeline.cache.collate.joined` puts the clips that there are end to end, in patch units.
 
 Letters: M tokens of all clips, D channels, F frames of a clip.
 """
@@ -24,7 +26,7 @@ place of the grid has the token that represents it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class JoinedTokens:
+class VideoSequence:
     """The tokens of several clips, one after another."""
 
     tokens_MD: Tensor
@@ -44,7 +46,7 @@ class JoinedTokens:
     grid_hw: tuple[int, int]
 
 
-def join_clips(clips: Sequence[CachedClip], run: Mapping[str, Any], wanted: Wanted = "cached") -> JoinedTokens:
+def video_sequence(clips: Sequence[CachedClip], run: Mapping[str, Any], wanted: Wanted = "cached") -> VideoSequence:
     """Join clips.
 
     Args:
@@ -75,7 +77,7 @@ def join_clips(clips: Sequence[CachedClip], run: Mapping[str, Any], wanted: Want
             shown_s = times_s[number * tubelet_frames : (number + 1) * tubelet_frames]
             rows.append(Row(number=len(rows), time_s=float(shown_s[0] + shown_s[-1]) / 2))
     instants_M = torch.cat(parts["instants"])
-    return JoinedTokens(
+    return VideoSequence(
         tokens_MD=torch.cat(parts["tokens"]),
         sizes_M=torch.cat(parts["sizes"]),
         centers_M3=torch.cat(parts["centers"]),
