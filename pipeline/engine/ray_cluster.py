@@ -25,7 +25,13 @@ from pipeline.settings import Execution
 
 log = logging.getLogger(__name__)
 LOCAL_STORE_BYTES = 2 << 30
-LOCAL: dict[str, Any] = {"include_dashboard": False, "object_store_memory": LOCAL_STORE_BYTES}
+UNREAD = {"enable_metrics_collection": False, "task_events_report_interval_ms": 0, "event_stats": False}
+"""What Ray records of itself. Nobody reads it of a Ray that lives as long as the run, and it takes cores."""
+LOCAL: dict[str, Any] = {
+    "include_dashboard": False,
+    "object_store_memory": LOCAL_STORE_BYTES,
+    "_system_config": UNREAD,
+}
 START_ATTEMPTS = 3
 """Ray gives a node 30 seconds to start, which may be too few on a busy machine."""
 PROBE_S = 300.0
