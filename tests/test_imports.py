@@ -69,6 +69,7 @@ def test_product_never_imports_tests(package: str) -> None:
                 "pipeline/inputs/parquet_list.py",
             ),
         ),
+        ("faiss", "pipeline/search/coarse_index.py"),
         ("lancedb", "pipeline/export/lance.py"),
         ("qdrant_client", "pipeline/export/qdrant.py"),
         ("transformers", ("pipeline/encode/foreign/library.py", "pipeline/consumers/outputs.py")),

@@ -59,6 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--layer", type=int, default=-1, help="of the pictures: output block (-1)")
     add("--keep", type=float, default=0.02, help="of the pictures: share of tokens kept (0.02)")
     add("--clips", type=int, metavar="N", help="make up a cache of so many clips and search it")
+    add("--index", action="store_true", help="search the made-up cache by an approximate index too (extra: faiss)")
     add("--tokens-per-clip", type=int, default=308, help="of a made-up clip (308)")
     add("--dim", type=int, default=384, help="of a made-up token (384)")
     add("--seed", type=int, default=0, help="of the frames chosen and of made-up tokens (0)")
@@ -73,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     if args.pictures:
         rows += label_pictures(args.pictures, args.encoder, args.layer, args.keep)
     if args.clips:
-        rows.append(search_many(args.clips, args.tokens_per_clip, args.dim, args.seed))
+        rows.append(search_many(args.clips, args.tokens_per_clip, args.dim, args.seed, by_index=args.index))
     show(rows, machine=machine_name(), as_json=args.json)
     return 0
 
@@ -199,7 +200,7 @@ def _merged(picture: TokenSet, recipe: Recipe, number: int) -> TokenSet:
     )
 
 
-def search_many(num_clips: int, num_tokens: int, dim: int, seed: int) -> dict[str, Any]:
+def search_many(num_clips: int, num_tokens: int, dim: int, seed: int, *, by_index: bool = False) -> dict[str, Any]:
     """Seconds to open a cache of made-up clips, and for queries by clip, the first of which find nothing in memory."""
     sides: dict[str, Any] = dict.fromkeys(
         ("resize_height_px", "resize_width_px", "crop_height_px", "crop_width_px"), 256
@@ -226,6 +227,7 @@ def search_many(num_clips: int, num_tokens: int, dim: int, seed: int) -> dict[st
         cold, cold_cpu, _ = _timed(searcher, queries[:1])
         _, load_s = timed(searcher.load)
         warm, warm_cpu, found = _timed(searcher, queries)
+        indexed = _search_by_index(Path(out), queries, wanted) if by_index else {}
     return {
         "name": "clips",
         "clips": num_clips,
@@ -240,6 +242,23 @@ def search_many(num_clips: int, num_tokens: int, dim: int, seed: int) -> dict[st
         "median_query_s": round(float(np.median(warm)), 3),
         "slowest_query_s": round(max(warm), 3),
         "median_query_cpu_s": round(float(np.median(warm_cpu)), 3),
+        **indexed,
+    }
+
+
+def _search_by_index(out: Path, queries: Sequence[Query], wanted: Sequence[int]) -> dict[str, Any]:
+    """Seconds to make an index, to open it again, and for queries that read their candidates' tokens."""
+    path = out / "clips.faiss"
+    _, make_s = timed(lambda: Searcher(TokenCache(out), index=path))
+    searcher, open_s = timed(lambda: Searcher(TokenCache(out), index=path))
+    wall, _, found = _timed(searcher, queries)
+    return {
+        "index_make_s": round(make_s, 3),
+        "index_bytes": path.stat().st_size,
+        "index_open_s": round(open_s, 3),
+        "index_median_query_s": round(float(np.median(wall)), 3),
+        "index_slowest_query_s": round(max(wall), 3),
+        "index_right_clip": sum(got == number for got, number in zip(found, wanted, strict=True)),
     }
 
 

@@ -53,6 +53,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="cut each clip's tree to this share of its patches before comparing (default: 0.02)",
     )
+    add(
+        "--index",
+        type=Path,
+        metavar="FILE",
+        help="choose candidates by an approximate index in this file, for 100,000 clips and more; it is made if it is "
+        "missing (extra: faiss)",
+    )
     add("--sampled", action="store_true", help="report the times of sampled frames only; do not decode the videos")
     add("--encoder", metavar="ID|DIR", help="where the run's encoder is now (default: where it was at extraction)")
     add("--sheet", type=Path, metavar="FILE", help="draw the matches in this picture file, .png or .jpg")
@@ -89,6 +96,8 @@ def _check(options: argparse.Namespace) -> None:
 
     if options.video is None and (options.start is not None or options.end is not None):
         raise SettingsError("--start and --end are of --video ID: name the video")
+    if options.index is not None and (options.text is not None or options.candidates == 0):
+        raise SettingsError("--index chooses candidates by tokens: leave it out with --text and with --candidates 0")
     if options.top < 1:
         raise SettingsError(f"--top {options.top} must be 1 or more")
     if options.sheet is not None and options.sheet.suffix.lower() not in (".png", ".jpg", ".jpeg"):
@@ -99,7 +108,8 @@ def _found(options: argparse.Namespace, cache: TokenCache, pictures: list[Any]) 
     from pipeline.search.searcher import CANDIDATES, CLIP_KEEP, Searcher
 
     candidates = CANDIDATES if options.candidates is None else options.candidates
-    searcher = Searcher(cache, keep=CLIP_KEEP if options.keep is None else options.keep, candidates=candidates)
+    keep = CLIP_KEEP if options.keep is None else options.keep
+    searcher = Searcher(cache, keep=keep, candidates=candidates, index=options.index)
     if options.text is not None:
         from pipeline.search.encoders import embed_text
 

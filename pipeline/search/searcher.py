@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -14,13 +14,20 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from pipeline.cache.cached_clip import CachedClip
-from pipeline.cache.cut import Cut, coarsened, cut_map
+from pipeline.cache.cut import Cut, coarsened
 from pipeline.cache.token_cache import TokenCache
 from pipeline.errors import RunFolderError, SettingsError
+from pipeline.search.coarse_index import CoarseIndex, open_index
+from pipeline.search.coarse_tokens import (
+    COARSE_COLUMNS,
+    COARSE_TOKENS,
+    MOST_COARSE_QUERY,
+    coarse_scores,
+    coarse_tokens,
+    cut_of,
+)
 from pipeline.search.maxsim import frame_scores, maxsim_scores
-from pipeline.search.query import LEAST_TOKENS, ClipSpan, Query, directions, query_of_spans
-from pipeline.shards.run_folder import picture_of
+from pipeline.search.query import ClipSpan, Query, directions, query_of_spans
 from pipeline.values import TokenSet
 
 Rank = Literal["tokens", "pooled"]
@@ -31,12 +38,7 @@ MOST_HELD_BYTES = 4 << 30
 """Of candidates' tokens in memory, kept from query to query in float16."""
 LIKELY_FRAMES = 8
 """Frames of a match that may be the moment."""
-COARSE_TOKENS = 32
-"""Of each clip: by them a loaded searcher chooses candidates. A pooled vector says little of one moment in a minute."""
-MOST_COARSE_QUERY = 64
-"""Tokens of a query that is compared with all clips' coarse tokens; longer ones are compared by pooled vectors."""
 BLOCK_CLIPS = 64
-COARSE_BLOCK_CLIPS = 512
 NS_PER_S = 1_000_000_000
 
 
@@ -74,28 +76,38 @@ class Match:
 class Searcher:
     """The clips of a run, ready to be searched; exact among the candidates."""
 
-    def __init__(self, cache: TokenCache, *, keep: float = CLIP_KEEP, candidates: int = CANDIDATES) -> None:
+    def __init__(
+        self,
+        cache: TokenCache,
+        *,
+        keep: float = CLIP_KEEP,
+        candidates: int = CANDIDATES,
+        index: Path | None = None,
+    ) -> None:
         """Read the pooled vectors of all clips; tokens are read when they are candidates, or by `load`.
 
         Args:
             cache: Opened without a cut.
             keep: Share of its patches to which a clip's tokens are cut, where it stores more and a tree.
             candidates: Clips whose tokens are compared; 0: all.
+            index: File of an approximate index that chooses the candidates, made where it is missing or the run has
+                grown; no vectors of all clips are then in memory. None: all clips are compared.
 
         Raises:
             RunFolderError: the run holds no clip, or cannot be read.
-            SettingsError: a number is out of range.
+            SettingsError: a number is out of range, or the index cannot be had.
         """
         if not len(cache):
             raise RunFolderError(f"{cache.path} holds no clips yet: extract videos into it first")
         if candidates < 0:
             raise SettingsError(f"--candidates {candidates} must be 0 (all clips) or more")
         self.cache = cache
-        self._cut = _cut_of(cache, Cut(keep=keep))
+        self._cut = cut_of(cache, Cut(keep=keep))
         self._compared = copy(cache)
         self._compared.cut = self._cut
         self._candidates = candidates or len(cache)
-        pooled = cache.vectors("pooled")
+        self._index = None if index is None else self._open_index(index)
+        pooled = cache.vectors("pooled") if index is None else np.zeros((0, 0), np.float32)
         assert pooled is not None, "every clip has it"
         self._pooled_CD = torch.from_numpy(pooled)
         self._coarse_CKD: Tensor | None = None
@@ -112,12 +124,11 @@ class Searcher:
             RunFolderError: a clip cannot be read.
         """
         coarse = []
-        columns = ("tokens", "sizes", "weights", "parent", "loss")
-        for position, clip in enumerate(self._compared.read(range(len(self.cache)), columns)):
+        for position, clip in enumerate(self._compared.read(range(len(self.cache)), COARSE_COLUMNS)):
             if self._held_bytes < MOST_HELD_BYTES:
                 self._hold(position, normalize(torch.as_tensor(clip.tokens).float(), dim=1).half())
             if self._cut is not None:
-                coarse.append(_coarse_tokens(clip))
+                coarse.append(coarse_tokens(clip))
         self._coarse_CKD = torch.stack(coarse) if coarse else None
 
     def search(self, query: Query, top: int = 10, rank: Rank = "tokens") -> list[Match]:
@@ -131,21 +142,56 @@ class Searcher:
         Raises:
             RunFolderError: a clip cannot be read.
         """
+        if self._index is not None:
+            return self._search_index(self._index, query, top, rank)
         cosine_C = self._pooled_CD @ query.pooled_D
         if rank == "tokens" and self._coarse_CKD is not None and len(query.tokens_QD) <= MOST_COARSE_QUERY:
-            cosine_C = _coarse_scores(query, self._coarse_CKD)
+            cosine_C = coarse_scores(query, self._coarse_CKD)
         cosine_C[list(query.left_out)] = -torch.inf
         num_clips = len(cosine_C) - len(query.left_out)
         if rank == "pooled":
             scores, positions = cosine_C.topk(min(top, num_clips))
         else:
             # In order of position, so that each row group of a shard is read once.
-            candidates = cosine_C.topk(min(self._candidates, num_clips)).indices.sort().values
-            scores_C = self._maxsim(query, candidates.tolist())
-            scores, best = scores_C.sort(descending=True, stable=True)
-            scores, positions = scores[:top], candidates[best[:top]]
+            candidates = cosine_C.topk(min(self._candidates, num_clips)).indices
+            scores, positions = self._ranked(query, candidates, top)
         pairs = zip(positions.tolist(), scores.tolist(), strict=True)
         return [self._match(position, score, query) for position, score in pairs]
+
+    def _ranked(self, query: Query, candidates_C: Tensor, top: int) -> tuple[Tensor, Tensor]:
+        """Scores and positions of the best of some clips."""
+        candidates_C = candidates_C.sort().values
+        scores, best = self._maxsim(query, candidates_C.tolist()).sort(descending=True, stable=True)
+        return scores[:top], candidates_C[best[:top]]
+
+    def _search_index(self, index: CoarseIndex, query: Query, top: int, rank: Rank) -> list[Match]:
+        """As `search`, by the index."""
+        tokens_QD, weights_Q = query.tokens_QD, query.weights_Q
+        if rank == "pooled" or self._tokens_per_clip == 1 or len(tokens_QD) > MOST_COARSE_QUERY:
+            tokens_QD, weights_Q = query.pooled_D[None], torch.ones(1)
+        wanted = (top if rank == "pooled" else self._candidates) + len(query.left_out)
+        found, scores = index.candidates(tokens_QD.float().numpy(), weights_Q.float().numpy(), wanted)
+        is_wanted = ~np.isin(found, list(query.left_out))
+        positions_C, scores_C = torch.from_numpy(found[is_wanted]), torch.from_numpy(scores[is_wanted])
+        if rank == "tokens" and len(positions_C):
+            scores_C, positions_C = self._ranked(query, positions_C, top)
+        pairs = zip(positions_C[:top].tolist(), scores_C[:top].tolist(), strict=True)
+        return [self._match(position, score, query) for position, score in pairs]
+
+    @property
+    def _tokens_per_clip(self) -> int:
+        """Coarse tokens of a clip: its pooled vector alone where there is no tree to cut."""
+        return 1 if self._cut is None else COARSE_TOKENS
+
+    def _open_index(self, path: Path) -> CoarseIndex:
+        return open_index(path, self.cache, self._tokens_per_clip, self._coarse_of)
+
+    def _coarse_of(self, positions: range) -> Iterator[np.ndarray[Any, np.dtype[np.float32]]]:
+        """(K, D) float32 of unit norm of each clip."""
+        columns = ("pooled",) if self._cut is None else COARSE_COLUMNS
+        for clip in self._compared.read(positions, columns):
+            coarse_KD = torch.as_tensor(clip.pooled)[None] if self._cut is None else coarse_tokens(clip)
+            yield normalize(coarse_KD.float(), dim=1).numpy()
 
     def search_embedding(self, embedding_E: Tensor, top: int = 10) -> list[Match]:
         """The clips whose image embedding is most like a vector of the same space, such as a text's.
@@ -261,34 +307,3 @@ class Searcher:
             time_ns=likely_ns[0] if likely_ns else None,
             likely_ns=likely_ns,
         )
-
-
-def _cut_of(cache: TokenCache, share: Cut) -> Cut | None:
-    """How many tokens of each clip are compared: the share of a whole clip; None where there is no tree to cut."""
-    settings = cache.run["settings"]
-    if settings.get("strategy") != "tree":
-        return None
-    steps = -(-settings["clip_frames"] // cache.tubelet_frames)
-    num_sources = steps * math.prod(picture_of(cache.run).grid_hw)
-    assert share.keep is not None, "it is a share"
-    return Cut(tokens=max(LEAST_TOKENS, math.ceil(share.keep * num_sources)))
-
-
-def _coarse_tokens(clip: CachedClip) -> Tensor:
-    """(COARSE_TOKENS, D) float16 of unit norm: the clip's tree cut far down; of a clip of fewer, one comes again."""
-    tokens_MD = torch.as_tensor(clip.tokens).float()
-    mass_M = torch.as_tensor(clip.sizes if clip.weights is None else clip.weights).float()
-    left = min(COARSE_TOKENS, len(tokens_MD))
-    _, into_M = cut_map(np.asarray(clip.parent), np.asarray(clip.loss), left)
-    sums_KD = torch.zeros(left, tokens_MD.shape[1]).index_add_(0, torch.from_numpy(into_M), tokens_MD * mass_M[:, None])
-    coarse_KD = normalize(sums_KD, dim=1).half()
-    return torch.cat((coarse_KD, coarse_KD[:1].expand(COARSE_TOKENS - left, -1)))
-
-
-def _coarse_scores(query: Query, coarse_CKD: Tensor) -> Tensor:
-    """(C,) MaxSim over the coarse tokens of all clips."""
-    blocks = [
-        maxsim_scores(query.tokens_QD, query.weights_Q, list(block_CKD))
-        for block_CKD in torch.split(coarse_CKD, COARSE_BLOCK_CLIPS)
-    ]
-    return torch.cat(blocks)

@@ -18,8 +18,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from jobs.cli import main
 from pipeline import TokenCache
 from pipeline.cache.cut import Cut, coarsened
-from pipeline.search import moments
-from pipeline.search import searcher as searcher_module
+from pipeline.search import coarse_tokens, moments
 from pipeline.search.encoders import PictureEncoder
 from pipeline.search.query import directions, query_of_pictures
 from pipeline.search.searcher import Match, Searcher
@@ -104,7 +103,7 @@ def test_the_answer_for_people_and_the_contact_sheet(
 
 def test_a_clip_is_scored_by_maxsim_over_its_cut(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = TokenCache(out)
-    monkeypatch.setattr(searcher_module, "LEAST_TOKENS", 3)
+    monkeypatch.setattr(coarse_tokens, "LEAST_TOKENS", 3)
     searcher = Searcher(cache, keep=0.3)
     searcher.load()
     left = Cut(tokens=14)  # 0.3 of 3 frames of 3 x 5 patches, rounded up.
@@ -134,7 +133,7 @@ def test_fewer_candidates_are_those_of_the_nearest_pooled_vectors(out: Path) -> 
 def test_a_loaded_searcher_chooses_candidates_by_coarse_tokens(
     out: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(searcher_module, "COARSE_TOKENS", 7)
+    monkeypatch.setattr(coarse_tokens, "COARSE_TOKENS", 7)
     cache = TokenCache(out)
     searcher = Searcher(cache, candidates=2)
     searcher.load()
