@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,10 +39,16 @@ def is_up(address: str) -> bool:
 
 
 @pytest.fixture(scope="module")
-def dashboard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def temporary() -> Iterator[str]:
+    """A folder with a short name: that of a socket below it may have 107 bytes, and pytest's own takes many of them."""
+    with tempfile.TemporaryDirectory(prefix="r", ignore_cleanup_errors=True) as folder:
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def dashboard(temporary: str) -> Iterator[str]:
     """A Ray head of its own, with two GPUs that do not exist; only this head is ended afterwards."""
     port, dashboard_port = free_port(), free_port()
-    temporary = tmp_path_factory.mktemp("r")
     command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", f"--port={port}"]
     command += [f"--dashboard-port={dashboard_port}", "--num-cpus=2", "--num-gpus=2", f"--temp-dir={temporary}"]
     command += ["--dashboard-agent-listen-port=0", "--disable-usage-stats", "--object-store-memory=300000000"]
