@@ -87,11 +87,11 @@ def agglomerate(
 def _merge_counted(groups: _Groups, max_gap_frames: int | None) -> tuple[Tensor, Tensor]:
     """All rounds, each on the groups that the round before left."""
     parent_M, height_M = _nothing_merged(groups)
+    # Merged in place, and some of it is the caller's.
+    groups = _Groups(*(x.clone() for x in _tensors(groups)))
     for _ in range(min(MAX_ROUNDS, len(parent_M) - 1)):
         nearest_K, loss_K = _nearest(groups, None, max_gap_frames)
-        groups, into_K, at_K = _merge_mutual(groups, nearest_K, loss_K)
-        parent_M, height_M = _record(groups, into_K, at_K, parent_M, height_M)
-        groups = _alive_alone(groups)
+        groups = _merge_pairs(groups, nearest_K, loss_K, parent_M, height_M)
         if len(groups.index_K) == 1:
             break
     into_K, at_K = _merge_rest(groups)
@@ -269,6 +269,38 @@ def _merge_mutual(groups: _Groups, nearest_K: Tensor, loss_K: Tensor) -> tuple[_
     return merged, into_K, height_K[into_K]
 
 
+def _merge_pairs(groups: _Groups, nearest_K: Tensor, loss_K: Tensor, parent_M: Tensor, height_M: Tensor) -> _Groups:
+    """As `_merge_mutual`, to the bit, and as `_record`, in place: the pairs alone are computed, and dropped at once.
+
+    How many pairs there are is a value, which on a GPU the host would wait for.
+    """
+    position_K = torch.arange(len(nearest_K))
+    is_mutual_K = (nearest_K[nearest_K] == position_K) & (loss_K < torch.inf)
+    first_P = (is_mutual_K & (position_K < nearest_K)).nonzero()[:, 0]
+    second_P = nearest_K[first_P]
+
+    sum_PC = groups.sum_KC[first_P] + groups.sum_KC[second_P]
+    norm_P = torch.linalg.vector_norm(sum_PC, dim=1)
+    cost_P = (groups.norm_K[first_P] + groups.norm_K[second_P] - norm_P).float()
+    height_P = torch.maximum(cost_P, _above(torch.maximum(groups.height_K[first_P], groups.height_K[second_P])))
+    merged = {
+        "sum_KC": sum_PC,
+        "norm_K": norm_P,
+        "height_K": height_P,
+        "compared_KA": groups.compared_KA[first_P] + groups.compared_KA[second_P],
+        "first_K": torch.minimum(groups.first_K[first_P], groups.first_K[second_P]),
+        "last_K": torch.maximum(groups.last_K[first_P], groups.last_K[second_P]),
+    }
+    for name, merged_P in merged.items():
+        getattr(groups, name)[first_P] = merged_P
+    gone_P = groups.index_K[second_P]
+    parent_M[gone_P], height_M[gone_P] = groups.index_K[first_P], height_P
+    is_left_K = torch.ones_like(is_mutual_K)
+    is_left_K[second_P] = False
+    left_L = is_left_K.nonzero()[:, 0]
+    return _Groups(*(x.index_select(0, left_L) for x in _tensors(groups)))
+
+
 def _merge_rest(groups: _Groups) -> tuple[Tensor, Tensor]:
     """Merge all groups that are left into the first of them, those of high index first; as `_merge_mutual`."""
     position_K = torch.arange(len(groups.index_K), device=groups.index_K.device)
@@ -290,12 +322,6 @@ def _record(groups: _Groups, into_K: Tensor, at_K: Tensor, parent_M: Tensor, hei
     index_K = groups.index_K
     parent_M = parent_M.scatter(0, index_K, torch.where(merged_K, index_K[into_K], parent_M[index_K]))
     return parent_M, height_M.scatter(0, index_K, torch.where(merged_K, at_K, height_M[index_K]))
-
-
-def _alive_alone(groups: _Groups) -> _Groups:
-    """Drop the groups that were merged away; how many are left is a value, which on a GPU the host would wait for."""
-    alive_L = groups.alive_K.nonzero()[:, 0]
-    return _Groups(*(x[alive_L] for x in _tensors(groups)))
 
 
 def _above(x: Tensor) -> Tensor:

@@ -337,3 +337,13 @@ def test_order_by_centre_is_the_same_tree() -> None:
         assert same(
             ordered.plan(num_tokens=left).ordered_by_center(GRID), tree.plan(num_tokens=left).ordered_by_center(GRID)
         )
+
+
+def test_what_is_given_stays_as_it_was() -> None:
+    """A CPU merges in place, and must not in what the caller holds."""
+    sum_MC = torch.randn(23, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(8))
+    frames_M2 = torch.arange(23)[:, None].repeat(1, 2)
+    before = sum_MC.clone(), frames_M2.clone()
+    agglomerate(sum_MC, torch.ones(23, dtype=torch.float64), frames_M2, max_gap_frames=2)
+    assert torch.equal(sum_MC, before[0])
+    assert torch.equal(frames_M2, before[1])
