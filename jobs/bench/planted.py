@@ -24,7 +24,7 @@ from torch import Tensor
 from jobs.bench.square import square
 from pipeline.errors import InputError
 from pipeline.plan.clips import plan_clips
-from pipeline.values import VideoSource
+from pipeline.values import Input, VideoSource
 from pipeline.video import open_video, scan_video, timing_of
 from pipeline.video.resize import resize_picture
 from vtm import Grid
@@ -105,9 +105,11 @@ def read_picture(path: Path, side_px: int) -> Frames:
 def read_frames(path: Path, side_px: int, fps: Fraction = Fraction(1)) -> Frames:
     """The frames of a video at one size; (T, side_px, side_px, 3)."""
     spec = square(side_px)
-    info = scan_video(VideoSource(video_id=path.stem, uri=str(path), size_bytes=path.stat().st_size))
-    with open_video(timing_of(info)) as video:
-        return np.concatenate([clip.frames for clip in video.decode(plan_clips(info, fps=fps, clip_frames=60), spec)])
+    info = scan_video(
+        VideoSource(video_id=Input(uri=str(path)).unread_id, uri=str(path), size_bytes=path.stat().st_size)
+    )
+    with open_video(timing_of(info)) as opened:
+        return np.concatenate([clip.frames for clip in opened.decode(plan_clips(info, fps=fps, clip_frames=60), spec)])
 
 
 def read_scenes(folder: Path, layout: PlantedLayout, first: int, end: int) -> list[tuple[Frames, int]]:

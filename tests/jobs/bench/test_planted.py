@@ -17,10 +17,12 @@ from jobs.bench.planted import (
     PlantedLayout,
     motion_of,
     plant,
+    read_frames,
     read_scenes,
     split_in_time,
 )
 from pipeline.errors import InputError
+from tests.synthetic import make_video
 
 LAYOUT = PlantedLayout(frames=11, side=5, insert_frames=3, insert_side=2, token_px=4)
 SCENE = (255, 0, 0)
@@ -124,3 +126,9 @@ def test_pictures_are_read_by_class_in_order_of_name(tmp_path: Path) -> None:
     for folder in (tmp_path / "a", tmp_path / "nowhere"):
         with pytest.raises(InputError, match="holds no pictures"):
             read_scenes(folder, LAYOUT, 0, 2)
+
+
+def test_frames_are_read_of_a_video_of_any_name(tmp_path: Path) -> None:
+    """A name with underscores is not taken for the id of a part of a video."""
+    frames = read_frames(make_video(tmp_path / "test_video_30s.mp4", frames=51, fps=25), 56)
+    assert frames.shape == (3, 56, 56, 3)
