@@ -11,6 +11,7 @@ import json
 import math
 import secrets
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.cache.token_cache import TokenCache
-from pipeline.errors import SettingsError
+from pipeline.errors import SettingsError, StoreError
 
 LIST_VECTORS = 256
 """Vectors of a list, on average."""
@@ -80,7 +81,7 @@ class CoarseIndex:
 def open_index(
     path: Path, cache: TokenCache, tokens_per_clip: int, read: Callable[[range], Iterator[NDArray[np.float32]]]
 ) -> CoarseIndex:
-    """The index of a run in a file; made where the file is missing or of an earlier state of the run.
+    """The index of a run in a file; made where the file is missing, damaged, or of an earlier state of the run.
 
     Args:
         path: The file.
@@ -90,20 +91,20 @@ def open_index(
 
     Raises:
         SettingsError: FAISS is not installed, or the file is no index of this run.
+        StoreError: it cannot be written.
     """
     faiss = _library()
     state = _state_of(cache, tokens_per_clip)
     about = path.with_name(path.name + ".json")
-    if path.exists():
-        if _stored(path, about, state) == state:
-            return CoarseIndex(faiss.read_index(str(path)), tokens_per_clip)
-    elif not path.parent.is_dir():
-        raise SettingsError(f"--index {path}: there is no folder {path.parent}")
-    index = _made(faiss, len(cache), tokens_per_clip, read)
-    # Until both are whole, neither is found: the file that says what the index is of goes first and comes last.
-    about.unlink(missing_ok=True)
-    _replace(path, lambda name: faiss.write_index(index, name))
-    _replace(about, lambda name: Path(name).write_text(json.dumps(state)))
+    # FAISS takes what it reads for granted: nothing damaged comes to it.
+    if path.exists() and _stored(path, about, state) == {**state, "sha256": _sha256(path)}:
+        return CoarseIndex(faiss.read_index(str(path)), tokens_per_clip)
+    with _written(path) as temporary:
+        index = _made(faiss, len(cache), tokens_per_clip, read)
+        faiss.write_index(index, str(temporary))
+        # First what it will be: whenever this is stopped, what is there is known, and made again where it is another.
+        with _written(about) as described:
+            described.write_text(json.dumps({**state, "sha256": _sha256(temporary)}))
     return CoarseIndex(index, tokens_per_clip)
 
 
@@ -113,6 +114,14 @@ def _library() -> Any:
     except ImportError as error:
         raise SettingsError(f"--index needs FAISS ({error}): pip install 'vtm-pipeline[faiss]'") from error
     return faiss
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest()
 
 
 def _state_of(cache: TokenCache, tokens_per_clip: int) -> dict[str, Any]:
@@ -153,10 +162,20 @@ def _made(faiss: Any, clips: int, tokens_per_clip: int, read: Callable[[range], 
     return index
 
 
-def _replace(path: Path, write: Callable[[str], Any]) -> None:
+@contextmanager
+def _written(path: Path) -> Iterator[Path]:
+    """A file beside it that takes its place when it is whole. That there can be one is known before it is filled.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        write(str(temporary))
+        temporary.touch()
+        yield temporary
         temporary.replace(path)
+    except (OSError, RuntimeError) as error:  # FAISS has no other.
+        raise StoreError(f"--index: {path} cannot be written: {error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)

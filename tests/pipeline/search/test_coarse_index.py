@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from jobs.cli import main
 from pipeline import TokenCache
+from pipeline.errors import StoreError
 from pipeline.search import coarse_index
 from pipeline.search.coarse_index import CoarseIndex, open_index
 from pipeline.search.searcher import Searcher
@@ -104,6 +105,10 @@ def test_an_index_is_read_again_and_made_again_as_the_run_grows(out: Path, tmp_p
     assert len(reads) == 4
     open_index(path, cache, TOKENS, read)
     assert len(reads) == 4
+    path.write_bytes(b"damaged")
+    open_index(path, cache, TOKENS, read)
+    assert len(reads) == 6
+    assert path.stat().st_size > 7
 
 
 @pytest.mark.parametrize(
@@ -124,10 +129,38 @@ def test_a_file_that_is_no_index_of_the_run_stays(
     assert (tmp_path / "i").read_bytes() == before
 
 
+def test_a_place_that_cannot_be_written_is_known_before_the_run_is_read(
+    out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def read(wanted: range) -> Any:
+        raise AssertionError("all clips are read for nothing")
+
+    with pytest.raises(StoreError, match="cannot be written"):
+        open_index(tmp_path / "gone" / "i", TokenCache(out), TOKENS, read)
+    assert main(["search", str(out), "--clip", TokenCache(out).clip_ids[0], "--index", str(tmp_path / "gone/i")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "cannot be written" in line
+
+
+def test_one_that_was_stopped_half_made_is_made_again(out: Path, tmp_path: Path) -> None:
+    cache, path = TokenCache(out), tmp_path / "clips.faiss"
+
+    def stopped(wanted: range) -> Any:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        open_index(path, cache, TOKENS, stopped)
+    assert not list(tmp_path.iterdir())
+    open_index(path, cache, TOKENS, lambda clips: iter(made_tokens()[clips.start : clips.stop : clips.step]))
+    with pytest.raises(KeyboardInterrupt):
+        # The run has other clips now.
+        open_index(path, cache, TOKENS - 1, stopped)
+    assert sorted(found.name for found in tmp_path.iterdir()) == ["clips.faiss", "clips.faiss.json"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("--clip", "ID", "--index", "gone/i"), "there is no folder"),
         (("--text", "a dog", "--index", "i"), "leave it out with --text"),
         (("--clip", "ID", "--candidates", "0", "--index", "i"), "leave it out with --text"),
     ],
