@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_encoder_options(parser)
     parser.add_argument("--whole", action="store_true", help="measure whole videos as well, which takes minutes")
     parser.add_argument("--hours", type=float, default=0, help="merge a stream of so many hours as well (none)")
-    parser.add_argument("--tokens-per-video", type=int, default=4096, help="tokens that it is merged to (4096)")
+    parser.add_argument("--tokens-per-video", type=int, default=4096, help="tokens that it is merged to")
     add_device_option(parser)
     add_json_option(parser)
 
