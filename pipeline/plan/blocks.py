@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pipeline.shards.tables import BATCH_ROWS
+
 BLOCK_ROWS = 1 << 14
-BATCH_ROWS = 5000
 OPEN_BLOCKS = 4
 
 

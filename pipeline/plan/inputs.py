@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.plan.blocks import BATCH_ROWS, Blocks
-from pipeline.shards.tables import put_tables, read_tables
+from pipeline.plan.blocks import Blocks
+from pipeline.shards.tables import BATCH_ROWS, put_tables, read_tables
 from pipeline.store import Store
 from pipeline.values import FailedRange, Input, Named
 

@@ -44,8 +44,6 @@ class Names:
 
     def __init__(self, values: pa.ChunkedArray) -> None:
         coded = values.dictionary_encode().combine_chunks()
-        if isinstance(coded, pa.ChunkedArray):
-            coded = coded.chunk(0)
         self.codes: NDArray[np.int32] = coded.indices.to_numpy()
         """(values,) the number of each value."""
         self._names: pa.Array = coded.dictionary

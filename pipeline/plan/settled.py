@@ -69,11 +69,6 @@ class DoneClips:
         position = self._starts[number] + clip.index
         return bool(position < self._starts[number + 1] and self._is_done[position])
 
-    def count(self, video_id: str) -> int:
-        """Clips of one video."""
-        number = self._videos.number(video_id)
-        return 0 if number is None else int(self._is_done[self._starts[number] : self._starts[number + 1]].sum())
-
     def counts(self) -> NDArray[np.int64]:
         """(names,) clips of each video, by its number in the plan."""
         before = np.concatenate([np.zeros(1, np.int64), np.cumsum(self._is_done)])

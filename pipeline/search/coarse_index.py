@@ -101,7 +101,7 @@ def open_index(
         return CoarseIndex(faiss.read_index(str(path)), tokens_per_clip)
     with _written(path) as temporary:
         index = _made(faiss, len(cache), tokens_per_clip, read)
-        faiss.write_index(index, str(temporary))
+        _write(faiss, index, temporary)
         # First what it will be: whenever this is stopped, what is there is known, and made again where it is another.
         with _written(about) as described:
             described.write_text(json.dumps({**state, "sha256": _sha256(temporary)}))
@@ -162,6 +162,13 @@ def _made(faiss: Any, clips: int, tokens_per_clip: int, read: Callable[[range], 
     return index
 
 
+def _write(faiss: Any, index: Any, path: Path) -> None:
+    try:
+        faiss.write_index(index, str(path))
+    except RuntimeError as error:  # FAISS raises no other where a disk is full.
+        raise OSError(str(error)) from error
+
+
 @contextmanager
 def _written(path: Path) -> Iterator[Path]:
     """A file beside it that takes its place when it is whole. That there can be one is known before it is filled.
@@ -174,7 +181,7 @@ def _written(path: Path) -> Iterator[Path]:
         temporary.touch()
         yield temporary
         temporary.replace(path)
-    except (OSError, RuntimeError) as error:  # FAISS has no other.
+    except OSError as error:
         raise StoreError(f"--index: {path} cannot be written: {error}") from error
     finally:
         with suppress(OSError):

@@ -300,7 +300,7 @@ def test_what_is_refused(changes: dict[str, Any], text: str) -> None:
 def test_features_that_are_not_finite_are_refused(bad: float) -> None:
     x_BNC = scene()
     x_BNC[0, 17, 3] = bad
-    with pytest.raises(MergeError, match="1 of the features' values are not finite"):
+    with pytest.raises(MergeError, match=r"^features: 1 of "):
         merge_tree(x_BNC, grid=GRID)
     for shape in ((0, 5, 3), (1, 0, 3), (1, 5, 0), (5, 3)):
         with pytest.raises(MergeError, match="at least one of each"):
