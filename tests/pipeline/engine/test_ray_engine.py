@@ -82,7 +82,7 @@ def test_decoders_that_hang_or_crash_cost_what_they_were_at(
     listed.write_text("\n".join(uris))
     out = tmp_path / "out"
     inputs = [videos[0], listed, videos[1]]
-    summary = run(inputs, out, tiny_recipe(tiny_encoder), engine="ray", workers=4, unit_timeout_s=6)
+    summary = run(inputs, out, tiny_recipe(tiny_encoder), engine="ray", workers=4, unit_timeout_s=3)
     assert summary.exit_code == 3
     failures = {failed.uri.split("://")[0]: failed for failed in summary.failures}
     assert {name: (failed.failure, failed.stage, failed.attempts) for name, failed in failures.items()} == {
@@ -114,7 +114,7 @@ def test_clips_that_the_encoder_cannot_take_cost_themselves(
     for i, path in enumerate(poisoned_videos):
         path.write_bytes(videos[0].read_bytes() + bytes([i]))
     out, recipe = tmp_path / "out", tiny_recipe(tiny_encoder)
-    summary = run([*poisoned_videos, *videos], out, recipe, engine="ray", encode_timeout_s=6)
+    summary = run([*poisoned_videos, *videos], out, recipe, engine="ray", encode_timeout_s=3)
     assert summary.exit_code == 3
     failures = {Path(failed.uri).stem: failed for failed in summary.failures}
     # A device that breaks costs its process, and no clip.
