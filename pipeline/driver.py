@@ -80,6 +80,7 @@ class RunDriver:
         self._working_s: float | None = None
         self.tally = Tally()
         self._answered_ids: set[str] = set()
+        self._failed_ids: set[str] = set()
         self.outcome: m.Finish | None = None
         self.stopped: str | None = None
         """Why the run ends early, where it is not a signal."""
@@ -109,8 +110,8 @@ class RunDriver:
         return bool(self._unknown or self._owed or self._owed_later)
 
     def has_seen(self, video_id: str) -> bool:
-        """Whether a video is one of this run's inputs."""
-        return video_id in self._answered_ids or video_id in self._located
+        """Whether a video is one of this run's inputs, or was planned by an earlier one and failed in this."""
+        return video_id in self._answered_ids or video_id in self._located or video_id in self._failed_ids
 
     def open(self) -> list[m.Event]:
         """What the scheduler is told first: nothing, as it asks for work itself."""
@@ -128,6 +129,7 @@ class RunDriver:
             self._copy(command)
         elif isinstance(command, m.ReportFailure):
             self.tally = self.tally.with_failure()
+            self._failed_ids.add(command.failed.video_id)
             self._listener.failed(command.failed)
         elif isinstance(command, m.Notify):
             self._listener.note(command.text)

@@ -96,7 +96,7 @@ class RunSummary:
     clips: int
     bytes_written: int
     failures: tuple[FailedRange, ...]
-    """Of the inputs that this run was asked for."""
+    """Of the inputs that this run was asked for, and those that it met in work left by earlier runs."""
     tally: Tally
     stopped: str | None = None
     """Why the run ended before it was done."""

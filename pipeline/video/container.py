@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import av
 import av.error
 from av.container import InputContainer
 
 from pipeline.errors import DecodeError, InputError
+from pipeline.video.animated_webp import is_animated_webp, rewritten
 from pipeline.video.boxes import keep_movie_box
 from pipeline.video.failures import decode_errors
 from pipeline.video.numbered import is_numbered, numbered_pictures
@@ -21,7 +22,7 @@ from pipeline.video.ranges import RangeFile
 BUFFER_BYTES = 64 << 10
 """Of libavformat's own buffer: the file behind it reads ahead."""
 FORMATS = frozenset(
-    {"3gp", "asf", "av1", "avi", "dv", "flv", "gif", "h261", "h263", "h264", "hevc", "image2", "ivf", "m4v"}
+    {"3gp", "apng", "asf", "av1", "avi", "dv", "flv", "gif", "h261", "h263", "h264", "hevc", "image2", "ivf", "m4v"}
     | {"matroska", "mjpeg", "mov", "mpeg", "mpegts", "mpegvideo", "mxf", "nut", "obu", "ogg", "rm", "rawvideo"}
     | {"vc1", "vvc", "wtv", "yuv4mpegpipe"}
 )
@@ -53,7 +54,12 @@ def open_container(uri: str) -> Iterator[Opened]:
     with decode_errors(uri), _unlisted_formats_named(uri):
         if "://" in uri:
             with RangeFile(uri) as file:
-                _refuse_by_name(uri, file.peek(64))
+                head = file.peek(64)
+                _refuse_by_name(uri, head)
+                if is_animated_webp(head):
+                    with _animation(cast(BinaryIO, file), uri) as opened:
+                        yield opened
+                    return
                 moov = keep_movie_box(file)
                 file.seek(0)
                 with av.open(file, buffer_size=BUFFER_BYTES, options=dict(RESTRICTIONS), **OPTIONS) as container:
@@ -76,9 +82,19 @@ def open_container(uri: str) -> Iterator[Opened]:
         if not head:
             raise DecodeError("corrupt", f"{uri}: the file is empty")
         _refuse_by_name(uri, head)
+        if is_animated_webp(head):
+            with path.open("rb") as stream, _animation(stream, uri) as opened:
+                yield opened
+            return
         # The prefix keeps libavformat from reading a protocol into a name that holds a colon.
         with av.open(f"file:{path}", options=dict(RESTRICTIONS), **OPTIONS) as container:
             yield Opened(container)
+
+
+@contextmanager
+def _animation(stream: BinaryIO, uri: str) -> Iterator[Opened]:
+    with rewritten(stream, uri) as file, av.open(file, options=dict(RESTRICTIONS), **OPTIONS) as container:
+        yield Opened(container)
 
 
 @contextmanager
@@ -96,8 +112,6 @@ def _unlisted_formats_named(uri: str) -> Iterator[None]:
 
 def _refuse_by_name(uri: str, head: bytes) -> None:
     """A list of segments would have to be read through the same limits as a file, which is not done."""
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        raise DecodeError("unsupported", f"{uri}: libavformat reads no animated WebP: convert it to GIF or MP4")
     for start, name in PLAYLISTS.items():
         if head.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(start):
             raise DecodeError("unsupported", f"{uri}: {name} names other files: give those, or one file made of them")

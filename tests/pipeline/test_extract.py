@@ -188,6 +188,23 @@ def test_what_an_earlier_run_owes_is_made_whichever_inputs_are_named(
     assert verify(out).is_sound
 
 
+def test_what_an_earlier_run_owes_and_cannot_be_made_is_among_the_failures(
+    videos: list[Path], tiny_encoder: Path, tmp_path: Path
+) -> None:
+    """A planned video that is gone and is not among the inputs any more."""
+    films = [Path(shutil.copy(path, tmp_path / path.name)) for path in videos]
+    out = tmp_path / "out"
+    run(films, out, tiny_recipe(tiny_encoder))
+    for path in (*(out / "commits").iterdir(), *(out / "shards").iterdir()):
+        path.unlink()
+    films[1].unlink()
+    summary = run([films[0]], out, tiny_recipe(tiny_encoder))
+    assert {(Path(failed.uri).name, failed.failure) for failed in summary.failures} == {("short.mkv", "io")}
+    assert (summary.exit_code, summary.clips) == (3, 8)
+    # It is recorded now, and no concern of a later run with other inputs.
+    assert run([films[0]], out, tiny_recipe(tiny_encoder)).exit_code == 0
+
+
 def test_retrying_never_takes_what_is_committed(videos: list[Path], tiny_encoder: Path, tmp_path: Path) -> None:
     """A shard holds clips of two videos: one with a clip that failed, the other archived since."""
     out, whole = tmp_path / "out", tmp_path / "whole.avi"
