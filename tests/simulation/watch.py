@@ -300,7 +300,9 @@ class Watch:
         for number, worker in idle:
             if worker.kind == "encode":
                 check(all(self._failed_on.get(clip) == number for clip in waiting), f"encoder {number} idles")
-            elif worker.kind == "decode" and not is_full and not frames.get(worker.node) and not self._has_reason(worker):
+            elif worker.kind != "decode" or is_full or frames.get(worker.node):
+                continue
+            elif not self._has_reason(worker):
                 raise ViolationError(f"decoder {number} idles")
 
     def _has_reason(self, worker: Known) -> bool:
