@@ -95,10 +95,14 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def clip_tokens(encoder: Encoder, video: str, fps: Fraction, clip_frames: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield (1, N, C) tokens and (1, N, D) keys, float32, of each full clip of a video."""
+def clip_tokens(
+    encoder: Encoder, video: str, fps: Fraction, clip_frames: int, *, shorter_too: bool = False
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield (1, N, C) tokens and (1, N, D) keys, float32, of each full clip of a video, or of all its clips."""
     info = scan_video(identify(video))
-    clips = [clip for clip in plan_clips(info, fps=fps, clip_frames=clip_frames) if len(clip.frame_pts) == clip_frames]
+    clips = plan_clips(info, fps=fps, clip_frames=clip_frames)
+    if not shorter_too:
+        clips = tuple(clip for clip in clips if len(clip.frame_pts) == clip_frames)
     with open_video(timing_of(info)) as opened:
         for decoded in opened.decode(clips, picture_spec(encoder.image)):
             blocks = torch.from_numpy(decoded.frames).split(FRAMES_AT_A_TIME)  # type: ignore[no-untyped-call]

@@ -3,14 +3,16 @@
 Four kinds of rows. `tree`: seconds to grow one a clip and to cut it, and how far the fidelity told is from the one
 measured. `equal fidelity`: how many tokens the tree takes for the mean cosine of `coverage`, made anew for each share.
 `fidelity F`: tokens where every clip is cut at a wanted fidelity, and the fixed share whose worst clip is as good.
-`video`: a stream over all clips, from their stored tokens alone, beside one tree over all of them and `coverage` clip
-by clip. `hours`: the clips of all videos over and over, their channels permuted each time so that no film comes twice.
+`video`: a stream over all clips of a video, the last and shorter one included, from their stored tokens alone, beside
+one tree over all of them and `coverage` clip by clip. `hours`: the clips of all videos over and over, their channels
+permuted each time so that no film comes twice.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -25,12 +27,24 @@ from jobs.bench.machine import machine_name
 from jobs.bench.options import add_clip_options, add_encoder_options, add_json_option, encoder_of
 from jobs.bench.output import show
 from jobs.bench.timing import timed
-from jobs.bench.whole_videos import Measured, hours_long, token_set, unit_fidelity, whole_video
+from jobs.bench.whole_videos import hours_long, token_set, unit_fidelity, whole_video
 from jobs.training.device import add_device_option
-from vtm import Grid, fidelity, merge_plan, merge_tree, tree_of_fidelity
+from vtm import Grid, MergeTree, fidelity, merge_plan, merge_tree, tree_of_fidelity
 
 SHARES = (0.1, 0.05, 0.02, 0.01)
 TARGETS = (0.9, 0.95)
+STORED = 0.2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measured:
+    """A clip with its tree."""
+
+    x_1NC: Tensor
+    tree: MergeTree
+    """From a base of a fifth of the tokens, in the order of their centres."""
+    grow_s: float
+    cut_s: float
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_clip_options(parser, clips=4, which="full clips of each video")
     add_encoder_options(parser)
     parser.add_argument("--whole", action="store_true", help="measure whole videos as well, which takes minutes")
+    parser.add_argument(
+        "--stored", type=float, default=STORED, help=f"share of the tokens that a run stores of each clip ({STORED})"
+    )
     parser.add_argument("--hours", type=float, default=0, help="merge a stream of so many hours as well (none)")
     parser.add_argument("--tokens-per-video", type=int, default=4096, help="tokens that it is merged to")
     add_device_option(parser)
@@ -59,14 +76,17 @@ def run(args: argparse.Namespace) -> int:
         rows.append({"name": "tree", **facts, **growing(clips)})
         rows += [{"name": "equal fidelity", **facts, **row} for row in equal_fidelity(clips, grid)]
         if args.whole:
-            rows += [{"name": "video", **facts, **row} for row in whole_video(clips, grid)]
+            every = clip_tokens(encoder, video, args.fps, args.clip_frames, shorter_too=True)
+            all_clips = [x_1NC for x_1NC, _ in every]
+            video_rows = whole_video(all_clips, encoder.grid_hw, args.stored)
+            rows += [{"name": "video", **facts, "clips": len(all_clips), **row} for row in video_rows]
         everything += clips
     rows += [
         {"name": f"fidelity {target}", "clips": len(everything), **wanted(everything, grid, target)}
         for target in TARGETS
     ]
     if args.hours:
-        sets = [token_set(clip, index, grid) for index, clip in enumerate(everything)]
+        sets = [token_set(clip.tree, clip.x_1NC, index, grid) for index, clip in enumerate(everything)]
         del everything
         clip_s = float(args.clip_frames / args.fps)
         rows.append(
@@ -105,9 +125,8 @@ def equal_fidelity(clips: Sequence[Measured], grid: Grid) -> list[dict[str, Any]
         plans = [
             merge_plan(clip.x_1NC, strategy="coverage", grid=grid, keep=share, seed=i) for i, clip in enumerate(clips)
         ]
-        anew = float(
-            np.mean([unit_fidelity(clip, plan.group, plan.num_groups) for clip, plan in zip(clips, plans, strict=True)])
-        )
+        pairs = zip(clips, plans, strict=True)
+        anew = float(np.mean([unit_fidelity(clip.x_1NC, plan.group, plan.num_groups) for clip, plan in pairs]))
         curve_M = torch.stack([clip.tree.fidelities()[0] for clip in clips]).mean(dim=0)
         tokens = 1 + int((curve_M < anew).sum())
         rows.append(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from jobs.bench.whole_videos import Measured, unit_fidelity
+from jobs.bench.whole_videos import unit_fidelity
 from tests.jobs.bench.command import bench
 from tests.synthetic import make_video
 
@@ -28,6 +27,7 @@ def test_rows_say_what_a_tree_promises(tiny_encoder: Path, tmp_path: Path, capsy
     ]
     assert rows[0]["clips"] == 2
     assert rows[0]["told_apart"] < 0.01
+    assert [row["clips"] for row in rows[5:7]] == [3, 3]  # 13 sampling times: the third clip has one
     for row in rows[5:7]:
         assert row["stream"] == pytest.approx(row["one_tree"], abs=0.03)
     assert (rows[-1]["clips"], rows[-1]["tokens"]) == (24, 30)
@@ -37,6 +37,5 @@ def test_rows_say_what_a_tree_promises(tiny_encoder: Path, tmp_path: Path, capsy
 
 def test_unit_fidelity_by_hand() -> None:
     """Of three unit tokens, two at right angles share a group, whose mean has a cosine of 1/√2 to each."""
-    nothing: Any = None
-    clip = Measured(torch.tensor([[[3.0, 0.0], [0.0, 5.0], [7.0, 0.0]]]), nothing, 0.0, 0.0)
-    assert unit_fidelity(clip, torch.tensor([[0, 0, 1]]), 2) == pytest.approx((2 / 2**0.5 + 1) / 3)
+    x_1NC = torch.tensor([[[3.0, 0.0], [0.0, 5.0], [7.0, 0.0]]])
+    assert unit_fidelity(x_1NC, torch.tensor([[0, 0, 1]]), 2) == pytest.approx((2 / 2**0.5 + 1) / 3)
