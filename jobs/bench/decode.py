@@ -1,7 +1,7 @@
 """`vtm bench decode VIDEO`: sampled frames a second at the encoder's size, with the peers that are installed.
 
 Each row decodes the whole video to its grid, from opening on; starting Python and importing are left out (the ffmpeg
-command has next to nothing to start). peak_bytes is the largest resident size of any one process of the row.
+command has next to nothing to start). `key frames alone` is `--frames key`. peak_bytes is the largest resident size of any one process of the row.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from jobs.bench.output import Columns, show
 from jobs.bench.square import square
 from pipeline.errors import InputError
 from pipeline.plan.clips import plan_clips
-from pipeline.values import ClipSpec, PictureSpec, VideoInfo, VideoSource, VideoTiming
+from pipeline.values import ClipSpec, FrameChoice, PictureSpec, VideoInfo, VideoSource, VideoTiming
 from pipeline.video import open_video, scan_video, timing_of
 
 
@@ -103,6 +103,7 @@ def _measures(workers: Sequence[int]) -> list[tuple[str, Measure]]:
     found: list[tuple[str, Measure]] = [
         (f"vtm, {count} worker{'s' if count > 1 else ''}", partial(_measure_own, workers=count)) for count in workers
     ]
+    found.append(("vtm, key frames alone", partial(_measure_own, workers=1, frames="key")))
     if shutil.which("ffmpeg"):
         found += [(f"ffmpeg, {n} thread{'s' if n > 1 else ''}", partial(_measure_ffmpeg, threads=n)) for n in (1, 2)]
     peers = {"torchcodec": ("torchcodec", torchcodec_frames), "decord": ("decord", decord_frames)}
@@ -141,12 +142,12 @@ def _row(name: str, measure: Measure, request: Request, video_s: float) -> dict[
     }
 
 
-def _measure_own(request: Request, *, workers: int) -> tuple[float, list[Cost]]:
+def _measure_own(request: Request, *, workers: int, frames: FrameChoice = "exact") -> tuple[float, list[Cost]]:
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         list(pool.map(_warm_up, range(workers)))
         started = time.perf_counter()
         info, scan_cost = pool.submit(_scan, request.video).result()
-        clips = plan_clips(info, fps=request.fps, clip_frames=60)
+        clips = plan_clips(info, fps=request.fps, clip_frames=60, frames=frames)
         share = -(-len(clips) // workers)
         parts = [clips[first : first + share] for first in range(0, len(clips), share)]
         futures = [pool.submit(_decode, timing_of(info), part, request.picture) for part in parts]

@@ -121,8 +121,8 @@ class _ParquetRows:
         self.held_bytes = 0
         # Of an object store the columns of a group are fetched together; what is mapped is there already.
         self._file = pq.ParquetFile(stream, pre_buffer=not is_local)
-        held = self._file.schema_arrow.names
-        self._columns = [name for name in parquet_columns(wanted.fields) if name in held]
+        # Those that a file lacks are not read.
+        self._columns = parquet_columns(wanted.fields)
         metadata = self._file.metadata
         self._ends = list(accumulate(metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)))
         self._left = Counter(self._group_of(row) for row in rows)
