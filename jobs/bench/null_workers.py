@@ -6,8 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from pipeline.engine.decode_worker import Decoded, DecodeWorker
+from pipeline.engine.encode_worker import Encoded, EncodeWorker
 from pipeline.engine.job import ClipDone, ShardCommitted, StageTime
-from pipeline.engine.workers import Decoded, DecodeWorker, Encoded, EncodeWorker, WorkerTypes, WriteWorker
+from pipeline.engine.worker_types import WorkerTypes
+from pipeline.engine.write_worker import WriteWorker
 from pipeline.plan.units import Clip, Unit
 from pipeline.values import (
     ClipSpec,

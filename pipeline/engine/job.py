@@ -10,7 +10,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from pipeline.errors import FailureClass
 from pipeline.run_description import EncoderDescription
 from pipeline.settings import Execution, Recipe
 from pipeline.store import Store
@@ -125,14 +124,6 @@ class Note:
     """A log line of a worker."""
 
     text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """An error that a worker survived: its class and one line."""
-
-    failure: FailureClass
-    message: str
 
 
 Record: TypeAlias = ClipDone | ShardCommitted | Note

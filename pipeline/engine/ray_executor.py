@@ -29,7 +29,7 @@ from pipeline.engine.executor import Observed
 from pipeline.engine.job import Job, Note, Record
 from pipeline.engine.ray_actors import Answer, DecodeActor, EncodeActor, WriteActor
 from pipeline.engine.ray_metrics import Metrics
-from pipeline.engine.workers import REAL, WorkerTypes
+from pipeline.engine.worker_types import REAL, WorkerTypes
 from pipeline.errors import FailureClass
 from pipeline.plan.units import Clip
 from pipeline.values import Input

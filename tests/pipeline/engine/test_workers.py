@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.encode.devices import this_device
-from pipeline.engine.workers import DecodeWorker, EncodeWorker, WriteWorker
+from pipeline.engine.decode_worker import DecodeWorker
+from pipeline.engine.encode_worker import EncodeWorker
+from pipeline.engine.write_worker import WriteWorker
 from pipeline.plan.units import Clip, Unit
 from pipeline.run import prepare
 from pipeline.settings import Execution
