@@ -28,9 +28,11 @@ from jobs.bench.options import add_json_option
 from jobs.bench.output import Columns, show
 from jobs.bench.square import square
 from pipeline.errors import InputError
+from pipeline.inputs.named import VideoSource
 from pipeline.plan.clips import plan_clips
-from pipeline.values import ClipSpec, PictureSpec, VideoInfo, VideoSource, VideoTiming
+from pipeline.values import ClipSpec, PictureSpec
 from pipeline.video import open_video, scan_video, timing_of
+from pipeline.video_info import VideoInfo, VideoTiming
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

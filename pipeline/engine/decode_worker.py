@@ -12,10 +12,12 @@ from pipeline.engine.indexing import info_to_decode, scan_input
 from pipeline.engine.job import Job, StageTime, Stopwatch
 from pipeline.engine.joining import check_code, check_folder
 from pipeline.errors import DecodeError
+from pipeline.inputs.named import Input
+from pipeline.plan.planned_video import PlannedVideo
 from pipeline.plan.units import Clip, Unit
 from pipeline.plan.videos import plan_video
 from pipeline.progress import Steps, count_in
-from pipeline.values import DecodedClip, Input, PlannedVideo
+from pipeline.values import DecodedClip
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,12 @@ import time
 from dataclasses import replace
 
 from pipeline.errors import DecodeError, StoreError
+from pipeline.inputs.named import Input, VideoSource
 from pipeline.plan.index_file import has_index, read_index, write_index
 from pipeline.plan.spans import id_of_part, split_address, split_id
 from pipeline.progress import made_progress
 from pipeline.store import Store
-from pipeline.values import Input, VideoInfo, VideoSource
+from pipeline.video_info import VideoInfo
 
 log = logging.getLogger(__name__)
 STORE_PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0)

@@ -12,8 +12,9 @@ from typing import Any, TypeAlias
 
 from pipeline.run_description import EncoderDescription
 from pipeline.settings import Execution, Recipe
+from pipeline.shards.commit_record import ShardManifest
 from pipeline.store import Store
-from pipeline.values import PictureSpec, ShardManifest
+from pipeline.values import PictureSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

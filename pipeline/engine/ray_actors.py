@@ -20,8 +20,10 @@ from pipeline.engine.problem import Problem, problem_of
 from pipeline.engine.worker_types import WorkerTypes
 from pipeline.engine.write_worker import WriteWorker
 from pipeline.errors import SettingsError, StoreError
+from pipeline.failed_range import FailedRange
+from pipeline.inputs.named import Input
+from pipeline.plan.planned_video import PlannedVideo
 from pipeline.plan.units import Clip, Unit
-from pipeline.values import FailedRange, Input, PlannedVideo
 
 GROUPS = {"watch": 1, "ask": 1}
 ENCODE_GROUPS = GROUPS | {"launch": 2}

@@ -31,8 +31,8 @@ from pipeline.engine.ray_actors import Answer, DecodeActor, EncodeActor, WriteAc
 from pipeline.engine.ray_metrics import Metrics
 from pipeline.engine.worker_types import REAL, WorkerTypes
 from pipeline.errors import FailureClass
+from pipeline.inputs.named import Input
 from pipeline.plan.units import Clip
-from pipeline.values import Input
 
 LOOK_EVERY_S = 1.0
 """How often the nodes of the cluster are looked at."""

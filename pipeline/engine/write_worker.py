@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from pipeline.engine.encode_worker import Encoded
 from pipeline.engine.job import Job, ShardCommitted, Stopwatch
 from pipeline.engine.joining import check_code, check_folder
+from pipeline.failed_range import FailedRange
 from pipeline.progress import Steps, count_in
-from pipeline.values import FailedRange
 
 
 class WriteWorker:

@@ -12,6 +12,8 @@ import pytest
 from pipeline import TokenCache
 from pipeline.engine.decode_worker import DecodeWorker
 from pipeline.errors import StoreError
+from pipeline.failed_range import FailedRange
+from pipeline.inputs.named import Named
 from pipeline.inputs.sources import find_named, stamped
 from pipeline.repair import repair
 from pipeline.settings import Execution
@@ -21,7 +23,6 @@ from pipeline.shards.manifest import write_shard
 from pipeline.status import status
 from pipeline.store import open_store
 from pipeline.store.publish import TEMPORARY_PREFIX
-from pipeline.values import FailedRange, Named
 from pipeline.verify import verify
 from tests.pipeline.clips_made import RUN, made_clip
 from tests.pipeline.runs import RecordingListener, rows_of, run, some_videos, tiny_recipe
