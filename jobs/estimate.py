@@ -13,9 +13,11 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from pipeline.errors import DecodeError
+from pipeline.failed_range import FailedRange
+from pipeline.inputs.named import Input
 from pipeline.run_description import EncoderDescription
 from pipeline.settings import Recipe
-from pipeline.values import FailedRange, Input, PictureSpec
+from pipeline.values import PictureSpec
 
 TYPICAL_SHARE = 0.1
 """Assumed share of tokens left where `fidelity` is asked for: the true one depends on the pixels."""

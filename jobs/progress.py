@@ -11,7 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from pipeline.engine.job import ClipDone, Record, ShardCommitted
-from pipeline.values import FailedRange
+from pipeline.failed_range import FailedRange
 
 LINE_EVERY_S = 10.0
 BAR = "{desc} {percentage:3.0f}%|{bar}| {n:.2f}/{total:.2f} h of video [{elapsed}<{remaining}{postfix}]"

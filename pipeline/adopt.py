@@ -10,11 +10,12 @@ import io
 import time
 from typing import Any
 
+from pipeline.shards.commit_record import ShardFile, ShardManifest
 from pipeline.shards.commits import commit
 from pipeline.shards.manifest import PLACES, damaged_of, file_name, units_of
 from pipeline.shards.scan import fingerprint_of, read_clips
 from pipeline.store import Store
-from pipeline.values import ShardFile, ShardManifest, TokenSet
+from pipeline.values import TokenSet
 from pipeline.verify import clip_problems
 
 

@@ -11,13 +11,14 @@ from typing import Protocol
 from pipeline.engine import messages as m
 from pipeline.engine.job import ClipDone, Note, Record, ShardCommitted
 from pipeline.errors import EngineError, SettingsError
+from pipeline.failed_range import FailedRange
+from pipeline.inputs.named import Input
 from pipeline.owed import Located, Owed
 from pipeline.plan.plan import Plan
 from pipeline.plan.table import PlanRow, append_rows
 from pipeline.store import Store
 from pipeline.store.lease import Lease
 from pipeline.summary import Tally
-from pipeline.values import FailedRange, Input
 
 FLUSH_S = 2.0
 """Rows of the plan are written so often while nothing else makes them be."""

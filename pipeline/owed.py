@@ -10,11 +10,13 @@ from itertools import islice
 import numpy as np
 
 from pipeline.engine.messages import Pending, Retry
+from pipeline.failed_range import FailedRange
+from pipeline.inputs.named import Input
 from pipeline.plan.plan import Plan, Videos
+from pipeline.plan.planned_video import PlannedVideo
 from pipeline.plan.settled import consecutive
 from pipeline.plan.units import Clip, ShardUnit, Unit
 from pipeline.shards.run_folder import RunState
-from pipeline.values import FailedRange, Input, PlannedVideo
 
 BATCH = 100_000
 

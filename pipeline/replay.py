@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from pipeline.errors import InputError, SettingsError
 from pipeline.inputs.sources import identify
 from pipeline.plan.index_file import read_index
+from pipeline.plan.planned_video import PlannedVideo
 from pipeline.shards.run_folder import RunState, clip_of_run, picture_of, read_state
 from pipeline.store import Where
-from pipeline.values import DecodedClip, PlannedVideo
+from pipeline.values import DecodedClip
 from pipeline.video import open_video, scan_video, timing_of
 
 if TYPE_CHECKING:

@@ -17,9 +17,12 @@ from pipeline.engine.placement import ResourceRequest
 from pipeline.engine.policy import Limits, Policy
 from pipeline.engine.scheduler import Scheduler
 from pipeline.errors import StoreError
+from pipeline.failed_range import FailedRange
+from pipeline.inputs.named import Input, VideoSource
 from pipeline.inputs.sources import find_named
 from pipeline.owed import owed_work, sort_inputs
 from pipeline.plan.inputs import Listing, read_inputs, store_inputs
+from pipeline.plan.planned_video import PlannedVideo
 from pipeline.plan.table import PlanRow, append_rows
 from pipeline.recorder import recording
 from pipeline.run_description import RunDescription
@@ -30,7 +33,6 @@ from pipeline.shards.run_folder import open_run, read_state, unfinished, write_r
 from pipeline.store import Store, Where, open_store
 from pipeline.store.lease import Lease, leased
 from pipeline.summary import RunSummary
-from pipeline.values import FailedRange, Input, PlannedVideo, VideoSource
 
 RECORDED_PACKAGES = ("vtm-pipeline", "av", "numpy", "pyarrow", "torch", "webdataset")
 

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from pipeline.plan.inputs import read_inputs
+from pipeline.shards.commit_record import ShardManifest
 from pipeline.shards.run_folder import read_state
 from pipeline.store import Where
 from pipeline.store.lease import SILENT_S, Owner, newest_owner
-from pipeline.values import ShardManifest
 
 WINDOW_S = 600.0
 """The rate is that of the shards committed so lately."""

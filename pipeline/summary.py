@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from pipeline.engine.job import ClipDone, ShardCommitted, StageTime
-from pipeline.values import FailedRange
+from pipeline.failed_range import FailedRange
 
 NO_TIME = StageTime()
 

@@ -13,13 +13,16 @@ from typing import Literal
 import numpy as np
 
 from pipeline.errors import RunFolderError
+from pipeline.failed_range import FailedRange
+from pipeline.inputs.named import Named
 from pipeline.plan.inputs import read_inputs
 from pipeline.plan.plan import Plan
+from pipeline.shards.commit_record import ShardManifest
 from pipeline.shards.manifest import PLACES
 from pipeline.shards.run_folder import RunState, read_state
 from pipeline.shards.scan import read_clips
 from pipeline.store import Store, Where
-from pipeline.values import FailedRange, Named, ShardManifest, TokenSet
+from pipeline.values import TokenSet
 
 UNIT_NORM_TOLERANCE = 1e-3
 OUR_FILE = re.compile(r"([0-9a-f]{16})\.(?:parquet|tar)")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jobs.bench.search import find_frames
+from jobs.bench.search_frames import find_frames
 from pipeline import TokenCache
 from pipeline.settings import Recipe
 from pipeline.verify import verify

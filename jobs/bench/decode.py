@@ -1,7 +1,8 @@
 """`vtm bench decode VIDEO`: sampled frames a second at the encoder's size, with the peers that are installed.
 
 Each row decodes the whole video to its grid, from opening on; starting Python and importing are left out (the ffmpeg
-command has next to nothing to start). `key frames alone` is `--frames key`. peak_bytes is the largest resident size of any one process of the row.
+command has next to nothing to start). `key frames alone` is `--frames key`. peak_bytes is the largest resident size of
+any one process of the row.
 """
 
 from __future__ import annotations
@@ -28,9 +29,11 @@ from jobs.bench.options import add_json_option
 from jobs.bench.output import Columns, show
 from jobs.bench.square import square
 from pipeline.errors import InputError
+from pipeline.inputs.named import VideoSource
 from pipeline.plan.clips import plan_clips
-from pipeline.values import ClipSpec, FrameChoice, PictureSpec, VideoInfo, VideoSource, VideoTiming
+from pipeline.values import ClipSpec, FrameChoice, PictureSpec
 from pipeline.video import open_video, scan_video, timing_of
+from pipeline.video_info import VideoInfo, VideoTiming
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,8 +26,8 @@ from pipeline.engine import messages as m
 from pipeline.engine.placement import ResourceRequest
 from pipeline.engine.policy import Policy
 from pipeline.engine.scheduler import Scheduler
+from pipeline.inputs.named import Input
 from pipeline.settings import Execution, Recipe, build
-from pipeline.values import Input
 
 CLIP_FRAMES = 60
 FRAME_BYTES = 224 * 224 * 3

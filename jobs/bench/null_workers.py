@@ -6,19 +6,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from pipeline.engine.decode_worker import Decoded, DecodeWorker
+from pipeline.engine.encode_worker import Encoded, EncodeWorker
 from pipeline.engine.job import ClipDone, ShardCommitted, StageTime
-from pipeline.engine.workers import Decoded, DecodeWorker, Encoded, EncodeWorker, WorkerTypes, WriteWorker
+from pipeline.engine.worker_types import WorkerTypes
+from pipeline.engine.write_worker import WriteWorker
+from pipeline.failed_range import FailedRange
+from pipeline.inputs.named import Input, VideoSource
+from pipeline.plan.planned_video import PlannedVideo
 from pipeline.plan.units import Clip, Unit
-from pipeline.values import (
-    ClipSpec,
-    DecodedClip,
-    FailedRange,
-    Input,
-    PlannedVideo,
-    ShardManifest,
-    TokenSet,
-    VideoSource,
-)
+from pipeline.shards.commit_record import ShardManifest
+from pipeline.values import ClipSpec, DecodedClip, TokenSet
 
 SECOND_NS = 1_000_000_000
 

@@ -14,15 +14,17 @@ from jobs.bench.machine import machine_name
 from jobs.bench.memory import resident_bytes
 from jobs.bench.output import show
 from pipeline.engine.intake import ShardPacker
+from pipeline.inputs.named import Input, Named, VideoSource
 from pipeline.owed import owed_work, sort_inputs
 from pipeline.plan.inputs import Listing, store_inputs
+from pipeline.plan.planned_video import PlannedVideo
 from pipeline.plan.table import PlanRow, append_rows
 from pipeline.plan.units import Unit
+from pipeline.shards.commit_record import ShardFile, ShardManifest
 from pipeline.shards.commits import commit, gather
 from pipeline.shards.manifest import file_name, shard_sizes
 from pipeline.shards.run_folder import read_state, unfinished, write_records
 from pipeline.store import Store, open_store
-from pipeline.values import Input, Named, PlannedVideo, ShardFile, ShardManifest, VideoSource
 
 CLIP_S = 60
 RUN: dict[str, Any] = {

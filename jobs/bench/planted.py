@@ -23,8 +23,8 @@ from torch import Tensor
 
 from jobs.bench.square import square
 from pipeline.errors import InputError
+from pipeline.inputs.named import Input, VideoSource
 from pipeline.plan.clips import plan_clips
-from pipeline.values import Input, VideoSource
 from pipeline.video import open_video, scan_video, timing_of
 from pipeline.video.resize import resize_picture
 from vtm import Grid

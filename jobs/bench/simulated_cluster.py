@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from random import Random
 
 from pipeline.engine import messages as m
-from pipeline.values import Input, PlannedVideo, VideoSource
+from pipeline.inputs.named import Input, VideoSource
+from pipeline.plan.planned_video import PlannedVideo
 
 LATENCY_S = 0.005
 """From a driver to a worker, and back."""

@@ -15,12 +15,13 @@ from pipeline.encode.describe import describe_encoder
 from pipeline.encode.devices import this_device
 from pipeline.encode.features import ClipFeatures
 from pipeline.errors import DecodeError
+from pipeline.failed_range import FailedRange
 from pipeline.inputs.addresses import unreadable_input
 from pipeline.inputs.sources import find_inputs, identify
 from pipeline.plan.clips import at_grid_times, plan_clips
 from pipeline.run_description import EncoderDescription
 from pipeline.settings import Recipe
-from pipeline.values import ClipSpec, DecodedClip, FailedRange, PictureSpec
+from pipeline.values import ClipSpec, DecodedClip, PictureSpec
 from pipeline.video import OpenVideo, open_video, scan_video, timing_of
 
 

@@ -118,7 +118,7 @@ def _measured(options: argparse.Namespace) -> tuple[Measured, int]:
     from jobs.budget.measure import measure
     from jobs.budget.samples import Sample, Sampler
     from jobs.budget.settings import settings_of
-    from pipeline.values import FailedRange
+    from pipeline.failed_range import FailedRange
 
     strategies, keeps = _strategies(options), options.keep or VIDEO_KEEPS
     recipe = _recipe(options)

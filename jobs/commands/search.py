@@ -11,8 +11,9 @@ from jobs.table import print_table
 
 if TYPE_CHECKING:
     from pipeline import TokenCache
+    from pipeline.search.match import Match
     from pipeline.search.query import Query
-    from pipeline.search.searcher import Match, Searcher
+    from pipeline.search.searcher import Searcher
 
 NS_PER_S = 1_000_000_000
 

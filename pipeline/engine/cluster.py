@@ -13,7 +13,7 @@ from pipeline.encode.devices import Device, this_device
 from pipeline.engine.executor import Executor
 from pipeline.engine.job import Job
 from pipeline.engine.placement import ResourceRequest
-from pipeline.engine.workers import REAL, WorkerTypes
+from pipeline.engine.worker_types import REAL, WorkerTypes
 from pipeline.errors import SettingsError
 from pipeline.settings import EngineName, Execution
 

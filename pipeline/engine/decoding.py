@@ -11,8 +11,8 @@ from pipeline.engine.ledger import Ledger, span_of
 from pipeline.engine.messages import Command, DecodeClip, FindInputs, Scan
 from pipeline.engine.policy import ASKING_SHARE, CALLS_AHEAD, QUEUED_SCAN_BYTES, READY_CLIPS, SCANNING_SHARE, Policy
 from pipeline.engine.worker_pool import Node, Worker, WorkerPool
+from pipeline.inputs.named import Input
 from pipeline.plan.units import Clip, ShardUnit, Unit
-from pipeline.values import Input
 
 
 @dataclass(slots=True, eq=False)

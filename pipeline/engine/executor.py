@@ -6,7 +6,7 @@ from typing import Protocol, TypeAlias
 
 from pipeline.engine.job import Record
 from pipeline.engine.messages import Event, InFlight, WorkCommand
-from pipeline.values import FailedRange
+from pipeline.failed_range import FailedRange
 
 Observed: TypeAlias = Record | FailedRange | InFlight
 

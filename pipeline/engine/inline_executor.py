@@ -16,18 +16,13 @@ import torch
 
 from pipeline.encode.devices import BrokenDeviceError
 from pipeline.engine import messages as m
+from pipeline.engine.decode_worker import Decoded, DecodeWorker
+from pipeline.engine.encode_worker import Encoded, EncodeWorker
 from pipeline.engine.executor import Observed
 from pipeline.engine.job import Job, Record
-from pipeline.engine.workers import (
-    REAL,
-    Decoded,
-    DecodeWorker,
-    Encoded,
-    EncodeWorker,
-    WorkerTypes,
-    WriteWorker,
-    problem_of,
-)
+from pipeline.engine.problem import problem_of
+from pipeline.engine.worker_types import REAL, WorkerTypes
+from pipeline.engine.write_worker import WriteWorker
 from pipeline.errors import SettingsError, StoreError
 from pipeline.plan.units import Clip
 

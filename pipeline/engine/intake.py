@@ -6,8 +6,9 @@ import hashlib
 from collections import Counter, OrderedDict, deque
 from collections.abc import Iterator
 
+from pipeline.inputs.named import Input
+from pipeline.plan.planned_video import PlannedVideo
 from pipeline.plan.units import ShardUnit, Unit
-from pipeline.values import Input, PlannedVideo
 
 PATIENCE_S = 5.0
 """How long a scanned video waits for those before it that are still being scanned."""

@@ -10,11 +10,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from pipeline.errors import FailureClass
 from pipeline.run_description import EncoderDescription
 from pipeline.settings import Execution, Recipe
+from pipeline.shards.commit_record import ShardManifest
 from pipeline.store import Store
-from pipeline.values import PictureSpec, ShardManifest
+from pipeline.values import PictureSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,14 +125,6 @@ class Note:
     """A log line of a worker."""
 
     text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """An error that a worker survived: its class and one line."""
-
-    failure: FailureClass
-    message: str
 
 
 Record: TypeAlias = ClipDone | ShardCommitted | Note

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from pipeline.engine.worker_pool import Node
+from pipeline.failed_range import FailedRange
+from pipeline.plan.planned_video import PlannedVideo
 from pipeline.plan.units import Clip, ShardUnit, Unit
-from pipeline.values import FailedRange, PlannedVideo
 
 
 @dataclass(slots=True, eq=False)

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from pipeline.errors import FailureClass
+from pipeline.failed_range import FailedRange
+from pipeline.inputs.named import Input
+from pipeline.plan.planned_video import PlannedVideo
 from pipeline.plan.units import Clip, ShardUnit, Unit
-from pipeline.values import FailedRange, Input, PlannedVideo
 
 WorkerKind = Literal["decode", "encode", "write"]
 

@@ -11,8 +11,8 @@ from pipeline.engine.ledger import Ledger
 from pipeline.engine.messages import Command
 from pipeline.engine.policy import Policy
 from pipeline.engine.writing import Writing
+from pipeline.plan.planned_video import PlannedVideo
 from pipeline.plan.units import ShardUnit, Unit
-from pipeline.values import PlannedVideo
 
 
 class Planning:

@@ -1,4 +1,4 @@
-"""The three kinds of worker as Ray actors: the work of `workers`, in a process that may die."""
+"""The three kinds of worker as Ray actors: the work of `worker_types`, in a process that may die."""
 
 from __future__ import annotations
 
@@ -6,26 +6,24 @@ import os
 import resource
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import ray
 
-from pipeline.engine.job import ClipDone, Job, Problem, ShardCommitted
-from pipeline.engine.workers import (
-    Decoded,
-    DecodeWorker,
-    Encoded,
-    EncodeWorker,
-    WorkerTypes,
-    WriteWorker,
-    forward_logs,
-    problem_of,
-)
+from pipeline.engine.decode_worker import Decoded, DecodeWorker
+from pipeline.engine.encode_worker import Encoded, EncodeWorker
+from pipeline.engine.job import ClipDone, Job, ShardCommitted
+from pipeline.engine.log_buffer import LogBuffer, forward_logs
+from pipeline.engine.problem import Problem, problem_of
+from pipeline.engine.worker_types import WorkerTypes
+from pipeline.engine.write_worker import WriteWorker
 from pipeline.errors import SettingsError, StoreError
+from pipeline.failed_range import FailedRange
+from pipeline.inputs.named import Input
+from pipeline.plan.planned_video import PlannedVideo
 from pipeline.plan.units import Clip, Unit
-from pipeline.values import FailedRange, Input, PlannedVideo
 
 GROUPS = {"watch": 1, "ask": 1}
 ENCODE_GROUPS = GROUPS | {"launch": 2}
@@ -46,18 +44,6 @@ class Answer:
     notes: tuple[str, ...] = ()
     """What the worker logged meanwhile."""
     num_bytes: int = 0
-
-
-@dataclass(slots=True)
-class LogBuffer:
-    """Log lines of a worker, sent with its next answer."""
-
-    lines: list[str] = field(default_factory=list)
-
-    def take(self) -> tuple[str, ...]:
-        """Everything since the last time."""
-        taken, self.lines = tuple(self.lines), []
-        return taken
 
 
 class _Actor:

@@ -19,7 +19,7 @@ from pipeline.engine.job import Job
 from pipeline.engine.messages import NodeUp
 from pipeline.engine.placement import ResourceRequest
 from pipeline.engine.ray_executor import RayExecutor, living_nodes
-from pipeline.engine.workers import REAL, WorkerTypes
+from pipeline.engine.worker_types import REAL, WorkerTypes
 from pipeline.errors import SettingsError
 from pipeline.settings import Execution
 

@@ -29,10 +29,10 @@ from pipeline.engine.executor import Observed
 from pipeline.engine.job import Job, Note, Record
 from pipeline.engine.ray_actors import Answer, DecodeActor, EncodeActor, WriteActor
 from pipeline.engine.ray_metrics import Metrics
-from pipeline.engine.workers import REAL, WorkerTypes
+from pipeline.engine.worker_types import REAL, WorkerTypes
 from pipeline.errors import FailureClass
+from pipeline.inputs.named import Input
 from pipeline.plan.units import Clip
-from pipeline.values import Input
 
 LOOK_EVERY_S = 1.0
 """How often the nodes of the cluster are looked at."""

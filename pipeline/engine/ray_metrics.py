@@ -7,7 +7,7 @@ from ray.util.metrics import Counter, Gauge
 from pipeline.engine.executor import Observed
 from pipeline.engine.job import ClipDone, ShardCommitted
 from pipeline.engine.messages import InFlight
-from pipeline.values import FailedRange
+from pipeline.failed_range import FailedRange
 
 
 class Metrics:

@@ -13,9 +13,11 @@ from pipeline.engine.policy import NODE_LOSS_S, Policy
 from pipeline.engine.worker_pool import Node, Worker, WorkerPool
 from pipeline.engine.writing import Writing
 from pipeline.errors import FailureClass
+from pipeline.failed_range import FailedRange
+from pipeline.inputs.named import Input
+from pipeline.plan.planned_video import PlannedVideo
 from pipeline.plan.settled import Grid
 from pipeline.plan.units import Clip
-from pipeline.values import FailedRange, Input, PlannedVideo
 
 
 class Recovery:

@@ -3,8 +3,8 @@
 It imports neither Ray nor a clock nor a file, so it is tested in virtual time. `messages` defines events and commands.
 `worker_pool` keeps the nodes and workers, `intake` the inputs that are not planned yet, `ledger` the clips and shards
 that are not written yet. `decoding`, `encoding` and `writing` choose what each kind of worker does next, `planning`
-assigns clips to shards, `recovery` decides what is retried and what is given up, and `ending` when the run is over.
-This file dispatches events to them.
+assigns clips to shards, `worker_losses` decides who takes over from a lost worker, `recovery` what is retried and what
+is given up, and `ending` when the run is over. This file dispatches events to them.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pipeline.engine.messages import Command
 from pipeline.engine.planning import Planning
 from pipeline.engine.policy import DRAIN_S, PAUSE_S, Policy
 from pipeline.engine.recovery import Recovery
+from pipeline.engine.worker_losses import WorkerLosses
 from pipeline.engine.worker_pool import KINDS, Worker, WorkerPool
 from pipeline.engine.writing import Writing
 from pipeline.errors import FailureClass
@@ -36,7 +37,6 @@ class Scheduler:
     """
 
     def __init__(self, policy: Policy, planned: Container[str] = frozenset()) -> None:
-        self._policy = policy
         self._out: list[Command] = []
         self._now_s = 0.0
         self.pool = WorkerPool(policy.request, policy.limits)
@@ -49,7 +49,9 @@ class Scheduler:
         stages = self._decoding, self._encoding, self._writing
         self._recovery = Recovery(policy, self.pool, self.ledger, self._intake, stages, self._out)
         self._ending = Ending(policy, self.pool, self.ledger, self._out)
-        self._has_lost_nodes = False
+        self._losses = WorkerLosses(
+            policy, self.pool, self.ledger, self._decoding, self._encoding, self._recovery, self._ending, self._out
+        )
         self._handlers = {
             m.NodeUp: self._node_up,
             m.NodeDown: self._node_down,
@@ -126,20 +128,7 @@ class Scheduler:
             self._decoding.find_inputs()
 
     def _node_down(self, event: m.NodeDown) -> None:
-        if event.node not in self.pool.nodes:
-            return
-        node, gone = self.pool.remove_node(event.node)
-        self._has_lost_nodes = True
-        self._say(f"node {event.node} was lost with {len(gone)} workers: their work is repeated on other nodes")
-        self._recovery.forgive(node, self._now_s)
-        self._hand_over(gone)
-        for clip in self.ledger.lost_with(node):
-            self._recovery.decode_again(clip, self._now_s)
-        self._start_missing()
-
-    def _start_missing(self) -> None:
-        if not self._ending.is_draining:
-            self._out += self.pool.start_missing(self._now_s)
+        self._losses.node_lost(event.node, self._now_s)
 
     def _worker_ready(self, event: m.WorkerReady) -> None:
         worker = self.pool.workers.get(event.worker)
@@ -149,58 +138,16 @@ class Scheduler:
         self._next_call(worker)
 
     def _worker_refused(self, event: m.WorkerRefused) -> None:
-        worker = self.pool.remove(event.worker)
-        if worker is None:
-            return
-        self._out.append(m.KillWorker(event.worker))
-        self.pool.rule_out(worker.node, worker.kind)
-        self._go_on_without(worker, event.message, is_usage=True)
-        self._hand_over([worker])
-        self._start_missing()
-
-    def _go_on_without(self, worker: Worker, message: str, *, is_usage: bool) -> None:
-        """Its node runs no worker of its kind. The run ends if no other node can, unless lost nodes may return."""
-        if self.pool.lacks() == worker.kind and not self._has_lost_nodes:
-            self._ending.finish(message, is_usage=is_usage)
-        else:
-            self._say(f"node {worker.node.name} runs no more {worker.kind} workers: {message}")
+        self._losses.refused(event.worker, event.message, self._now_s)
 
     def _worker_died(self, event: m.WorkerDied) -> None:
-        self._remove_dead(event.worker, event.failure, event.message)
-        self._start_missing()
+        self._worker_lost(event.worker, event.failure, event.message)
+        self._losses.start_missing(self._now_s)
 
-    def _remove_dead(self, number: int, failure: FailureClass, message: str) -> None:
-        """A worker died: its running call counts as failed, its queued calls go to other workers."""
-        worker = self.pool.remove(number)
-        if worker is None:
-            return
-        if not worker.is_ready and self.pool.start_failed(worker, self._now_s):
-            self._go_on_without(worker, f"{worker.kind} workers fail to start: {message}", is_usage=False)
-        if self._encodes_several(worker):
-            self._say(f"{message}; it had {len(worker.calls)} clips, which are encoded again, each alone")
-            self._encoding.suspects.update(clip for clip in worker.calls if isinstance(clip, Clip))
-            self._hand_over([worker])
-            return
-        head = worker.calls.popleft() if worker.calls else None
-        self._hand_over([worker])
-        if head is not None:
-            if failure != "timeout":
-                worker.node.recent_deaths.append((self._now_s, head))
-            self._record_failure(worker, head, failure, message)
-
-    def _encodes_several(self, worker: Worker) -> bool:
-        """Whether a worker was at several clips at once, any of which may have ended it."""
-        return worker.kind == "encode" and min(len(worker.calls), self._policy.encode_calls_at_once) > 1
-
-    def _hand_over(self, gone: list[Worker]) -> None:
-        """Give the calls of lost workers to others, without counting an attempt."""
-        for worker in gone:
-            self._decoding.worker_gone(worker)
-            self._encoding.worker_gone(worker)
-        for worker in gone:
-            for subject in reversed(worker.calls):
-                self._recovery.pass_on(worker, subject, self._now_s)
-        self._encoding.refill(self._now_s)
+    def _worker_lost(self, number: int, failure: FailureClass, message: str) -> None:
+        blamed = self._losses.died(number, failure, message, self._now_s)
+        if blamed is not None:
+            self._record_failure(*blamed, failure, message)
 
     def _next_call(self, worker: Worker) -> None:
         """Give a worker that has room its next call."""
@@ -305,10 +252,10 @@ class Scheduler:
             self._out.append(m.KillWorker(worker.number))
             silent_s = self._now_s - worker.since_s
             doing = "start" if not worker.is_ready else worker.kind
-            self._remove_dead(
+            self._worker_lost(
                 worker.number, "timeout", f"no progress for {silent_s:.0f} s: the {doing} worker was stopped"
             )
-        self._start_missing()
+        self._losses.start_missing(self._now_s)
         self._ending.check_capacity(self._now_s)
         self._report_slow_starts()
         self._out += [m.AskProgress(worker.number) for worker in self.pool.to_be_asked(self._now_s)]

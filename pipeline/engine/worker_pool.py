@@ -10,8 +10,8 @@ from pipeline.engine.attempts import START_ATTEMPTS, pause_s
 from pipeline.engine.messages import NodeUp, StartWorker, Subject, WorkerKind
 from pipeline.engine.placement import NodeResources, NodeWorkers, ResourceRequest, place
 from pipeline.engine.policy import ASK_SHARE, CALLS_AHEAD, SLOW_START_S, STORE_SHARE, Limits
+from pipeline.inputs.named import Input
 from pipeline.plan.units import Clip
-from pipeline.values import Input
 
 KINDS: tuple[WorkerKind, ...] = ("encode", "write", "decode")
 """In the order in which they are started."""

@@ -6,8 +6,9 @@ import os
 from pathlib import Path, PurePosixPath
 
 from pipeline.errors import FailureClass
+from pipeline.failed_range import FailedRange
+from pipeline.inputs.named import Input
 from pipeline.plan.spans import split_address
-from pipeline.values import FailedRange, Input
 
 CONTAINERS = """
 3gp asf avi divx f4v flv gif h264 h265 hevc ivf m2ts m2v m4v mjpeg mkv mov mp4 mpeg mpg mts mxf ogm ogv qt rm rmvb ts

@@ -8,10 +8,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pipeline.errors import InputError
+from pipeline.failed_range import FailedRange
 from pipeline.inputs.addresses import is_utf8, is_video, stamped, unreadable_input, whole_address
 from pipeline.inputs.archives import is_archive
+from pipeline.inputs.named import Named
 from pipeline.plan.spans import split_address
-from pipeline.values import FailedRange, Named
 
 WILD = "*?["
 

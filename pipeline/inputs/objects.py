@@ -16,10 +16,11 @@ from typing import Any
 import fsspec
 
 from pipeline.errors import InputError
+from pipeline.failed_range import FailedRange
 from pipeline.inputs.addresses import is_video
 from pipeline.inputs.archives import is_archive
+from pipeline.inputs.named import Input, Named
 from pipeline.plan.spans import split_address
-from pipeline.values import FailedRange, Input, Named
 
 WEB = ("http", "https")
 """These list nothing, and what they say of an object costs a request as reading it does."""

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from pipeline.errors import DecodeError, InputError
+from pipeline.failed_range import FailedRange
 from pipeline.inputs.addresses import is_utf8, is_video, printable, stamped, unreadable_input, whole_address
 from pipeline.inputs.archives import is_archive, members
 from pipeline.inputs.folders import WILD, is_broken, local, matches_of, videos_of
 from pipeline.inputs.lists import is_list, rows_of_list
+from pipeline.inputs.named import Input, Named, VideoSource
 from pipeline.inputs.objects import WEB, objects_of, protocol_of, stamp_of, with_stamps
 from pipeline.plan.spans import address_of_part, split_address, split_id
-from pipeline.values import FailedRange, Input, Named, VideoSource
 from pipeline.video.numbered import is_numbered, numbered_pictures
 from pipeline.video.ranges import open_bytes
 

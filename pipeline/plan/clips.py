@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from pipeline.errors import SettingsError
 from pipeline.plan.spans import split_id
-from pipeline.values import ClipSpec, DecodedClip, FrameChoice, VideoInfo
+from pipeline.values import ClipSpec, DecodedClip, FrameChoice
+from pipeline.video_info import VideoInfo
 
 NS_PER_S = 1_000_000_000
 

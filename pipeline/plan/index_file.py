@@ -7,8 +7,8 @@ from dataclasses import replace
 from pipeline.errors import DecodeError
 from pipeline.plan.spans import split_address, split_id
 from pipeline.store import Where, open_store
-from pipeline.values import VideoInfo
 from pipeline.video.index import pack_info, unpack_info
+from pipeline.video_info import VideoInfo
 
 
 def index_name(video_id: str) -> str:

@@ -12,10 +12,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.failed_range import FailedRange
+from pipeline.inputs.named import Input, Named
 from pipeline.plan.blocks import Blocks
 from pipeline.shards.tables import BATCH_ROWS, put_tables, read_tables
 from pipeline.store import Store
-from pipeline.values import FailedRange, Input, Named
 
 FOLDER = "plan/inputs"
 INPUTS = pa.schema(

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from pipeline.plan.blocks import Blocks
 from pipeline.plan.names import HashIndex, Names, hashes_of
+from pipeline.plan.planned_video import PlannedVideo
 from pipeline.plan.table import FOLDER, VIDEOS, videos_of
 from pipeline.plan.units import Clip, Unit
 from pipeline.shards.tables import read_tables
 from pipeline.store import Store
-from pipeline.values import PlannedVideo
 
 ADDRESS = ("uri", "stamp")
 

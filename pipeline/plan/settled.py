@@ -10,10 +10,12 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.failed_range import FailedRange
 from pipeline.plan.clips import clip_span_ns
 from pipeline.plan.plan import Plan, Videos
+from pipeline.plan.planned_video import PlannedVideo
 from pipeline.plan.units import Clip, Unit
-from pipeline.values import FailedRange, PlannedVideo, ShardManifest
+from pipeline.shards.commit_record import ShardManifest
 
 
 @dataclass(frozen=True, slots=True)

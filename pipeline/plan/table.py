@@ -11,10 +11,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.inputs.named import VideoSource
+from pipeline.plan.planned_video import PlannedVideo
 from pipeline.plan.units import ShardUnit
 from pipeline.shards.tables import FACTS, FAILURES, failure_of, failure_row, write_table
 from pipeline.store import Store
-from pipeline.values import PlannedVideo, VideoSource
 
 VIDEOS = pa.schema(
     [

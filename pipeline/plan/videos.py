@@ -6,10 +6,13 @@ from dataclasses import replace
 from fractions import Fraction
 
 from pipeline.errors import DecodeError
+from pipeline.failed_range import FailedRange
+from pipeline.inputs.named import VideoSource
 from pipeline.plan.clips import clip_span_ns, grid_length, instant_ns, instants_of, num_clips
+from pipeline.plan.planned_video import PlannedVideo
 from pipeline.plan.spans import address_of_part, split_id
-from pipeline.values import FailedRange, PlannedVideo, VideoInfo, VideoSource
 from pipeline.video.index import is_one_piece
+from pipeline.video_info import VideoInfo
 
 
 def plan_video(info: VideoInfo, *, fps: Fraction, clip_frames: int) -> PlannedVideo:

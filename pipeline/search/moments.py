@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 from pipeline.errors import DecodeError
 from pipeline.plan.index_file import read_index
-from pipeline.search.searcher import Match
+from pipeline.search.match import Match
 from pipeline.search.stills import frames_at, times_ns, whole_pictures
 from pipeline.store import Where
-from pipeline.values import VideoInfo
 from pipeline.video.resize import resize_picture
+from pipeline.video_info import VideoInfo
 
 AROUND_NS = 1_000_000_000
 """Frames this near to a likely one are looked at."""

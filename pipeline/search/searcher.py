@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from copy import copy
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +24,8 @@ from pipeline.search.coarse_tokens import (
     coarse_tokens,
     cut_of,
 )
+from pipeline.search.held_tokens import HeldTokens
+from pipeline.search.match import Match
 from pipeline.search.maxsim import frame_scores, maxsim_scores
 from pipeline.search.query import ClipSpan, Query, directions, query_of_spans
 from pipeline.values import TokenSet
@@ -34,43 +34,10 @@ Rank = Literal["tokens", "pooled"]
 CLIP_KEEP = 0.02
 """Share of a clip's patches that its tokens are cut to for ranking, where it stores a tree."""
 CANDIDATES = 200
-MOST_HELD_BYTES = 4 << 30
-"""Of candidates' tokens in memory, kept from query to query in float16."""
 LIKELY_FRAMES = 8
 """Frames of a match that may be the moment."""
 BLOCK_CLIPS = 64
 NS_PER_S = 1_000_000_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Match:
-    """A clip that was found."""
-
-    position: int
-    """In the cache."""
-    uri: str
-    video_id: str
-    clip_id: str
-    start_ns: int
-    end_ns: int
-    score: float
-    """Size-weighted MaxSim, or the cosine of pooled vectors or embeddings: at most 1."""
-    time_ns: int | None = None
-    """Of the frame that is most like the query; None where only whole clips were compared."""
-    likely_ns: tuple[int, ...] = ()
-    """Times of the frames that are most like it, best first."""
-
-    def to_json(self) -> dict[str, Any]:
-        """As `vtm search --json` prints it, times in seconds."""
-        return {
-            "uri": self.uri,
-            "video_id": self.video_id,
-            "clip_id": self.clip_id,
-            "start_s": self.start_ns / NS_PER_S,
-            "end_s": self.end_ns / NS_PER_S,
-            "time_s": None if self.time_ns is None else self.time_ns / NS_PER_S,
-            "score": round(self.score, 6),
-        }
 
 
 class Searcher:
@@ -112,11 +79,10 @@ class Searcher:
         self._pooled_CD = torch.from_numpy(pooled)
         self._coarse_CKD: Tensor | None = None
         """(clips, COARSE_TOKENS, D) float16 of unit norm, of a loaded searcher over a run of trees."""
-        self._held: OrderedDict[int, Tensor] = OrderedDict()
-        self._held_bytes = 0
+        self._held = HeldTokens(self._compared)
 
     def load(self) -> None:
-        """Read all clips once: no query waits for tokens, as far as MOST_HELD_BYTES go, and candidates are better.
+        """Read all clips once: no query waits for tokens, as far as `MOST_HELD_BYTES` go, and candidates are better.
 
         Of a run of trees a few coarse tokens of each clip are kept, and choose the candidates for queries by pictures.
 
@@ -125,8 +91,8 @@ class Searcher:
         """
         coarse = []
         for position, clip in enumerate(self._compared.read(range(len(self.cache)), COARSE_COLUMNS)):
-            if self._held_bytes < MOST_HELD_BYTES:
-                self._hold(position, normalize(torch.as_tensor(clip.tokens).float(), dim=1).half())
+            if not self._held.is_full:
+                self._held.hold(position, clip)
             if self._cut is not None:
                 coarse.append(coarse_tokens(clip))
         self._coarse_CKD = torch.stack(coarse) if coarse else None
@@ -266,27 +232,8 @@ class Searcher:
     def _maxsim(self, query: Query, positions: Sequence[int]) -> Tensor:
         """(C,) scores."""
         blocks = [positions[start : start + BLOCK_CLIPS] for start in range(0, len(positions), BLOCK_CLIPS)]
-        scores = [maxsim_scores(query.tokens_QD, query.weights_Q, self._tokens(block)) for block in blocks]
+        scores = [maxsim_scores(query.tokens_QD, query.weights_Q, self._held.of(block)) for block in blocks]
         return torch.cat(scores)
-
-    def _tokens(self, positions: Sequence[int]) -> list[Tensor]:
-        """(M, D) float16 of unit norm each: candidates' tokens, as they are compared."""
-        missing = [position for position in positions if position not in self._held]
-        found = {position: self._held[position] for position in positions if position in self._held}
-        for position, clip in zip(missing, self._compared.read(missing, columns=("tokens",)), strict=True):
-            found[position] = normalize(torch.as_tensor(clip.tokens).float(), dim=1).half()
-        for position in positions:
-            self._hold(position, found[position])
-        return [found[position] for position in positions]
-
-    def _hold(self, position: int, tokens_MD: Tensor) -> None:
-        """Keep a clip's tokens in memory, and let go of those used longest ago where they are too many."""
-        if position not in self._held:
-            self._held_bytes += tokens_MD.nbytes
-        self._held[position] = tokens_MD
-        self._held.move_to_end(position)
-        while self._held_bytes > MOST_HELD_BYTES and len(self._held) > 1:
-            self._held_bytes -= self._held.popitem(last=False)[1].nbytes
 
     def _match(self, position: int, score: float, query: Query | None) -> Match:
         clip = self.cache.token_set(position)

@@ -13,8 +13,9 @@ from pipeline.errors import DecodeError
 from pipeline.plan.index_file import read_index
 from pipeline.shards.run_folder import picture_of
 from pipeline.store import Where
-from pipeline.values import ClipSpec, PictureSpec, VideoInfo
+from pipeline.values import ClipSpec, PictureSpec
 from pipeline.video import open_video, timing_of
+from pipeline.video_info import VideoInfo
 
 STILL_HEIGHT_PX = 180
 NS_PER_S = 1_000_000_000

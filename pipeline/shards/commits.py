@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import RunFolderError
+from pipeline.failed_range import FailedRange
 from pipeline.plan.units import Unit
+from pipeline.shards.commit_record import ShardFile, ShardManifest
 from pipeline.store import Store, Where, open_store
-from pipeline.values import FailedRange, ShardFile, ShardManifest
 
 FOLDER = "commits"
 GATHER_FROM = 512

@@ -8,11 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from pipeline.failed_range import FailedRange
 from pipeline.plan.units import Unit
+from pipeline.shards.commit_record import ShardFile, ShardManifest
 from pipeline.shards.commits import commit, read_commit
 from pipeline.shards.scan import read_shard
 from pipeline.store import Store, Where, open_store
-from pipeline.values import FailedRange, ShardFile, ShardManifest, TokenSet
+from pipeline.values import TokenSet
 
 PLACES = {"parquet": ("shards", ".parquet"), "webdataset": ("webdataset", ".tar")}
 """A folder a format, so that any reader can be pointed at one."""

@@ -13,10 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.shards.columns import clip_of
+from pipeline.shards.commit_record import ShardManifest
 from pipeline.shards.scan import clip_of_sample
 from pipeline.store import Store
 from pipeline.store.disk import DiskStore
-from pipeline.values import ShardManifest, TokenSet
+from pipeline.values import TokenSet
 
 
 class Rows(NamedTuple):

@@ -12,16 +12,20 @@ from fractions import Fraction
 from typing import Any
 
 from pipeline.errors import RunFolderError, StoreError
+from pipeline.failed_range import FailedRange
 from pipeline.plan.clips import plan_clips
 from pipeline.plan.inputs import labelled_inputs
 from pipeline.plan.plan import Plan, read_plan
+from pipeline.plan.planned_video import PlannedVideo
 from pipeline.plan.settled import Grid, Settled, covers, settle
 from pipeline.plan.units import Clip
+from pipeline.shards.commit_record import ShardManifest
 from pipeline.shards.commits import gather, read_manifests
 from pipeline.shards.manifest import has_a_whole_file, is_whole
 from pipeline.shards.tables import FAILURE_RECORDS, VIDEOS, failure_row, write_table
 from pipeline.store import Store, TakenError, Where, open_store
-from pipeline.values import ClipSpec, FailedRange, PictureSpec, PlannedVideo, ShardManifest, SmartSize, VideoInfo
+from pipeline.values import ClipSpec, PictureSpec, SmartSize
+from pipeline.video_info import VideoInfo
 
 RUN_FILE = "run.json"
 

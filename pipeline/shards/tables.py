@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import RunFolderError
+from pipeline.failed_range import FailedRange
 from pipeline.store import Store
-from pipeline.values import FailedRange
 
 BATCH_ROWS = 5000
 

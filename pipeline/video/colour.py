@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.values import Transfer
+from pipeline.video_info import Transfer
 
 REFERENCE_WHITE_NITS = 203.0
 """Diffuse white of HDR production (ITU-R BT.2408): it becomes the white of the standard range before compression."""

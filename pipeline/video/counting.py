@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from av import VideoFrame
 
 from pipeline.video.backend import Backend
-from pipeline.video.cursor import Out, Shown
 from pipeline.video.packets import PacketSource
+from pipeline.video.shown import Out, Shown
 
 
 class CountingCursor:

@@ -10,16 +10,18 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from pipeline.errors import DecodeError
-from pipeline.values import ClipSpec, DecodedClip, MotionSource, PictureSpec, VideoTiming
+from pipeline.values import ClipSpec, DecodedClip, MotionSource, PictureSpec
 from pipeline.video.backend import Backend, LibavBackend, has_two_decoders
 from pipeline.video.counting import CountingCursor
-from pipeline.video.cursor import Cursor, Shown
+from pipeline.video.cursor import Cursor
 from pipeline.video.failures import decode_errors
 from pipeline.video.keys import keys_of
 from pipeline.video.motion import MotionMeter, VectorWatch
 from pipeline.video.packets import PacketSource
 from pipeline.video.picture import PictureMaker
 from pipeline.video.resize import fitted
+from pipeline.video.shown import Shown
+from pipeline.video_info import VideoTiming
 
 NS_PER_S = 1_000_000_000
 MOTION_OFF: MotionSource = "none"

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import DecodeError
-from pipeline.values import PicturePolicy, VideoInfo, VideoSource, VideoTiming
+from pipeline.inputs.named import VideoSource
+from pipeline.video_info import PicturePolicy, VideoInfo, VideoTiming
 
 FORMAT = 1
 TICKS = ("frame_pts", "key_pts")

@@ -18,9 +18,10 @@ from av.sidedata.sidedata import Type
 from av.video.frame import PictureType
 from numpy.typing import NDArray
 
-from pipeline.values import MotionSource, PictureSpec, VideoTiming
+from pipeline.values import MotionSource, PictureSpec
 from pipeline.video.picture import shown_size
 from pipeline.video.resize import resized_shape
+from pipeline.video_info import VideoTiming
 
 CELL_PX = 8
 FIT_VECTORS = 400

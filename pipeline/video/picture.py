@@ -18,9 +18,10 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from pipeline.errors import DecodeError
-from pipeline.values import ColourMatrix, PicturePolicy, PictureSpec, Transfer
+from pipeline.values import PictureSpec
 from pipeline.video.colour import over_background, tonemap, ycgco_to_rgb
 from pipeline.video.resize import resize_picture
+from pipeline.video_info import ColourMatrix, PicturePolicy, Transfer
 
 HD_HEIGHT_PX = 720
 # ITU-T H.273, table 4, as libavutil numbers the matrix coefficients.

@@ -10,7 +10,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from pipeline.errors import DecodeError
-from pipeline.values import VideoInfo, VideoSource
+from pipeline.inputs.named import VideoSource
 from pipeline.video.container import Opened, open_container
 from pipeline.video.failures import decode_errors
 from pipeline.video.packets import Demuxed
@@ -18,6 +18,7 @@ from pipeline.video.picture import aspect_warning, decide_picture, describe_pict
 from pipeline.video.tables import track_from_table
 from pipeline.video.timeline import Timeline, decode_all, missing_tail, read_timeline
 from pipeline.video.tracks import Track, choose_stream, read_tracks
+from pipeline.video_info import VideoInfo
 
 
 def scan_video(source: VideoSource) -> VideoInfo:

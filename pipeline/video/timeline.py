@@ -12,10 +12,10 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from pipeline.values import TimestampSource
 from pipeline.video.backend import LibavBackend
 from pipeline.video.packets import PacketSource
 from pipeline.video.tracks import Track
+from pipeline.video_info import TimestampSource
 
 DEFAULT_RATE = Fraction(25)
 SLOWEST_COUNTED = Fraction(1, 60)

@@ -21,7 +21,7 @@ import torch
 
 import pipeline.encode.clip_encoder
 import pipeline.engine.inline_executor
-import pipeline.engine.workers
+import pipeline.engine.worker_types
 import pipeline.run
 import pipeline.shards.parquet
 import pipeline.shards.webdataset

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.engine.job import Record
+from pipeline.failed_range import FailedRange
 from pipeline.run import extract
 from pipeline.settings import Execution, Recipe
 from pipeline.shards.scan import read_shard
 from pipeline.summary import RunSummary
-from pipeline.values import FailedRange
 from tests.synthetic import make_video
 
 

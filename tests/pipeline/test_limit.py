@@ -12,8 +12,8 @@ from pipeline.engine import messages as m
 from pipeline.engine.job import ShardCommitted, StageTime
 from pipeline.owed import Located, Owed
 from pipeline.plan.plan import Plan
+from pipeline.shards.commit_record import ShardManifest
 from pipeline.store import open_store
-from pipeline.values import ShardManifest
 from tests.pipeline.runs import RecordingListener
 
 

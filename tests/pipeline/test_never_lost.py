@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from pipeline import TokenCache
-from pipeline.engine import workers
+from pipeline.engine.decode_worker import DecodeWorker
 from pipeline.errors import StoreError
+from pipeline.failed_range import FailedRange
+from pipeline.inputs.named import Named
 from pipeline.inputs.sources import find_named, stamped
 from pipeline.repair import repair
 from pipeline.settings import Execution
@@ -21,7 +23,6 @@ from pipeline.shards.manifest import write_shard
 from pipeline.status import status
 from pipeline.store import open_store
 from pipeline.store.publish import TEMPORARY_PREFIX
-from pipeline.values import FailedRange, Named
 from pipeline.verify import verify
 from tests.pipeline.clips_made import RUN, made_clip
 from tests.pipeline.runs import RecordingListener, rows_of, run, some_videos, tiny_recipe
@@ -200,14 +201,14 @@ def test_a_file_that_is_replaced_after_its_scan_is_tried_again(
     videos: list[Path], tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     film = Path(shutil.copy(videos[1], tmp_path / "film.mkv"))
-    real = workers.DecodeWorker.scan
+    real = DecodeWorker.scan
 
-    def scan(self: workers.DecodeWorker, source):  # type: ignore[no-untyped-def]
+    def scan(self: DecodeWorker, source):  # type: ignore[no-untyped-def]
         planned = real(self, source)
         film.write_bytes(videos[2].read_bytes())
         return planned
 
-    monkeypatch.setattr(workers.DecodeWorker, "scan", scan)
+    monkeypatch.setattr(DecodeWorker, "scan", scan)
     summary = run([film], tmp_path / "out", tiny_recipe(tiny_encoder))
     assert summary.exit_code == 3
     assert {(f.failure, "changed since it was scanned" in f.message) for f in summary.failures} == {("io", True)}

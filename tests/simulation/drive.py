@@ -9,8 +9,9 @@ from random import Random
 from pipeline.engine import messages as m
 from pipeline.engine.policy import DRAIN_S, Policy
 from pipeline.engine.scheduler import Scheduler
+from pipeline.inputs.named import Input
+from pipeline.plan.planned_video import PlannedVideo
 from pipeline.plan.units import ShardUnit, Unit
-from pipeline.values import Input, PlannedVideo
 from tests.simulation.cluster import Cluster
 from tests.simulation.scenario import Ending, NodeSpec, Scenario, draw
 from tests.simulation.store import Stored, check

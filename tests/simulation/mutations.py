@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.engine import decoding, encoding, intake, ledger, recovery, scheduler, worker_pool
+from pipeline.engine import decoding, encoding, intake, ledger, recovery, scheduler, worker_losses, worker_pool
 from pipeline.engine import messages as m
 from pipeline.engine.placement import place
 from pipeline.engine.policy import Limits
@@ -135,20 +135,20 @@ def the_third_strike_of_a_lost_node_counts(patch: Patch) -> None:
 
 def the_first_of_two_clips_is_blamed(patch: Patch) -> None:
     """Of two clips in an encoder that dies, the first is taken for the cause."""
-    patch.setattr(scheduler.Scheduler, "_encodes_several", lambda self, worker: False)
+    patch.setattr(worker_losses.WorkerLosses, "_encodes_several", lambda self, worker: False)
 
 
 def three_lost_encoders_end_the_run(patch: Patch) -> None:
     """The third encoder that is lost ends the run, whatever took it."""
-    old = scheduler.Scheduler._hand_over
+    old = worker_losses.WorkerLosses._hand_over
 
-    def leave(self: Any, gone: list[worker_pool.Worker]) -> None:
-        old(self, gone)
+    def leave(self: Any, gone: list[worker_pool.Worker], now_s: float) -> None:
+        old(self, gone, now_s)
         self._lost = getattr(self, "_lost", 0) + sum(worker.kind == "encode" for worker in gone)
         if self._lost >= 3:
             self._ending.finish("the encoder's process died 3 times")
 
-    patch.setattr(scheduler.Scheduler, "_hand_over", leave)
+    patch.setattr(worker_losses.WorkerLosses, "_hand_over", leave)
 
 
 def retries_go_to_the_back(patch: Patch) -> None:

@@ -11,8 +11,9 @@ from pipeline.engine.messages import WorkerKind
 from pipeline.engine.placement import ResourceRequest
 from pipeline.engine.policy import STORE_SHARE, Limits, Policy
 from pipeline.errors import FAILURE_CLASSES, FailureClass
+from pipeline.inputs.named import Input, VideoSource
+from pipeline.plan.planned_video import PlannedVideo
 from pipeline.plan.units import Clip
-from pipeline.values import Input, PlannedVideo, VideoSource
 
 CLIP_FRAMES = 60
 CLIP_NS = CLIP_FRAMES * 10**9

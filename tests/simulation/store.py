@@ -6,8 +6,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from pipeline.engine.messages import AppendPlan
+from pipeline.failed_range import FailedRange
+from pipeline.plan.planned_video import PlannedVideo
 from pipeline.plan.units import Clip, ShardUnit, Unit
-from pipeline.values import FailedRange, PlannedVideo
 from tests.simulation.scenario import CLIP_NS
 
 

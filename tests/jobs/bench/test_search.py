@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from jobs.bench.search import label_pictures, search_many
+from jobs.bench.search_clips import search_many
+from jobs.bench.search_pictures import label_pictures
 
 
 def test_pictures_of_one_colour_find_their_label(tiny_encoder: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import pytest
 from pipeline.engine.attempts import MAX_ATTEMPTS, WORTH_RETRYING, WRITE_ATTEMPTS, FailedAttempts, pause_s
 from pipeline.engine.ledger import joined
 from pipeline.errors import FAILURE_CLASSES, FailureClass
-from pipeline.values import FailedRange
+from pipeline.failed_range import FailedRange
 
 
 @pytest.mark.parametrize("failure", FAILURE_CLASSES)

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 from pipeline.engine.intake import PATIENCE_S, Intake, ShardPacker
+from pipeline.inputs.named import Input, VideoSource
+from pipeline.plan.planned_video import PlannedVideo
 from pipeline.plan.units import ShardUnit, Unit
-from pipeline.values import Input, PlannedVideo, VideoSource
 
 
 def source(name: str) -> Input:

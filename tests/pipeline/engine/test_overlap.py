@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from pipeline.encode.clip_encoder import ClipEncoder
+from pipeline.engine.decode_worker import Decoded
+from pipeline.engine.encode_worker import EncodeWorker
 from pipeline.engine.job import Job, StageTime
-from pipeline.engine.workers import Decoded, EncodeWorker
 from tests.pipeline.runs import rows_of, run, some_videos, tiny_recipe
 
 

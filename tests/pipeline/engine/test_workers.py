@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.encode.devices import this_device
-from pipeline.engine.workers import DecodeWorker, EncodeWorker, WriteWorker
+from pipeline.engine.decode_worker import DecodeWorker
+from pipeline.engine.encode_worker import EncodeWorker
+from pipeline.engine.write_worker import WriteWorker
+from pipeline.inputs.named import Input
 from pipeline.plan.units import Clip, Unit
 from pipeline.run import prepare
 from pipeline.settings import Execution
 from pipeline.store import open_store
-from pipeline.values import Input
 from tests.pipeline.runs import tiny_recipe
 from tests.synthetic import make_video
 

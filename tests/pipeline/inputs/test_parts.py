@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 
 from pipeline import TokenCache
 from pipeline.errors import InputError
+from pipeline.failed_range import FailedRange
+from pipeline.inputs.named import Named
 from pipeline.inputs.sources import find_named
 from pipeline.plan.clips import clip_instants, num_clips
 from pipeline.plan.spans import Span, address_of_part, id_of_part, span_between, split_address, split_id
 from pipeline.settings import Execution
-from pipeline.values import FailedRange, Named
 from pipeline.verify import verify
 from tests.pipeline.runs import RecordingListener, rows_of, run, tiny_recipe
 from tests.synthetic import make_video

@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import InputError
+from pipeline.failed_range import FailedRange
+from pipeline.inputs.named import Input, Named
 from pipeline.inputs.sources import ID_SPAN_BYTES, expand, find_inputs, find_named, identify, stamped
-from pipeline.values import FailedRange, Input, Named
 
 
 @pytest.fixture

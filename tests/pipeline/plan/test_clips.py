@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import SettingsError
+from pipeline.inputs.named import VideoSource
 from pipeline.plan.clips import NS_PER_S, grid_length, plan_clips
-from pipeline.values import PicturePolicy, VideoInfo, VideoSource
+from pipeline.video_info import PicturePolicy, VideoInfo
 
 
 def info_of(pts: list[int], time_base: Fraction) -> VideoInfo:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.failed_range import FailedRange
+from pipeline.inputs.named import Input, Named
 from pipeline.plan import inputs as inputs_module
 from pipeline.plan.inputs import FOLDER, Listing, read_inputs, store_inputs
 from pipeline.store import open_store
-from pipeline.values import FailedRange, Input, Named
 
 
 def named(uri: str, by: str = "list.csv", labels: str = "") -> Named:

@@ -10,13 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.failed_range import FailedRange
+from pipeline.inputs.named import VideoSource
 from pipeline.plan import blocks
 from pipeline.plan.plan import Plan, read_plan
+from pipeline.plan.planned_video import PlannedVideo
 from pipeline.plan.settled import DoneClips
 from pipeline.plan.table import PlanRow, append_rows
 from pipeline.plan.units import Clip, ShardUnit, Unit
 from pipeline.store import open_store
-from pipeline.values import FailedRange, PlannedVideo, VideoSource
 
 
 def planned(number: int, uri: str, stamp: str, clips: int, *, is_read: bool = True) -> PlannedVideo:

@@ -20,8 +20,9 @@ from pipeline import TokenCache
 from pipeline.cache.cut import Cut, coarsened
 from pipeline.search import coarse_tokens, moments
 from pipeline.search.encoders import PictureEncoder
+from pipeline.search.match import Match
 from pipeline.search.query import directions, query_of_pictures
-from pipeline.search.searcher import Match, Searcher
+from pipeline.search.searcher import Searcher
 from pipeline.shards.manifest import write_shard
 from tests.pipeline.clips_made import RUN, made_clip
 from tests.pipeline.runs import run, some_videos, tiny_recipe

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.failed_range import FailedRange
 from pipeline.shards.commits import read_manifests
 from pipeline.shards.manifest import is_whole, shard_sizes, write_shard
 from pipeline.shards.parquet import ROW_GROUP_BYTES, write_parquet
@@ -16,7 +17,7 @@ from pipeline.shards.scan import read_shard
 from pipeline.shards.webdataset import write_webdataset
 from pipeline.store import open_store
 from pipeline.store.publish import publish, sweep
-from pipeline.values import FailedRange, TokenSet
+from pipeline.values import TokenSet
 from tests.pipeline.clips_made import RUN, made_clip
 
 DTYPES = ["float16", "bfloat16", "float32", "int8"]

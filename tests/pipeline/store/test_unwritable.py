@@ -13,8 +13,10 @@ import pytest
 
 from jobs.cli import main
 from pipeline.encode.devices import Device
-from pipeline.engine import workers, writing
+from pipeline.engine import indexing, writing
+from pipeline.engine.decode_worker import DecodeWorker
 from pipeline.engine.job import ClipDone, Record
+from pipeline.engine.write_worker import WriteWorker
 from pipeline.errors import EngineError, SettingsError, StoreError
 from pipeline.run import prepare
 from pipeline.settings import Execution
@@ -32,7 +34,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writing, "pause_s", lambda attempt: 0.01)
-    monkeypatch.setattr(workers, "STORE_PAUSES_S", (0.01,))
+    monkeypatch.setattr(indexing, "STORE_PAUSES_S", (0.01,))
 
 
 @pytest.fixture
@@ -111,7 +113,7 @@ def test_a_node_that_does_not_share_the_folder_refuses(tiny_encoder: Path, tmp_p
     job = prepare(open_store(tmp_path / "out"), tiny_recipe(tiny_encoder), execution, Device(kind="cpu"))
     (tmp_path / "other").mkdir()
     elsewhere = replace(job, out=open_store(tmp_path / "other"))
-    for worker in (workers.DecodeWorker, workers.WriteWorker):
+    for worker in (DecodeWorker, WriteWorker):
         worker(job).start()
         with pytest.raises(SettingsError, match="is not shared with this node"):
             worker(elsewhere).start()

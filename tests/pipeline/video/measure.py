@@ -27,10 +27,11 @@ import torch
 from jobs.bench.memory import resident_bytes
 from pipeline.errors import DecodeError
 from pipeline.plan.clips import plan_clips
-from pipeline.values import PictureSpec, VideoInfo
+from pipeline.values import PictureSpec
 from pipeline.video import open_video, scan_video, timing_of
 from pipeline.video.backend import LibavBackend
 from pipeline.video.resize import resize_picture
+from pipeline.video_info import VideoInfo
 from tests.conftest import FILM, SHARED_DATA
 from tests.pipeline.video.corruptions import corrupt_all
 from tests.pipeline.video.damage import CODECS, make_originals, print_table, sweep

@@ -12,11 +12,13 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
+from pipeline.inputs.named import VideoSource
 from pipeline.plan.clips import plan_clips
-from pipeline.values import ClipSpec, DecodedClip, PictureSpec, VideoInfo, VideoSource
+from pipeline.values import ClipSpec, DecodedClip, PictureSpec
 from pipeline.video import open_video, scan_video, timing_of
 from pipeline.video.picture import shown_size, to_upright_rgb
 from pipeline.video.resize import resize_picture
+from pipeline.video_info import VideoInfo
 
 SMALL = PictureSpec(
     resize_mode="exact",

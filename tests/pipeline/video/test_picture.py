@@ -11,10 +11,11 @@ from av.video.reformatter import VideoReformatter
 from PIL import Image
 
 from pipeline.plan.clips import plan_clips
-from pipeline.values import PicturePolicy, PictureSpec
+from pipeline.values import PictureSpec
 from pipeline.video import open_video, scan_video, timing_of
 from pipeline.video.picture import describe_picture, to_upright_rgb
 from pipeline.video.resize import centre_crop, resize_picture, resized_shape
+from pipeline.video_info import PicturePolicy
 from tests.pipeline.video.reference import source_of
 from tests.synthetic import make_video
 

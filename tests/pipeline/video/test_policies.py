@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from pipeline.errors import DecodeError
 from pipeline.plan.clips import at_grid_times, plan_clips
-from pipeline.values import PicturePolicy, PictureSpec
+from pipeline.values import PictureSpec
 from pipeline.video import open_video, scan_video, timing_of
 from pipeline.video.colour import tonemap
 from pipeline.video.picture import PictureMaker, decide_picture
+from pipeline.video_info import PicturePolicy
 from tests.pipeline.video.reference import SMALL, source_of
 from tests.synthetic import make_video, number_of, picture
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from pipeline.errors import DecodeError
 from pipeline.plan.clips import plan_clips
-from pipeline.values import VideoInfo
 from pipeline.video import open_video, scan_video, timing_of
+from pipeline.video_info import VideoInfo
 from tests.pipeline.video.reference import (
     SMALL,
     compare,
