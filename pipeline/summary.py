@@ -139,6 +139,8 @@ class RunSummary:
             lines.append(f"stopped by {self.stopped}: run the same command again to go on from here")
         if not tally.clips and not tally.failures and self.stopped is None:
             return [*lines, "nothing was left to do"]
+        if not tally.wall_s:
+            return [*lines, "this run: no clip, as it ended before its workers were ready"]
         hours = tally.video_ns / 3.6e12
         stages = ", ".join(
             f"{name} {stage.cpu_s:.1f} CPU-s / {stage.wall_s:.1f} s"
