@@ -87,6 +87,9 @@ class LibavBackend:
             context = _context(context.codec.name, stream)
             # So does dav1d where it checks the padding after a tile's last symbol.
             options["strict"] = "1"
+        elif codec == "h264" and strict:
+            # Without it, data of a CAVLC slice that end too late are passed over.
+            options["err_detect"] = "aggressive"
         elif codec == "hevc":
             # Few streams carry hashes of their pictures; of those, every one is checked.
             options["err_detect"] = "crccheck"

@@ -22,6 +22,7 @@ from tests.pipeline.video.reference import SMALL, full_decode, source_of
 
 CODECS = {
     "h264": ("mp4", "-c:v libx264 -preset medium -bf 3 -g 40 -sc_threshold 0"),
+    "h264-cavlc": ("mp4", "-c:v libx264 -profile:v baseline -preset medium -g 40 -sc_threshold 0"),
     "hevc": ("mp4", "-c:v libx265 -preset fast -x265-params log-level=error:keyint=40:scenecut=0"),
     "vp9": ("webm", "-c:v libvpx-vp9 -b:v 200k -deadline realtime -cpu-used 6 -g 40"),
     "av1": ("mp4", "-c:v libsvtav1 -preset 8 -crf 35 -g 40"),

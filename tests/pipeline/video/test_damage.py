@@ -22,7 +22,7 @@ def originals(film: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 
 UNNOTICED = {("hevc", "flip"): 0.7, ("h264", "flip"): 0.25, ("vp9", "flip"): 0.02}
 """The most of the wrong samples that may go unnoticed. libavcodec's HEVC decoder checks nothing of the coded data; that
-of H.264 notices where a slice's data end too soon, not too late; libvpx misses one flip in a hundred."""
+of H.264 notices where a CABAC slice's data end too soon, not too late; libvpx misses one flip in a hundred."""
 
 
 def expect_none_silent(table: dict[str, dict[str, Verdict]]) -> None:
