@@ -26,7 +26,7 @@ from pipeline.errors import SettingsError
 from pipeline.shards.manifest import write_shard
 from pipeline.values import TokenSet
 
-RUN: dict[str, Any] = {"fingerprint": "0" * 16, "deciding": {}, "settings": {"fps": "1"}, "encoder": {"dim": 384}}
+RUN: dict[str, Any] = {"fingerprint": "0" * 16, "fingerprinted": {}, "settings": {"fps": "1"}, "encoder": {"dim": 384}}
 GRID = (60, 16, 16)
 SHARD_CLIPS = 32
 COLUMNS = "pyarrow, columns"

@@ -27,7 +27,7 @@ from pipeline.values import Input, Named, PlannedVideo, ShardFile, ShardManifest
 CLIP_S = 60
 RUN: dict[str, Any] = {
     "fingerprint": "0" * 16,
-    "deciding": {},
+    "fingerprinted": {},
     "settings": {"fps": "1", "clip_frames": CLIP_S},
     "encoder": {},
 }

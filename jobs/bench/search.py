@@ -210,7 +210,7 @@ def search_many(num_clips: int, num_tokens: int, dim: int, seed: int, *, by_inde
         "schema_version": 2,
         "fingerprint": "0" * 16,
         "settings": {"strategy": "tree", "clip_frames": 60},
-        "deciding": {"picture": picture},
+        "fingerprinted": {"picture": picture},
         "encoder": {"name": "made", "dim": dim},
         "versions": {},
     }
