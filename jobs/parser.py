@@ -19,7 +19,8 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text = action.help or ""
-        has_default = action.default not in (None, False, argparse.SUPPRESS, [], ()) and action.nargs != 0
+        is_said = action.default is not None and action.default is not False
+        has_default = is_said and action.default not in (argparse.SUPPRESS, [], ()) and action.nargs != 0
         return text if not has_default or "(default" in text else f"{text} (default: {_shown(action.default)})"
 
 

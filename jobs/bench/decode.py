@@ -69,9 +69,11 @@ COLUMNS: Columns = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("video", help="a local file")
-    parser.add_argument("--fps", type=Fraction, default=Fraction(1), help="sampled frames a second of video")
+    parser.add_argument("--fps", type=Fraction, default=Fraction(1), help="frames sampled per second of video")
     parser.add_argument("--size-px", type=int, default=224, help="side of the pictures in pixels")
-    parser.add_argument("--workers", type=int, nargs="+", default=(1, 2), help="rows of ours, by number of processes")
+    parser.add_argument(
+        "--workers", type=int, nargs="+", default=(1, 2), help="numbers of decoding processes to measure"
+    )
     add_json_option(parser)
 
 

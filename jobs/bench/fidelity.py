@@ -74,7 +74,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_clip_options(parser, clips=4, which="full clips of each video")
     add_encoder_options(parser)
     parser.add_argument(
-        "--keep", type=float, nargs="+", default=(0.2, 0.1, 0.05, 0.02, 0.01), help="shares of tokens left"
+        "--keep",
+        type=float,
+        nargs="+",
+        default=(0.2, 0.1, 0.05, 0.02, 0.01),
+        help="shares of tokens left, one set of rows each",
     )
     parser.add_argument("--only", nargs="+", choices=tuple(PLANNERS), default=tuple(PLANNERS), help="rows to measure")
     add_device_option(parser)

@@ -41,9 +41,13 @@ class Step:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Where the results go, and which steps."""
-    parser.add_argument("--out", type=Path, default=Path("out/gpu"), metavar="DIR", help="gpu.json and gpu.md go here")
-    parser.add_argument("--video", type=Path, help=f"a video ({FILM}, or else one that is made here)")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="steps to take, by the beginnings of their names")
+    parser.add_argument(
+        "--out", type=Path, default=Path("out/gpu"), metavar="DIR", help="folder for gpu.json and gpu.md"
+    )
+    parser.add_argument("--video", type=Path, help=f"video to extract (default: {FILM}, or else one that is made here)")
+    parser.add_argument(
+        "--only", nargs="+", metavar="NAME", help="steps to take, by the beginnings of their names (default: all)"
+    )
     parser.add_argument("--dry-run", action="store_true", help="the same steps on a CPU, in small")
 
 

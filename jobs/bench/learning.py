@@ -83,12 +83,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--encoded", type=Path, metavar="FILE", help="file that keeps the encoded clips for the next run"
     )
-    parser.add_argument("--strategy", nargs="+", choices=STRATEGIES, default=STRATEGIES)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--strategy", nargs="+", choices=STRATEGIES, default=STRATEGIES, help="networks to train")
+    parser.add_argument("--seeds", type=int, default=3, help="times that each is trained, with seeds from 0 on")
+    parser.add_argument("--epochs", type=int, default=20, help="passes over the training clips")
     parser.add_argument("--windows", type=int, nargs=3, default=WINDOWS_FRAMES, help="frames of each block's window")
-    parser.add_argument("--partition-factor", type=int, default=6)
-    parser.add_argument("--merge-share", type=float, default=1.0)
+    parser.add_argument("--partition-factor", type=int, default=6, help="γ: one target in this many tokens")
+    parser.add_argument("--merge-share", type=float, default=1.0, help="R as a share of the sources")
     parser.add_argument(
         "--auxiliary-scale", type=float, help="factor on equation 10's logits (default: the paper's 1/√C)"
     )
@@ -116,8 +116,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FACTOR",
         help="motion goes by the encoder's own attention, standardised and squashed to (-1, 1), times FACTOR",
     )
-    parser.add_argument("--train-per-class", type=int, default=100)
-    parser.add_argument("--test-per-class", type=int, default=60)
+    parser.add_argument("--train-per-class", type=int, default=100, help="clips of each class to train on")
+    parser.add_argument("--test-per-class", type=int, default=60, help="clips of each class to test on")
     add_json_option(parser)
 
 

@@ -45,10 +45,12 @@ TABLE: Columns = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which cache, and how it is read."""
-    parser.add_argument("out", nargs="?", metavar="RUN", help="run folder in Parquet (one of random tokens is made)")
-    parser.add_argument("--clips", type=int, default=192, metavar="N", help="clips of the one that is made (192)")
-    parser.add_argument("--tokens-per-clip", type=int, default=768, metavar="M", help="tokens of each of them (768)")
-    parser.add_argument("--workers", type=int, default=2, metavar="N", help="workers of the data loaders (2)")
+    parser.add_argument(
+        "out", nargs="?", metavar="RUN", help="run folder in Parquet (default: one of random tokens is made)"
+    )
+    parser.add_argument("--clips", type=int, default=192, metavar="N", help="clips of the one that is made")
+    parser.add_argument("--tokens-per-clip", type=int, default=768, metavar="M", help="tokens of each of these clips")
+    parser.add_argument("--workers", type=int, default=2, metavar="N", help="workers of each data loader")
     add_repeats_option(parser, 7, "the fastest counts")
     add_json_option(parser)
 

@@ -56,7 +56,14 @@ COLUMNS: Columns = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("--clip-frames", type=int, default=60, help="frames sampled per clip")
-    parser.add_argument("--patches", type=int, nargs=2, default=(16, 16), metavar=("ROWS", "COLUMNS"))
+    parser.add_argument(
+        "--patches",
+        type=int,
+        nargs=2,
+        default=(16, 16),
+        metavar=("ROWS", "COLUMNS"),
+        help="rows and columns of a frame's patch grid",
+    )
     parser.add_argument("--dim", type=int, nargs="+", default=(384, 1024), help="channels of tokens and keys")
     parser.add_argument("--keep", type=float, default=0.1, help="share of tokens left")
     parser.add_argument("--only", nargs="+", choices=ROWS, default=ROWS, help="rows to measure")

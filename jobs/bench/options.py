@@ -19,7 +19,7 @@ def add_json_option(parser: argparse.ArgumentParser) -> None:
 def add_threads_option(parser: argparse.ArgumentParser, default: int | None = None) -> None:
     """`--threads`: by default as many as torch takes."""
     threads = torch.get_num_threads() if default is None else default
-    parser.add_argument("--threads", type=int, default=threads, help="of the CPU's arithmetic")
+    parser.add_argument("--threads", type=int, default=threads, help="threads of the CPU's arithmetic")
 
 
 def add_repeats_option(parser: argparse.ArgumentParser, default: int, counts: str) -> None:
@@ -36,7 +36,7 @@ def add_repeats_option(parser: argparse.ArgumentParser, default: int, counts: st
 def add_encoder_options(parser: argparse.ArgumentParser, which: str = "") -> None:
     """`--encoder` and `--layer`; `which` encoders are meant, such as `with patches of 14 pixels`."""
     parser.add_argument("--encoder", required=True, metavar="DIR|ID", help=f"folder or Hugging Face id {which}".strip())
-    parser.add_argument("--layer", type=int, default=9, help="block whose output is taken")
+    parser.add_argument("--layer", type=int, default=9, help="block whose output is taken; -1 is the last")
 
 
 def add_clip_options(parser: argparse.ArgumentParser, *, clips: int | None, which: str) -> None:
@@ -50,7 +50,7 @@ def add_clip_options(parser: argparse.ArgumentParser, *, clips: int | None, whic
     parser.add_argument("videos", nargs="+", metavar="VIDEO", help="files or addresses")
     parser.add_argument("--fps", type=Fraction, default=Fraction(1), help="frames sampled per second of video")
     parser.add_argument("--clip-frames", type=int, default=60, help="frames sampled per clip")
-    every = "" if clips is not None else "; all where nothing is said"
+    every = "" if clips is not None else " (default: all)"
     parser.add_argument("--clips", type=int, default=clips, help=f"{which}, from its start{every}")
 
 

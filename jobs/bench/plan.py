@@ -36,9 +36,9 @@ BATCH = 5000
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """How large a run."""
-    parser.add_argument("--videos", type=int, default=10_000, metavar="N", help="videos (10000)")
-    parser.add_argument("--video-clips", type=int, default=5, metavar="N", help="clips of each (5: five minutes)")
-    parser.add_argument("--shard-clips", type=int, default=32, metavar="N", help="clips of a shard (32)")
+    parser.add_argument("--videos", type=int, default=10_000, metavar="N", help="videos of the run")
+    parser.add_argument("--video-clips", type=int, default=5, metavar="N", help="clips of each video, a minute each")
+    parser.add_argument("--shard-clips", type=int, default=32, metavar="N", help="clips of a shard")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 

@@ -53,16 +53,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add = parser.add_argument
     add("--run", metavar="DIR", help="run folder: cut frames from its videos and look for them")
-    add("--queries", type=int, default=50, help="so many frames (50)")
+    add("--queries", type=int, default=50, help="frames to look for")
     add("--pictures", type=Path, metavar="FOLDER", help="folder of labelled pictures")
-    add("--encoder", help="of the pictures: folder or hub id")
-    add("--layer", type=int, default=-1, help="of the pictures: output block (-1)")
-    add("--keep", type=float, default=0.02, help="of the pictures: share of tokens kept (0.02)")
+    add("--encoder", help="folder or Hugging Face id, for --pictures")
+    add("--layer", type=int, default=-1, help="block whose output is taken, for --pictures; -1 is the last")
+    add("--keep", type=float, default=0.02, help="share of a picture's tokens left, for --pictures")
     add("--clips", type=int, metavar="N", help="make up a cache of so many clips and search it")
     add("--index", action="store_true", help="search the made-up cache by an approximate index too (extra: faiss)")
-    add("--tokens-per-clip", type=int, default=308, help="of a made-up clip (308)")
-    add("--dim", type=int, default=384, help="of a made-up token (384)")
-    add("--seed", type=int, default=0, help="of the frames chosen and of made-up tokens (0)")
+    add("--tokens-per-clip", type=int, default=308, help="tokens of a made-up clip")
+    add("--dim", type=int, default=384, help="channels of a made-up token")
+    add("--seed", type=int, default=0, help="of the choice of frames, and of made-up tokens")
     add_json_option(parser)
 
 

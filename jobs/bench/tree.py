@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_clip_options(parser, clips=4, which="full clips of each video")
     add_encoder_options(parser)
     parser.add_argument("--whole", action="store_true", help="measure whole videos as well, which takes minutes")
-    parser.add_argument("--hours", type=float, default=0, help="merge a stream of so many hours as well (none)")
+    parser.add_argument("--hours", type=float, default=0, help="hours of a stream that is merged as well; 0 is none")
     parser.add_argument("--tokens-per-video", type=int, default=4096, help="tokens that it is merged to")
     add_device_option(parser)
     add_json_option(parser)

@@ -13,7 +13,7 @@ import pytest
 
 from jobs import commands
 from jobs.cli import COMMANDS, command_parser, main
-from jobs.commands.bench import BENCHES
+from jobs.commands.bench import BENCHES, bench_parser
 from jobs.options import settings_in
 from pipeline.settings import Execution, Recipe
 from tests.pipeline.runs import some_videos
@@ -308,6 +308,14 @@ def test_every_benchmark_has_help(name: str, capsys: pytest.CaptureFixture[str])
         main(["bench", name, "--help"])
     assert stop.value.code == 0
     assert f"vtm bench {name}" in capsys.readouterr().out
+    undescribed = [
+        action.option_strings or action.dest for action, text in bench_parser(name)[0].documented() if not text
+    ]
+    assert not undescribed
+
+
+def test_a_default_of_0_is_shown() -> None:
+    assert "random times (default: 0)" in bench_parser("engine")[0].format_full_help()
 
 
 def test_a_benchmark_of_a_missing_video_is_one_line(tiny_encoder: Path, capsys: pytest.CaptureFixture[str]) -> None:
