@@ -90,8 +90,9 @@ class Parser(argparse.ArgumentParser):
             return f"{text} is one argument too many"
         name = text.partition("=")[0]
         known = [option for action in self._actions for option in action.option_strings]
-        close = difflib.get_close_matches(name, known, n=1)
-        return f"{name} is not an option" + (f": did you mean {close[0]}?" if close else "")
+        # The dashes, which all have, would make short names alike.
+        close = difflib.get_close_matches(name.lstrip("-"), [option.lstrip("-") for option in known], n=1)
+        return f"{name} is not an option" + (f": did you mean --{close[0]}?" if close else "")
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing the whole usage.

@@ -27,6 +27,7 @@ from torch import Tensor
 from jobs.bench.encoder_contenders import Contender, Setup, own_contenders, parameter_bytes
 from jobs.bench.machine import machine_name
 from jobs.bench.memory import peak_bytes, reset_peak
+from jobs.bench.numbers import count, share
 from jobs.bench.options import add_json_option, add_repeats_option, add_threads_option
 from jobs.bench.output import Columns, show
 from jobs.bench.timing import repeated_s, timed
@@ -86,7 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--layer", type=int, default=-1, help="block whose output is taken; -1 is the last")
     parser.add_argument(
         "--encoder-keep",
-        type=float,
+        type=share,
         nargs="*",
         default=[0.5],
         help="shares of a frame's patches left by merging inside the encoder, measured beside 1",
@@ -94,7 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--video", help="video whose frames are encoded (default: noise, on which fidelity says nothing)"
     )
-    parser.add_argument("--batch-frames", type=int, default=16, help="frames per batch")
+    parser.add_argument("--batch-frames", type=count, default=16, help="frames per batch")
     add_repeats_option(parser, 12, "the median of the shares counts, and the fastest of the rates")
     add_device_option(parser)
     parser.add_argument(

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from jobs.bench.low_cosine import low_cosine
 from jobs.bench.machine import machine_name
+from jobs.bench.numbers import share
 from jobs.bench.options import add_clip_options, add_encoder_options, add_json_option, encoder_of
 from jobs.bench.output import Columns, show
 from jobs.bench.timing import timed
@@ -75,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_encoder_options(parser)
     parser.add_argument(
         "--keep",
-        type=float,
+        type=share,
         nargs="+",
         default=(0.2, 0.1, 0.05, 0.02, 0.01),
         help="shares of tokens left, one set of rows each",

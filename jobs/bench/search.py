@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from jobs.bench.machine import machine_name
+from jobs.bench.numbers import count, share
 from jobs.bench.options import add_json_option
 from jobs.bench.output import show
 from jobs.bench.timing import timed
@@ -53,15 +54,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add = parser.add_argument
     add("--run", metavar="DIR", help="run folder: cut frames from its videos and look for them")
-    add("--queries", type=int, default=50, help="frames to look for")
+    add("--queries", type=count, default=50, help="frames to look for")
     add("--pictures", type=Path, metavar="FOLDER", help="folder of labelled pictures")
     add("--encoder", help="folder or Hugging Face id, for --pictures")
     add("--layer", type=int, default=-1, help="block whose output is taken, for --pictures; -1 is the last")
-    add("--keep", type=float, default=0.02, help="share of a picture's tokens left, for --pictures")
-    add("--clips", type=int, metavar="N", help="make up a cache of so many clips and search it")
+    add("--keep", type=share, default=0.02, help="share of a picture's tokens left, for --pictures")
+    add("--clips", type=count, metavar="N", help="make up a cache of so many clips and search it")
     add("--index", action="store_true", help="search the made-up cache by an approximate index too (extra: faiss)")
-    add("--tokens-per-clip", type=int, default=308, help="tokens of a made-up clip")
-    add("--dim", type=int, default=384, help="channels of a made-up token")
+    add("--tokens-per-clip", type=count, default=308, help="tokens of a made-up clip")
+    add("--dim", type=count, default=384, help="channels of a made-up token")
     add("--seed", type=int, default=0, help="of the choice of frames, and of made-up tokens")
     add_json_option(parser)
 

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from jobs.bench.fidelity import clip_tokens
 from jobs.bench.machine import machine_name
+from jobs.bench.numbers import count
 from jobs.bench.options import add_clip_options, add_encoder_options, add_json_option, encoder_of
 from jobs.bench.output import show
 from jobs.bench.timing import timed
@@ -39,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_encoder_options(parser)
     parser.add_argument("--whole", action="store_true", help="measure whole videos as well, which takes minutes")
     parser.add_argument("--hours", type=float, default=0, help="hours of a stream that is merged as well; 0 is none")
-    parser.add_argument("--tokens-per-video", type=int, default=4096, help="tokens that it is merged to")
+    parser.add_argument("--tokens-per-video", type=count, default=4096, help="tokens that it is merged to")
     add_device_option(parser)
     add_json_option(parser)
 

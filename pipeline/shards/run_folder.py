@@ -75,8 +75,10 @@ def read_run(out: Where) -> dict[str, Any]:
             f"{store.address} was written by another version of this package ({RUN_FILE} lacks {error}): "
             "read it with that version, or extract into a new folder"
         ) from error
+    except FileNotFoundError as error:
+        raise RunFolderError(f"{store.address} holds no run: there is no {RUN_FILE}") from error
     except (OSError, ValueError, TypeError) as error:
-        raise RunFolderError(f"{store.address} holds no run: {RUN_FILE} is missing or unreadable ({error})") from error
+        raise RunFolderError(f"{store.address} holds no run: {RUN_FILE} is unreadable ({error})") from error
     return run
 
 

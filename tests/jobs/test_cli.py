@@ -318,6 +318,39 @@ def test_a_default_of_0_is_shown() -> None:
     assert "random times (default: 0)" in bench_parser("engine")[0].format_full_help()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["engine", "--only", "simulated", "--videos", "0"], "--videos: 0 must be 1 or more"),
+        (["engine", "--only", "inline", "--clips", "many"], "--clips: many is not a whole number"),
+        (["engine", "--decode-s", "-1"], "--decode-s: -1 must be above 0"),
+        (["merge", "--keep", "1.5"], "--keep: 1.5 must be at most 1"),
+        (["network", "--threads", "0"], "--threads: 0 must be 1 or more"),
+        (["learning", "--encoder", "e", "--scenes", "gone", "--videos", "v.mp4"], "gone/gallery holds no pictures"),
+        (["gpu", "--dry-run", "--out", "a_file"], "--out a_file is a file"),
+    ],
+)
+def test_a_wrong_value_of_a_benchmark_is_one_line(
+    arguments: list[str],
+    expected: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a_file").touch()
+    assert main(["bench", *arguments]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert expected in line
+
+
+def test_a_short_wrong_option_has_no_namesake_in_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "cache", "--labels", "l.csv", "--out", "o", "--lr", "1"]) == 2
+    assert "--lr is not an option (" in capsys.readouterr().err
+    assert main(["extract", "--fsp", "1"]) == 2
+    assert "--fsp is not an option: did you mean --fps?" in capsys.readouterr().err
+
+
 def test_a_benchmark_of_a_missing_video_is_one_line(tiny_encoder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "reuse", "gone.mp4", "--encoder", str(tiny_encoder), "--layer", "-1"]) == 2
     assert capsys.readouterr().err.strip() == "vtm: gone.mp4: no such file or folder"
