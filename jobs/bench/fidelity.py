@@ -30,6 +30,7 @@ from jobs.bench.output import Columns, show
 from jobs.bench.timing import timed
 from jobs.training.device import add_device_option
 from pipeline.encode.describe import picture_spec
+from pipeline.errors import InputError
 from pipeline.inputs.sources import identify
 from pipeline.plan.clips import plan_clips
 from pipeline.video import open_video, scan_video, timing_of
@@ -96,8 +97,18 @@ def run(args: argparse.Namespace) -> int:
         for keep in args.keep if clips else ():
             for name in args.only:
                 rows.append({"name": name, "video": Path(video).name, "keep": keep, **measure(name, clips, grid, keep)})
+    if not rows:
+        raise no_full_clip(args)
     show(rows, machine=machine_name(args.device, dtype=encoder.dtype), as_json=args.json, columns=COLUMNS)
     return 0
+
+
+def no_full_clip(args: argparse.Namespace) -> InputError:
+    """What is wrong where the videos are too short for the options."""
+    return InputError(
+        f"no video holds a full clip of {args.clip_frames} frames at {args.fps} a second: give longer videos, or a "
+        "smaller --clip-frames"
+    )
 
 
 def clip_tokens(encoder: Encoder, video: str, fps: Fraction, clip_frames: int) -> Iterator[tuple[Tensor, Tensor]]:

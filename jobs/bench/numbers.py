@@ -33,16 +33,35 @@ def share(text: str) -> float:
     return number
 
 
+def zero_or_more(text: str) -> float:
+    """An option's number of 0 or more.
+
+    Raises:
+        ArgumentTypeError: it is none.
+    """
+    number = _number(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{text} must be 0 or more")
+    return number
+
+
 def above_zero(text: str) -> float:
     """An option's number above 0.
 
     Raises:
         ArgumentTypeError: it is none.
     """
+    number = _number(text)
+    if number <= 0:
+        raise argparse.ArgumentTypeError(f"{text} must be above 0")
+    return number
+
+
+def _number(text: str) -> float:
     try:
         number = float(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text} is not a number") from error
-    if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} must be above 0")
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"{text} is not finite")
     return number

@@ -32,6 +32,7 @@ from jobs.bench.options import add_json_option
 from jobs.bench.output import show
 from jobs.bench.timing import timed
 from pipeline import TokenCache
+from pipeline.errors import InputError, SettingsError
 from pipeline.plan.index_file import read_index
 from pipeline.search.encoders import PictureEncoder
 from pipeline.search.moments import at_the_very_frame
@@ -70,6 +71,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure what was asked for and print; returns the exit code."""
     rows: list[dict[str, Any]] = []
+    if not (args.run or args.pictures or args.clips):
+        raise SettingsError(
+            "there is nothing to measure: give --run DIR, --pictures FOLDER with --encoder, or --clips N"
+        )
+    if args.pictures and not args.encoder:
+        raise SettingsError("--pictures FOLDER needs --encoder DIR|ID")
     if args.run:
         rows.append(find_frames(args.run, args.queries, args.seed))
     if args.pictures:
@@ -129,6 +136,8 @@ def label_pictures(folder: Path, encoder_name: str, layer: int, keep: float) -> 
     encoder = PictureEncoder(run)
     with tempfile.TemporaryDirectory() as out:
         gallery = _labelled(folder / "gallery")
+        if not gallery:
+            raise InputError(f"{folder / 'gallery'} holds no pictures as CLASS/NAME.jpg")
         clips = [
             _merged(encoder.encode(read_picture(path)), recipe, number) for number, (path, _) in enumerate(gallery)
         ]

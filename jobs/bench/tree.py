@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jobs.bench.fidelity import clip_tokens
+from jobs.bench.fidelity import clip_tokens, no_full_clip
 from jobs.bench.machine import machine_name
-from jobs.bench.numbers import count
+from jobs.bench.numbers import count, zero_or_more
 from jobs.bench.options import add_clip_options, add_encoder_options, add_json_option, encoder_of
 from jobs.bench.output import show
 from jobs.bench.timing import timed
@@ -39,7 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_clip_options(parser, clips=4, which="full clips of each video")
     add_encoder_options(parser)
     parser.add_argument("--whole", action="store_true", help="measure whole videos as well, which takes minutes")
-    parser.add_argument("--hours", type=float, default=0, help="hours of a stream that is merged as well; 0 is none")
+    parser.add_argument(
+        "--hours", type=zero_or_more, default=0.0, help="hours of a stream that is merged as well; 0 is none"
+    )
     parser.add_argument("--tokens-per-video", type=count, default=4096, help="tokens that it is merged to")
     add_device_option(parser)
     add_json_option(parser)
@@ -62,6 +64,8 @@ def run(args: argparse.Namespace) -> int:
         if args.whole:
             rows += [{"name": "video", **facts, **row} for row in whole_video(clips, grid)]
         everything += clips
+    if not everything:
+        raise no_full_clip(args)
     rows += [
         {"name": f"fidelity {target}", "clips": len(everything), **wanted(everything, grid, target)}
         for target in TARGETS

@@ -327,6 +327,9 @@ def test_a_default_of_0_is_shown() -> None:
         (["merge", "--keep", "1.5"], "--keep: 1.5 must be at most 1"),
         (["network", "--threads", "0"], "--threads: 0 must be 1 or more"),
         (["learning", "--encoder", "e", "--scenes", "gone", "--videos", "v.mp4"], "gone/gallery holds no pictures"),
+        (["search"], "give --run DIR, --pictures FOLDER with --encoder, or --clips N"),
+        (["search", "--pictures", "gone"], "--pictures FOLDER needs --encoder"),
+        (["tree", "v.mp4", "--encoder", "e", "--hours", "-1"], "--hours: -1 must be 0 or more"),
         (["gpu", "--dry-run", "--out", "a_file"], "--out a_file is a file"),
     ],
 )
