@@ -19,7 +19,8 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text = action.help or ""
-        has_default = action.default not in (None, False, argparse.SUPPRESS, [], ()) and action.nargs != 0
+        is_said = action.default is not None and action.default is not False
+        has_default = is_said and action.default not in (argparse.SUPPRESS, [], ()) and action.nargs != 0
         return text if not has_default or "(default" in text else f"{text} (default: {_shown(action.default)})"
 
 
@@ -89,8 +90,9 @@ class Parser(argparse.ArgumentParser):
             return f"{text} is one argument too many"
         name = text.partition("=")[0]
         known = [option for action in self._actions for option in action.option_strings]
-        close = difflib.get_close_matches(name, known, n=1)
-        return f"{name} is not an option" + (f": did you mean {close[0]}?" if close else "")
+        # The dashes, which all have, would make short names alike.
+        close = difflib.get_close_matches(name.lstrip("-"), [option.lstrip("-") for option in known], n=1)
+        return f"{name} is not an option" + (f": did you mean --{close[0]}?" if close else "")
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing the whole usage.

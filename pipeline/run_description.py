@@ -123,7 +123,7 @@ class RunDescription:
             "schema_version": SCHEMA_VERSION,
             "fingerprint": self.fingerprint(),
             "settings": recipe_json(self.recipe),
-            "deciding": self.fingerprinted_settings(),
+            "fingerprinted": self.fingerprinted_settings(),
             "encoder": asdict(self.encoder),
             "versions": self.versions,
         }

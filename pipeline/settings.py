@@ -299,7 +299,9 @@ def load_toml(path: Path) -> dict[str, Any]:
     """
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except OSError as error:
+        raise SettingsError(f"--config {path} cannot be read: {error.strerror or error}") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SettingsError(f"--config {path} cannot be read as TOML: {error}") from error
     # `vtm submit` reads that table.
     settings = {name.replace("-", "_"): value for name, value in data.items() if name != "cluster"}

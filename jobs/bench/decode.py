@@ -25,6 +25,7 @@ from typing import Any
 
 from jobs.bench.machine import machine_name
 from jobs.bench.memory import resident_bytes
+from jobs.bench.numbers import count
 from jobs.bench.options import add_json_option
 from jobs.bench.output import Columns, show
 from jobs.bench.square import square
@@ -72,9 +73,11 @@ COLUMNS: Columns = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("video", help="a local file")
-    parser.add_argument("--fps", type=Fraction, default=Fraction(1), help="sampled frames a second of video")
-    parser.add_argument("--size-px", type=int, default=224, help="side of the pictures in pixels")
-    parser.add_argument("--workers", type=int, nargs="+", default=(1, 2), help="rows of ours, by number of processes")
+    parser.add_argument("--fps", type=Fraction, default=Fraction(1), help="frames sampled per second of video")
+    parser.add_argument("--size-px", type=count, default=224, help="side of the pictures in pixels")
+    parser.add_argument(
+        "--workers", type=count, nargs="+", default=(1, 2), help="numbers of decoding processes to measure"
+    )
     add_json_option(parser)
 
 

@@ -27,6 +27,7 @@ from torch import Tensor
 from jobs.bench.encoder_contenders import Contender, Setup, own_contenders, parameter_bytes
 from jobs.bench.machine import machine_name
 from jobs.bench.memory import peak_bytes, reset_peak
+from jobs.bench.numbers import count, share
 from jobs.bench.options import add_json_option, add_repeats_option, add_threads_option
 from jobs.bench.output import Columns, show
 from jobs.bench.timing import repeated_s, timed
@@ -83,16 +84,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("--encoder", default=str(DEFAULT_ENCODER), metavar="DIR|ID", help="folder or Hugging Face id")
     parser.add_argument("--random", choices=RANDOM_SIZES, help="random weights of a DINOv2 size instead of --encoder")
-    parser.add_argument("--layer", type=int, default=-1)
-    parser.add_argument("--encoder-keep", type=float, nargs="*", default=[0.5], help="shares to measure beside 1")
-    parser.add_argument("--video", help="frames to encode; noise without it, on which fidelity says nothing")
-    parser.add_argument("--batch-frames", type=int, default=16, help="frames per batch")
+    parser.add_argument("--layer", type=int, default=-1, help="block whose output is taken; -1 is the last")
+    parser.add_argument(
+        "--encoder-keep",
+        type=share,
+        nargs="*",
+        default=[0.5],
+        help="shares of a frame's patches left by merging inside the encoder, measured beside 1",
+    )
+    parser.add_argument(
+        "--video", help="video whose frames are encoded (default: noise, on which fidelity says nothing)"
+    )
+    parser.add_argument("--batch-frames", type=count, default=16, help="frames per batch")
     add_repeats_option(parser, 12, "the median of the shares counts, and the fastest of the rates")
     add_device_option(parser)
-    parser.add_argument("--compute-dtype", choices=("auto", *TORCH_DTYPES), default="auto")
-    parser.add_argument("--other-dtypes", nargs="*", default=[], choices=("float32", "int8"), help="measured beside it")
+    parser.add_argument(
+        "--compute-dtype",
+        choices=("auto", *TORCH_DTYPES),
+        default="auto",
+        help="data type of the arithmetic; auto depends on the device",
+    )
+    parser.add_argument(
+        "--other-dtypes",
+        nargs="*",
+        default=[],
+        choices=("float32", "int8"),
+        help="further data types of the arithmetic, measured beside it (default: none)",
+    )
     add_threads_option(parser)
-    parser.add_argument("--compile", action="store_true", help="measure both under torch.compile too")
+    parser.add_argument("--compile", action="store_true", help="measure under torch.compile too")
     add_json_option(parser)
 
 

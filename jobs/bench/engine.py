@@ -17,6 +17,7 @@ from jobs.bench.machine import machine_name
 
 # `jobs.bench.plan` takes it from here.
 from jobs.bench.memory import resident_bytes
+from jobs.bench.numbers import above_zero, count
 from jobs.bench.options import add_json_option
 from jobs.bench.output import show
 from jobs.bench.simulated_cluster import Corpus, Seconds, SimulatedCluster
@@ -38,19 +39,27 @@ TOKEN_BYTES = 2_500_000
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument(
-        "--only", choices=("inline", "ray", "simulated"), nargs="+", default=("inline", "ray", "simulated")
+        "--only",
+        choices=("inline", "ray", "simulated"),
+        nargs="+",
+        default=("inline", "ray", "simulated"),
+        help="what to measure: the real engines with workers that do nothing, or a simulated cluster",
     )
-    parser.add_argument("--clips", type=int, default=600, help="of the runs with workers that do nothing")
-    parser.add_argument("--size-px", type=int, default=224, help="side of their frames in pixels; a clip has 60")
-    parser.add_argument("--videos", type=int, default=50_000, help="of the simulated corpus")
-    parser.add_argument("--video-clips", type=int, default=5, help="clips a video: 5 are five minutes at 1 fps")
-    parser.add_argument("--nodes", type=int, default=64)
-    parser.add_argument("--gpus", type=int, default=4, help="a node")
-    parser.add_argument("--decoders", type=int, default=64, help="a node")
-    parser.add_argument("--decode-s", type=float, default=2.0, help="mean seconds to decode a clip")
-    parser.add_argument("--encode-s", type=float, default=0.1, help="mean seconds to encode a clip")
-    parser.add_argument("--store-bytes", type=int, default=64 << 30, help="a node's object store")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--clips", type=count, default=600, help="clips of a run with workers that do nothing")
+    parser.add_argument(
+        "--size-px", type=count, default=224, help="side of these clips' frames in pixels; a clip has 60 frames"
+    )
+    parser.add_argument("--videos", type=count, default=50_000, help="videos of the simulated run")
+    parser.add_argument(
+        "--video-clips", type=count, default=5, help="clips of each of these videos; 5 are five minutes at 1 fps"
+    )
+    parser.add_argument("--nodes", type=count, default=64, help="nodes of the simulated cluster")
+    parser.add_argument("--gpus", type=int, default=4, help="GPUs of each node")
+    parser.add_argument("--decoders", type=count, default=64, help="decoders of each node")
+    parser.add_argument("--decode-s", type=above_zero, default=2.0, help="mean time to decode a clip, in seconds")
+    parser.add_argument("--encode-s", type=above_zero, default=0.1, help="mean time to encode a clip, in seconds")
+    parser.add_argument("--store-bytes", type=count, default=64 << 30, help="bytes of each node's object store")
+    parser.add_argument("--seed", type=int, default=0, help="of the simulation's random times")
     add_json_option(parser)
 
 

@@ -24,11 +24,13 @@ from torch.nn import functional as F
 
 from jobs.bench.low_cosine import low_cosine
 from jobs.bench.machine import machine_name
+from jobs.bench.numbers import share
 from jobs.bench.options import add_clip_options, add_encoder_options, add_json_option, encoder_of
 from jobs.bench.output import Columns, show
 from jobs.bench.timing import timed
 from jobs.training.device import add_device_option
 from pipeline.encode.describe import picture_spec
+from pipeline.errors import InputError
 from pipeline.inputs.sources import identify
 from pipeline.plan.clips import plan_clips
 from pipeline.video import open_video, scan_video, timing_of
@@ -74,7 +76,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_clip_options(parser, clips=4, which="full clips of each video")
     add_encoder_options(parser)
     parser.add_argument(
-        "--keep", type=float, nargs="+", default=(0.2, 0.1, 0.05, 0.02, 0.01), help="shares of tokens left"
+        "--keep",
+        type=share,
+        nargs="+",
+        default=(0.2, 0.1, 0.05, 0.02, 0.01),
+        help="shares of tokens left, one set of rows each",
     )
     parser.add_argument("--only", nargs="+", choices=tuple(PLANNERS), default=tuple(PLANNERS), help="rows to measure")
     add_device_option(parser)
@@ -91,8 +97,18 @@ def run(args: argparse.Namespace) -> int:
         for keep in args.keep if clips else ():
             for name in args.only:
                 rows.append({"name": name, "video": Path(video).name, "keep": keep, **measure(name, clips, grid, keep)})
+    if not rows:
+        raise no_full_clip(args)
     show(rows, machine=machine_name(args.device, dtype=encoder.dtype), as_json=args.json, columns=COLUMNS)
     return 0
+
+
+def no_full_clip(args: argparse.Namespace) -> InputError:
+    """What is wrong where the videos are too short for the options."""
+    return InputError(
+        f"no video holds a full clip of {args.clip_frames} frames at {args.fps} a second: give longer videos, or a "
+        "smaller --clip-frames"
+    )
 
 
 def clip_tokens(

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from jobs.bench.gpu_table import markdown
 from jobs.bench.machine import machine_name
 from pipeline.errors import SettingsError
@@ -41,9 +43,13 @@ class Step:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Where the results go, and which steps."""
-    parser.add_argument("--out", type=Path, default=Path("out/gpu"), metavar="DIR", help="gpu.json and gpu.md go here")
-    parser.add_argument("--video", type=Path, help=f"a video ({FILM}, or else one that is made here)")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="steps to take, by the beginnings of their names")
+    parser.add_argument(
+        "--out", type=Path, default=Path("out/gpu"), metavar="DIR", help="folder for gpu.json and gpu.md"
+    )
+    parser.add_argument("--video", type=Path, help=f"video to extract (default: {FILM}, or else one that is made here)")
+    parser.add_argument(
+        "--only", nargs="+", metavar="NAME", help="steps to take, by the beginnings of their names (default: all)"
+    )
     parser.add_argument("--dry-run", action="store_true", help="the same steps on a CPU, in small")
 
 
@@ -53,8 +59,11 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         SettingsError: there is no GPU, or no step of that name.
     """
-    device = "cpu" if args.dry_run else "cuda"
-    machine = machine_name(device)
+    if not args.dry_run and not torch.cuda.is_available():
+        raise SettingsError("there is no GPU that torch can use: --dry-run takes the same steps on a CPU, in small")
+    machine = machine_name("cpu" if args.dry_run else "cuda")
+    if args.out.exists() and not args.out.is_dir():
+        raise SettingsError(f"--out {args.out} is a file: name a folder")
     args.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         video = _video(args, Path(scratch))

@@ -21,6 +21,7 @@ import torch
 
 from jobs.bench.encoder import random_checkpoint
 from jobs.bench.gpu_profile import profile
+from jobs.bench.numbers import count
 from jobs.cli import main as run_command
 from jobs.progress import Silence
 from pipeline.settings import EngineName, Execution, Recipe
@@ -29,14 +30,14 @@ from pipeline.settings import EngineName, Execution, Recipe
 def main(argv: list[str] | None = None) -> int:
     """Take one step."""
     parser = argparse.ArgumentParser(prog="python -m jobs.bench.gpu_checks", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("name", choices=CHECKS)
+    parser.add_argument("name", choices=CHECKS, help="the step")
     parser.add_argument("--random", default="tiny", help="size of the random encoder")
-    parser.add_argument("--layer", type=int, default=-1)
-    parser.add_argument("--video", type=Path)
+    parser.add_argument("--layer", type=int, default=-1, help="block whose output is taken; -1 is the last")
+    parser.add_argument("--video", type=Path, help="video to extract")
     parser.add_argument("--scratch", type=Path, help="folder of the random encoder")
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--clips", type=int, default=10)
-    parser.add_argument("--engine", choices=("inline", "ray"), default="inline")
+    parser.add_argument("--device", default="cuda", help="cpu, cuda or cuda:1")
+    parser.add_argument("--clips", type=count, default=10, help="clips to profile")
+    parser.add_argument("--engine", choices=("inline", "ray"), default="inline", help="engine of the second run")
     parser.add_argument("--kill", action="store_true", help="kill an encoder's process in the middle of the run")
     args = parser.parse_args(argv)
     # Other output would hide the JSON.

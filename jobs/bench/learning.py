@@ -21,6 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from jobs.bench.machine import machine_name
+from jobs.bench.numbers import count
 from jobs.bench.options import add_encoder_options, add_json_option
 from jobs.bench.output import Columns, show
 from jobs.bench.planted import (
@@ -83,12 +84,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--encoded", type=Path, metavar="FILE", help="file that keeps the encoded clips for the next run"
     )
-    parser.add_argument("--strategy", nargs="+", choices=STRATEGIES, default=STRATEGIES)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--windows", type=int, nargs=3, default=WINDOWS_FRAMES, help="frames of each block's window")
-    parser.add_argument("--partition-factor", type=int, default=6)
-    parser.add_argument("--merge-share", type=float, default=1.0)
+    parser.add_argument("--strategy", nargs="+", choices=STRATEGIES, default=STRATEGIES, help="networks to train")
+    parser.add_argument("--seeds", type=count, default=3, help="times that each is trained, with seeds from 0 on")
+    parser.add_argument("--epochs", type=count, default=20, help="passes over the training clips")
+    parser.add_argument("--windows", type=count, nargs=3, default=WINDOWS_FRAMES, help="frames of each block's window")
+    parser.add_argument("--partition-factor", type=count, default=6, help="γ: one target in this many tokens")
+    parser.add_argument("--merge-share", type=float, default=1.0, help="R as a share of the sources")
     parser.add_argument(
         "--auxiliary-scale", type=float, help="factor on equation 10's logits (default: the paper's 1/√C)"
     )
@@ -116,8 +117,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FACTOR",
         help="motion goes by the encoder's own attention, standardised and squashed to (-1, 1), times FACTOR",
     )
-    parser.add_argument("--train-per-class", type=int, default=100)
-    parser.add_argument("--test-per-class", type=int, default=60)
+    parser.add_argument("--train-per-class", type=count, default=100, help="clips of each class to train on")
+    parser.add_argument("--test-per-class", type=count, default=60, help="clips of each class to test on")
     add_json_option(parser)
 
 
@@ -264,6 +265,13 @@ def _clips(args: argparse.Namespace, layout: PlantedLayout) -> dict[str, Planted
     if args.encoded is not None and args.encoded.exists():
         kept = load_file(args.encoded)
         return {split: PlantedClips(*(kept[f"{split}.{name}"] for name in names)) for split in ("train", "test")}
+    learnt = args.train_per_class
+    pictures = {"train": ("gallery", 0, learnt), "test": ("query", 0, args.test_per_class)}
+    if args.choose:
+        left = learnt - CHOICE_PICTURES
+        pictures = {"train": ("gallery", 0, left), "test": ("gallery", left, learnt)}
+    # Before the videos, which take long to read.
+    scenes = {split: read_scenes(args.scenes / folder, layout, *part) for split, (folder, *part) in pictures.items()}
     early, late = split_in_time(_shots(args.videos, layout), layout, first_share=0.6)
     if args.test_videos is not None and not args.choose:
         early, late = (_shots(paths, layout) for paths in (args.videos, args.test_videos))
@@ -273,16 +281,10 @@ def _clips(args: argparse.Namespace, layout: PlantedLayout) -> dict[str, Planted
             f"the videos are too short: {len(early)} pieces to train and {len(late)} to test on, 2 of each at least"
         )
     encode = token_encoder(load_encoder(args.encoder, layer=args.layer), layout)
-    clips = {}
-    learnt = args.train_per_class
-    pictures = {"train": ("gallery", 0, learnt), "test": ("query", 0, args.test_per_class)}
-    if args.choose:
-        left = learnt - CHOICE_PICTURES
-        pictures = {"train": ("gallery", 0, left), "test": ("gallery", left, learnt)}
-    for split, share, seed in (("train", early, 1), ("test", late, 2)):
-        folder, first, end = pictures[split]
-        scenes = read_scenes(args.scenes / folder, layout, first, end)
-        clips[split] = plant(scenes, share, layout, encode, seed)
+    clips = {
+        split: plant(scenes[split], share, layout, encode, seed)
+        for split, share, seed in (("train", early, 1), ("test", late, 2))
+    }
     if args.encoded is not None:
         save_file({f"{split}.{name}": getattr(clips[split], name) for split in clips for name in names}, args.encoded)
     return clips

@@ -17,6 +17,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from jobs.bench.machine import machine_name
+from jobs.bench.numbers import count
 from jobs.bench.options import add_json_option, add_repeats_option
 from jobs.bench.output import Columns, show
 from pipeline.cache.clip_fields import TRAINING, parquet_columns
@@ -26,7 +27,7 @@ from pipeline.errors import SettingsError
 from pipeline.shards.manifest import write_shard
 from pipeline.values import TokenSet
 
-RUN: dict[str, Any] = {"fingerprint": "0" * 16, "deciding": {}, "settings": {"fps": "1"}, "encoder": {"dim": 384}}
+RUN: dict[str, Any] = {"fingerprint": "0" * 16, "fingerprinted": {}, "settings": {"fps": "1"}, "encoder": {"dim": 384}}
 GRID = (60, 16, 16)
 SHARD_CLIPS = 32
 COLUMNS = "pyarrow, columns"
@@ -45,10 +46,12 @@ TABLE: Columns = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which cache, and how it is read."""
-    parser.add_argument("out", nargs="?", metavar="RUN", help="run folder in Parquet (one of random tokens is made)")
-    parser.add_argument("--clips", type=int, default=192, metavar="N", help="clips of the one that is made (192)")
-    parser.add_argument("--tokens-per-clip", type=int, default=768, metavar="M", help="tokens of each of them (768)")
-    parser.add_argument("--workers", type=int, default=2, metavar="N", help="workers of the data loaders (2)")
+    parser.add_argument(
+        "out", nargs="?", metavar="RUN", help="run folder in Parquet (default: one of random tokens is made)"
+    )
+    parser.add_argument("--clips", type=count, default=192, metavar="N", help="clips of the one that is made")
+    parser.add_argument("--tokens-per-clip", type=count, default=768, metavar="M", help="tokens of each of these clips")
+    parser.add_argument("--workers", type=count, default=2, metavar="N", help="workers of each data loader")
     add_repeats_option(parser, 7, "the fastest counts")
     add_json_option(parser)
 

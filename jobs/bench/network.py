@@ -19,6 +19,7 @@ from torch import Tensor
 
 from jobs.bench.machine import machine_name
 from jobs.bench.memory import peak_bytes
+from jobs.bench.numbers import count
 from jobs.bench.options import add_json_option, add_repeats_option, add_threads_option
 from jobs.bench.output import Columns, show
 from jobs.bench.own_process import in_own_process
@@ -68,21 +69,34 @@ COLUMNS: Columns = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options; the defaults are the paper's shape."""
-    parser.add_argument("--clip-frames", type=int, default=60, help="frames sampled per clip")
-    parser.add_argument("--patches", type=int, nargs=2, default=(16, 16), metavar=("ROWS", "COLUMNS"))
-    parser.add_argument("--dim", type=int, default=1024, help="channels of the encoder's tokens")
-    parser.add_argument("--widths", type=int, nargs="+", default=(512, 256, 256), help="channels after each block")
-    parser.add_argument("--windows", type=int, nargs="+", default=(6, 30, 60), help="frames of each block's window")
-    parser.add_argument("--partition-factor", type=int, default=6, help="one target in this many tokens")
+    parser.add_argument("--clip-frames", type=count, default=60, help="frames sampled per clip")
+    parser.add_argument(
+        "--patches",
+        type=count,
+        nargs=2,
+        default=(16, 16),
+        metavar=("ROWS", "COLUMNS"),
+        help="rows and columns of a frame's patch grid",
+    )
+    parser.add_argument("--dim", type=count, default=1024, help="channels of the encoder's tokens")
+    parser.add_argument("--widths", type=count, nargs="+", default=(512, 256, 256), help="channels after each block")
+    parser.add_argument("--windows", type=count, nargs="+", default=(6, 30, 60), help="frames of each block's window")
+    parser.add_argument("--partition-factor", type=count, default=6, help="γ: one target in this many tokens")
     parser.add_argument("--merge-share", type=float, default=0.8, help="R as a share of the sources")
-    parser.add_argument("--heads", type=int, default=4)
-    parser.add_argument("--head-width", type=int, default=64)
-    parser.add_argument("--strategy", nargs="+", choices=get_args(NetworkStrategy), default=get_args(NetworkStrategy))
-    parser.add_argument("--attention", nargs="+", choices=get_args(AttentionKernel), default=get_args(AttentionKernel))
-    parser.add_argument("--batch-clips", type=int, default=1, help="clips per batch")
+    parser.add_argument("--heads", type=count, default=4, help="attention heads of each block")
+    parser.add_argument("--head-width", type=count, default=64, help="channels of each head")
+    strategies, kernels = get_args(NetworkStrategy), get_args(AttentionKernel)
+    parser.add_argument("--strategy", nargs="+", choices=strategies, default=strategies, help="networks to measure")
+    parser.add_argument("--attention", nargs="+", choices=kernels, default=kernels, help="attention kernels to measure")
+    parser.add_argument("--batch-clips", type=count, default=1, help="clips per batch")
     add_repeats_option(parser, 3, "after one untimed; the median counts")
     add_device_option(parser)
-    parser.add_argument("--compute-dtype", choices=("float32", "bfloat16", "float16"), default="float32")
+    parser.add_argument(
+        "--compute-dtype",
+        choices=("float32", "bfloat16", "float16"),
+        default="float32",
+        help="data type of the arithmetic",
+    )
     add_threads_option(parser)
     add_json_option(parser)
 

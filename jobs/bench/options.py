@@ -7,6 +7,7 @@ from fractions import Fraction
 
 import torch
 
+from jobs.bench.numbers import count
 from pipeline.encode.devices import resolve_compute_dtype, this_device
 from vtm import Encoder, load_encoder
 
@@ -19,7 +20,7 @@ def add_json_option(parser: argparse.ArgumentParser) -> None:
 def add_threads_option(parser: argparse.ArgumentParser, default: int | None = None) -> None:
     """`--threads`: by default as many as torch takes."""
     threads = torch.get_num_threads() if default is None else default
-    parser.add_argument("--threads", type=int, default=threads, help="of the CPU's arithmetic")
+    parser.add_argument("--threads", type=count, default=threads, help="threads of the CPU's arithmetic")
 
 
 def add_repeats_option(parser: argparse.ArgumentParser, default: int, counts: str) -> None:
@@ -30,13 +31,13 @@ def add_repeats_option(parser: argparse.ArgumentParser, default: int, counts: st
         default: how often.
         counts: what becomes of them, such as `the median counts`.
     """
-    parser.add_argument("--repeats", type=int, default=default, help=f"how often each row is timed; {counts}")
+    parser.add_argument("--repeats", type=count, default=default, help=f"how often each row is timed; {counts}")
 
 
 def add_encoder_options(parser: argparse.ArgumentParser, which: str = "") -> None:
     """`--encoder` and `--layer`; `which` encoders are meant, such as `with patches of 14 pixels`."""
     parser.add_argument("--encoder", required=True, metavar="DIR|ID", help=f"folder or Hugging Face id {which}".strip())
-    parser.add_argument("--layer", type=int, default=9, help="block whose output is taken")
+    parser.add_argument("--layer", type=int, default=9, help="block whose output is taken; -1 is the last")
 
 
 def add_clip_options(parser: argparse.ArgumentParser, *, clips: int | None, which: str) -> None:
@@ -49,9 +50,9 @@ def add_clip_options(parser: argparse.ArgumentParser, *, clips: int | None, whic
     """
     parser.add_argument("videos", nargs="+", metavar="VIDEO", help="files or addresses")
     parser.add_argument("--fps", type=Fraction, default=Fraction(1), help="frames sampled per second of video")
-    parser.add_argument("--clip-frames", type=int, default=60, help="frames sampled per clip")
-    every = "" if clips is not None else "; all where nothing is said"
-    parser.add_argument("--clips", type=int, default=clips, help=f"{which}, from its start{every}")
+    parser.add_argument("--clip-frames", type=count, default=60, help="frames sampled per clip")
+    every = "" if clips is not None else " (default: all)"
+    parser.add_argument("--clips", type=count, default=clips, help=f"{which}, from its start{every}")
 
 
 def encoder_of(args: argparse.Namespace) -> Encoder:

@@ -12,6 +12,7 @@ from typing import Any
 
 from jobs.bench.machine import machine_name
 from jobs.bench.memory import resident_bytes
+from jobs.bench.numbers import count
 from jobs.bench.output import show
 from pipeline.engine.intake import ShardPacker
 from pipeline.inputs.named import Input, Named, VideoSource
@@ -29,7 +30,7 @@ from pipeline.store import Store, open_store
 CLIP_S = 60
 RUN: dict[str, Any] = {
     "fingerprint": "0" * 16,
-    "deciding": {},
+    "fingerprinted": {},
     "settings": {"fps": "1", "clip_frames": CLIP_S},
     "encoder": {},
 }
@@ -38,9 +39,9 @@ BATCH = 5000
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """How large a run."""
-    parser.add_argument("--videos", type=int, default=10_000, metavar="N", help="videos (10000)")
-    parser.add_argument("--video-clips", type=int, default=5, metavar="N", help="clips of each (5: five minutes)")
-    parser.add_argument("--shard-clips", type=int, default=32, metavar="N", help="clips of a shard (32)")
+    parser.add_argument("--videos", type=count, default=10_000, metavar="N", help="videos of the run")
+    parser.add_argument("--video-clips", type=count, default=5, metavar="N", help="clips of each video, a minute each")
+    parser.add_argument("--shard-clips", type=count, default=32, metavar="N", help="clips of a shard")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 

@@ -63,7 +63,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add_clip_options(parser, clips=None, which="clips of each video")
     add_encoder_options(parser)
-    parser.add_argument("--reuse-levels", type=float, nargs="+", default=(1, 2, 4, 8), help="thresholds to measure")
+    parser.add_argument(
+        "--reuse-levels", type=float, nargs="+", default=(1, 2, 4, 8), help="thresholds to measure, in levels of 255"
+    )
     add_repeats_option(parser, 3, "the median counts")
     add_threads_option(parser, 1)
     add_device_option(parser)

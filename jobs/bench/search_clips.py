@@ -64,7 +64,7 @@ def _write_run(out: Path, num_clips: int, num_tokens: int, dim: int, seed: int) 
         "schema_version": 2,
         "fingerprint": "0" * 16,
         "settings": {"strategy": "tree", "clip_frames": 60},
-        "deciding": {"picture": picture},
+        "fingerprinted": {"picture": picture},
         "encoder": {"name": "made", "dim": dim},
         "versions": {},
     }

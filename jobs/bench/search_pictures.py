@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from pipeline import TokenCache
+from pipeline.errors import InputError
 from pipeline.search.encoders import PictureEncoder
 from pipeline.search.pictures import read_picture
 from pipeline.search.query import query_of_pictures
@@ -31,6 +32,8 @@ def label_pictures(folder: Path, encoder_name: str, layer: int, keep: float) -> 
     encoder = PictureEncoder(run)
     with tempfile.TemporaryDirectory() as out:
         gallery = _labelled(folder / "gallery")
+        if not gallery:
+            raise InputError(f"{folder / 'gallery'} holds no pictures as CLASS/NAME.jpg")
         clips = [
             _merged(encoder.encode(read_picture(path)), recipe, number) for number, (path, _) in enumerate(gallery)
         ]

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from jobs.bench.machine import machine_name
+from jobs.bench.numbers import count, share
 from jobs.bench.options import add_json_option, add_threads_option
 from jobs.bench.output import show
 from pipeline import CachedClip, TokenCache
@@ -50,14 +51,23 @@ FAMILY = "qwen2_5_vl"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("run", help="a run of --strategy none")
-    parser.add_argument("--model", help="folder or hub id of the video-LLM that made it (random models read any run)")
-    parser.add_argument("--question", default="What happens in this video?", help="for --model")
+    parser.add_argument(
+        "--model",
+        help="folder or Hugging Face id of the video-LLM that made it (default: random models, which read any run)",
+    )
+    parser.add_argument("--question", default="What happens in this video?", help="question that --model is asked")
     parser.add_argument("--video", metavar="ID", help="which video, where the run holds several")
-    parser.add_argument("--clips", type=int, default=1, help="clips from its start, joined (1)")
-    parser.add_argument("--keep", type=float, nargs="+", default=SHARES, help="shares of the tokens left")
-    parser.add_argument("--seeds", type=int, default=5, help="random models of each sharpness (5)")
-    parser.add_argument("--sharpness", type=float, nargs="+", default=(1.0, 1.5), help="of random models (1 and 1.5)")
-    parser.add_argument("--layers", type=int, default=4, help="of random models (4)")
+    parser.add_argument("--clips", type=count, default=1, help="clips from the video's start, joined")
+    parser.add_argument("--keep", type=share, nargs="+", default=SHARES, help="shares of the tokens left")
+    parser.add_argument("--seeds", type=count, default=5, help="random models of each sharpness")
+    parser.add_argument(
+        "--sharpness",
+        type=float,
+        nargs="+",
+        default=(1.0, 1.5),
+        help="of random models: √D times the deviation of weights",
+    )
+    parser.add_argument("--layers", type=count, default=4, help="blocks of a random model")
     add_threads_option(parser)
     add_json_option(parser)
 

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from jobs.bench.machine import machine_name
+from jobs.bench.numbers import share
 from jobs.bench.options import add_json_option
 from jobs.bench.output import Columns, print_columns, show
 from jobs.bench.timing import repeated_s
@@ -77,7 +78,12 @@ COLUMNS: Columns = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The run, and its budget."""
     parser.add_argument("out", metavar="RUN", help="run folder of --dtype float16 or float32")
-    parser.add_argument("--keep", type=float, metavar="SHARE", help="share of the source patches, of a run with trees")
+    parser.add_argument(
+        "--keep",
+        type=share,
+        metavar="SHARE",
+        help="share of the source patches to cut to, of a run with trees (default: all that is stored)",
+    )
     add_json_option(parser)
 
 

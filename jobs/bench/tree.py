@@ -22,8 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jobs.bench.fidelity import clip_tokens
+from jobs.bench.fidelity import clip_tokens, no_full_clip
 from jobs.bench.machine import machine_name
+from jobs.bench.numbers import count, share, zero_or_more
 from jobs.bench.options import add_clip_options, add_encoder_options, add_json_option, encoder_of
 from jobs.bench.output import show
 from jobs.bench.timing import timed
@@ -53,10 +54,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_encoder_options(parser)
     parser.add_argument("--whole", action="store_true", help="measure whole videos as well, which takes minutes")
     parser.add_argument(
-        "--stored", type=float, default=STORED, help=f"share of the tokens that a run stores of each clip ({STORED})"
+        "--stored", type=share, default=STORED, help="share of the tokens that a run stores of each clip"
     )
-    parser.add_argument("--hours", type=float, default=0, help="merge a stream of so many hours as well (none)")
-    parser.add_argument("--tokens-per-video", type=int, default=4096, help="tokens that it is merged to")
+    parser.add_argument(
+        "--hours", type=zero_or_more, default=0.0, help="hours of a stream that is merged as well; 0 is none"
+    )
+    parser.add_argument("--tokens-per-video", type=count, default=4096, help="tokens that it is merged to")
     add_device_option(parser)
     add_json_option(parser)
 
@@ -81,6 +84,8 @@ def run(args: argparse.Namespace) -> int:
             video_rows = whole_video(all_clips, encoder.grid_hw, args.stored)
             rows += [{"name": "video", **facts, "clips": len(all_clips), **row} for row in video_rows]
         everything += clips
+    if not everything:
+        raise no_full_clip(args)
     rows += [
         {"name": f"fidelity {target}", "clips": len(everything), **wanted(everything, grid, target)}
         for target in TARGETS
@@ -108,8 +113,8 @@ def growing(clips: Sequence[Measured]) -> dict[str, Any]:
     """Seconds, and the greatest difference between told and measured."""
     apart = []
     for clip in clips:
-        for share in SHARES:
-            plan = clip.tree.plan(keep=share)
+        for keep in SHARES:
+            plan = clip.tree.plan(keep=keep)
             apart.append(abs(float(clip.tree.fidelity_at(plan.num_groups)) - float(fidelity(clip.x_1NC, plan))))
     return {
         "grow_s": round(min(clip.grow_s for clip in clips), 3),
@@ -121,9 +126,9 @@ def growing(clips: Sequence[Measured]) -> dict[str, Any]:
 def equal_fidelity(clips: Sequence[Measured], grid: Grid) -> list[dict[str, Any]]:
     """For each share: the tree's tokens over those of `coverage`, at its mean cosine over all clips."""
     rows = []
-    for share in SHARES:
+    for keep in SHARES:
         plans = [
-            merge_plan(clip.x_1NC, strategy="coverage", grid=grid, keep=share, seed=i) for i, clip in enumerate(clips)
+            merge_plan(clip.x_1NC, strategy="coverage", grid=grid, keep=keep, seed=i) for i, clip in enumerate(clips)
         ]
         pairs = zip(clips, plans, strict=True)
         anew = float(np.mean([unit_fidelity(clip.x_1NC, plan.group, plan.num_groups) for clip, plan in pairs]))
@@ -131,7 +136,7 @@ def equal_fidelity(clips: Sequence[Measured], grid: Grid) -> list[dict[str, Any]
         tokens = 1 + int((curve_M < anew).sum())
         rows.append(
             {
-                "keep": share,
+                "keep": keep,
                 "coverage": round(anew, 4),
                 "tree": round(float(curve_M[plans[0].num_groups - 1]), 4),
                 "tokens_saved": round(1 - tokens / plans[0].num_groups, 3),

@@ -33,8 +33,11 @@ def client_of(address: str | None) -> Any:
             machine.
 
     Raises:
-        SettingsError: nothing answers there, or the package for it is missing.
+        SettingsError: it is no address of a dashboard, nothing answers there, or the package for it is missing.
     """
+    if address is not None and not address.startswith(("http://", "https://")):
+        # Ray would take it for the address of a cluster, and wait for it for most of a minute.
+        raise SettingsError(f"--address {address} is no address of a Ray dashboard: give one such as http://head:8265")
     try:
         from ray.exceptions import RayError
         from ray.job_submission import JobSubmissionClient

@@ -118,6 +118,7 @@ def _measured(options: argparse.Namespace) -> tuple[Measured, int]:
     from jobs.budget.measure import measure
     from jobs.budget.samples import Sample, Sampler
     from jobs.budget.settings import settings_of
+    from pipeline.errors import InputError
     from pipeline.failed_range import FailedRange
 
     strategies, keeps = _strategies(options), options.keep or VIDEO_KEEPS
@@ -129,11 +130,18 @@ def _measured(options: argparse.Namespace) -> tuple[Measured, int]:
         for item in sampler.samples(options.inputs, 4 if options.clips is None else options.clips):
             if isinstance(item, FailedRange):
                 lost.append(item.message)
-                print(f"vtm: {item.message}", file=sys.stderr)
             else:
                 yield item
 
-    return measure(readable(), settings_of(strategies, keeps, options.reach), recipe.dtype), len(lost)
+    try:
+        measured = measure(readable(), settings_of(strategies, keeps, options.reach), recipe.dtype)
+    except InputError as error:
+        # One line says why nothing was read.
+        more = f" (and {len(lost) - 1} more that cannot be read)" if len(lost) > 1 else ""
+        raise (InputError(lost[0] + more) if lost else error) from error
+    for message in lost:
+        print(f"vtm: {message}", file=sys.stderr)
+    return measured, len(lost)
 
 
 def _strategies(options: argparse.Namespace) -> tuple[str, ...]:

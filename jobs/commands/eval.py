@@ -15,6 +15,7 @@ from jobs.training.labels import load_labels, match_labels
 from jobs.training.labels.record import videos_trained_on
 from jobs.training.labels.values import SPLITS
 from jobs.training.trained import load_trained
+from pipeline.errors import InputError
 from vtm.network import Task
 from vtm.training import figures, predict_videos
 
@@ -45,6 +46,8 @@ def run(options: argparse.Namespace) -> int:
     matching = match_labels(labels, caches.videos())
     motion = trained.network.config.strategy == "motion"
     source = labelled_clips(caches, matching.by_video, options.split, classes=bool(labels.classes), motion=motion)
+    if not source.entries:
+        raise InputError(f"no video of the caches is labelled with split {options.split}: choose another by --split")
     seen = videos_trained_on(options.trained / "videos.csv") & {entry.video_id for entry in source.entries}
     if seen and options.split == "test":
         print(

@@ -87,7 +87,7 @@ def _size_text(run_facts: dict[str, Any]) -> str:
         return f"fidelity {settings['fidelity']:g} in every clip"
     if settings["partition_factor"]:
         return f"partition factor {settings['partition_factor']}, merge share {settings['merge_share']}"
-    return f"{run_facts['deciding']['keep']:g} of the tokens kept"
+    return f"{run_facts['fingerprinted']['keep']:g} of the tokens kept"
 
 
 def inspect(out: Where) -> dict[str, Any]:

@@ -224,8 +224,10 @@ def _say_what_was_matched(
 ) -> None:
     classes = f", {len(labels.classes)} classes" if labels.classes else ""
     own = " (a tenth of the training videos: the labels have no validation split)" if set_aside else ""
-    print(f"{labels.task}{classes}: {learnt_from.videos} videos ({len(learnt_from.entries)} clips) to train on,")
-    print(f"{held_out.videos} ({len(held_out.entries)} clips) to validate on{own};")
+    print(
+        f"{labels.task}{classes}: {learnt_from.videos} videos ({len(learnt_from.entries)} clips) to train on, "
+        f"{held_out.videos} ({len(held_out.entries)} clips) to validate on{own};"
+    )
     print(
         f"{len(matching.missing)} labels without a cached video, {len(matching.unlabelled)} cached videos without a "
         f"label: {out / 'videos.csv'}"

@@ -81,7 +81,7 @@ def check_cut(path: object, run: dict[str, Any], cut: Cut) -> None:
             f"{path} holds no merge trees (--strategy {settings.get('strategy')}), so its clips cannot be cut: "
             "extract with --strategy tree, or read all its tokens"
         )
-    stored = run["deciding"].get("keep")
+    stored = run["fingerprinted"].get("keep")
     if cut.keep is not None and stored is not None and cut.keep > stored:
         raise SettingsError(f"keep {cut.keep} is more than the {stored} that {path} stores: ask for that or less")
     stored = settings.get("tokens_per_clip")

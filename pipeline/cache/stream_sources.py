@@ -59,7 +59,7 @@ def check_alike(caches: Sequence[TokenCache], *, allow_different: bool) -> None:
     first = caches[0]
     for cache in caches[1:]:
         if cache.run["fingerprint"] != first.run["fingerprint"] and not allow_different:
-            held, other = first.run["deciding"], cache.run["deciding"]
+            held, other = first.run["fingerprinted"], cache.run["fingerprinted"]
             names = sorted(name for name in held.keys() | other.keys() if held.get(name) != other.get(name))
             text = ", ".join(f"{name} {held.get(name)} and {other.get(name)}" for name in names)
             raise SettingsError(

@@ -28,7 +28,9 @@ def clips_of(cache: TokenCache, video_id: str | None = None) -> list[CachedClip]
     if video_id is None or video_id not in positions:
         said = "none was named" if video_id is None else f"{video_id} is none of them"
         example = f", such as {next(iter(positions))}" if positions else ""
-        raise SettingsError(f"{cache.path} holds {len(positions)} videos{example}; {said}: give video_id=")
+        raise SettingsError(
+            f"{cache.path} holds {len(positions)} videos{example}; {said}: name one (video_id=, or --video ID)"
+        )
     return [cache[position] for position in positions[video_id]]
 
 

@@ -203,9 +203,11 @@ class Searcher:
         spans = {position: self._span(position, start_ns, end_ns) for position in positions}
         shown = {position: span for position, span in spans.items() if span.last > span.first}
         if not shown:
+            last_ns = max(int(self._times(self.cache.token_set(position))[-1]) for position in positions)
             raise SettingsError(
-                f"--start {start_ns / NS_PER_S:g} to --end {end_ns / NS_PER_S:g}: video {video_id} has no frame in "
-                "this time: `vtm inspect` says how long it is"
+                f"--start {start_ns / NS_PER_S:g}"
+                + (f" to --end {end_ns / NS_PER_S:g}" if end_ns <= last_ns else "")
+                + f": video {video_id} has no sampled frame in this time; its last one is at {last_ns / NS_PER_S:g} s"
             )
         return query_of_spans(list(shown.values()), frozenset(shown))
 

@@ -55,7 +55,7 @@ def open_run(out: Where, run: dict[str, Any]) -> None:
         raise StoreError(f"--out {store.address} cannot be written: {error}") from error
     held = read_run(store)
     if held["fingerprint"] != run["fingerprint"]:
-        raise RunFolderError(_difference(store.address, held["deciding"], run["deciding"]))
+        raise RunFolderError(_difference(store.address, held["fingerprinted"], run["fingerprinted"]))
 
 
 def _difference(out: str, held: dict[str, Any], asked: dict[str, Any]) -> str:
@@ -68,14 +68,21 @@ def read_run(out: Where) -> dict[str, Any]:
     """run.json's content.
 
     Raises:
-        RunFolderError: there is no readable run.
+        RunFolderError: there is no readable run, or one of another version of this package.
     """
     store = open_store(out)
     try:
         run: dict[str, Any] = json.loads(store.get(RUN_FILE))
-        run["fingerprint"], run["deciding"], run["settings"], run["encoder"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunFolderError(f"{store.address} holds no run: {RUN_FILE} is missing or unreadable ({error})") from error
+        run["fingerprint"], run["fingerprinted"], run["settings"], run["encoder"]
+    except KeyError as error:
+        raise RunFolderError(
+            f"{store.address} was written by another version of this package ({RUN_FILE} lacks {error}): "
+            "read it with that version, or extract into a new folder"
+        ) from error
+    except FileNotFoundError as error:
+        raise RunFolderError(f"{store.address} holds no run: there is no {RUN_FILE}") from error
+    except (OSError, ValueError, TypeError) as error:
+        raise RunFolderError(f"{store.address} holds no run: {RUN_FILE} is unreadable ({error})") from error
     return run
 
 
@@ -86,7 +93,7 @@ def grid_of(run: dict[str, Any]) -> Grid:
 
 def picture_of(run: dict[str, Any]) -> PictureSpec:
     """The size and policies of the run's pictures."""
-    stored = run["deciding"]["picture"]
+    stored = run["fingerprinted"]["picture"]
     colour, smart = stored.get("alpha_background"), stored.get("smart")
     read = {
         "alpha_background": None if colour is None else tuple(colour),

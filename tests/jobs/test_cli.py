@@ -13,7 +13,7 @@ import pytest
 
 from jobs import commands
 from jobs.cli import COMMANDS, command_parser, main
-from jobs.commands.bench import BENCHES
+from jobs.commands.bench import BENCHES, bench_parser
 from jobs.options import settings_in
 from pipeline.settings import Execution, Recipe
 from tests.pipeline.runs import some_videos
@@ -308,6 +308,50 @@ def test_every_benchmark_has_help(name: str, capsys: pytest.CaptureFixture[str])
         main(["bench", name, "--help"])
     assert stop.value.code == 0
     assert f"vtm bench {name}" in capsys.readouterr().out
+    undescribed = [
+        action.option_strings or action.dest for action, text in bench_parser(name)[0].documented() if not text
+    ]
+    assert not undescribed
+
+
+def test_a_default_of_0_is_shown() -> None:
+    assert "random times (default: 0)" in bench_parser("engine")[0].format_full_help()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["engine", "--only", "simulated", "--videos", "0"], "--videos: 0 must be 1 or more"),
+        (["engine", "--only", "inline", "--clips", "many"], "--clips: many is not a whole number"),
+        (["engine", "--decode-s", "-1"], "--decode-s: -1 must be above 0"),
+        (["merge", "--keep", "1.5"], "--keep: 1.5 must be at most 1"),
+        (["network", "--threads", "0"], "--threads: 0 must be 1 or more"),
+        (["learning", "--encoder", "e", "--scenes", "gone", "--videos", "v.mp4"], "gone/gallery holds no pictures"),
+        (["search"], "give --run DIR, --pictures FOLDER with --encoder, or --clips N"),
+        (["search", "--pictures", "gone"], "--pictures FOLDER needs --encoder"),
+        (["tree", "v.mp4", "--encoder", "e", "--hours", "-1"], "--hours: -1 must be 0 or more"),
+        (["gpu", "--dry-run", "--out", "a_file"], "--out a_file is a file"),
+    ],
+)
+def test_a_wrong_value_of_a_benchmark_is_one_line(
+    arguments: list[str],
+    expected: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a_file").touch()
+    assert main(["bench", *arguments]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert expected in line
+
+
+def test_a_short_wrong_option_has_no_namesake_in_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "cache", "--labels", "l.csv", "--out", "o", "--lr", "1"]) == 2
+    assert "--lr is not an option (" in capsys.readouterr().err
+    assert main(["extract", "--fsp", "1"]) == 2
+    assert "--fsp is not an option: did you mean --fps?" in capsys.readouterr().err
 
 
 def test_a_benchmark_of_a_missing_video_is_one_line(tiny_encoder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ RUN: dict[str, Any] = {
     "schema_version": 1,
     "fingerprint": "0123456789abcdef",
     "settings": {"layer": -1},
-    "deciding": {"layer": -1},
+    "fingerprinted": {"layer": -1},
     "encoder": {"name": "made", "dim": 7},
     "versions": {},
 }

@@ -18,6 +18,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.seed is not None:
         simulate(options.seed)
+        print(f"seed {options.seed}: nothing is violated")
         return 0
     start_s = time.perf_counter()
     found = failing_of(options.first, options.seeds)

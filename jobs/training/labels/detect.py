@@ -40,6 +40,8 @@ def _read(path: Path, task: Task | None) -> LabelSet:
         return load_csv(path, task)
     if path.is_file() and path.suffix == ".parquet":
         return labels_of_rows(read_table(open_store(path.parent), path.name), str(path), task)
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder of labels")
     raise InputError(
         f"{path} holds no labels: name a task folder of LVU 1.0, the folder of Breakfast, COIN's .json, "
         "or a .csv or .parquet of video_id,label[,split]"

@@ -11,6 +11,7 @@ from jobs.bench import fidelity as bench_fidelity
 from jobs.bench.fidelity import PLANNERS, box_plan, pool_boxes
 from jobs.bench.low_cosine import low_cosine
 from jobs.bench.merge import blocked_tome_rounds
+from jobs.cli import main
 from tests.jobs.bench.command import bench
 from tests.synthetic import make_video
 from vtm import fidelity, token_cosines
@@ -41,6 +42,15 @@ def test_rows_are_every_merge_by_video_and_share(
         assert row["tokens_left"] == {0.2: 9, 0.5: 23}[row["keep"]] or row["name"] == "pool"
     for few, many in zip(rows[: len(names)], rows[len(names) :], strict=True):
         assert few["mean_cosine"] < many["mean_cosine"], few["name"]
+
+
+@pytest.mark.parametrize("name", ["fidelity", "tree"])
+def test_a_video_without_a_full_clip_is_refused(
+    name: str, tiny_encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    video = make_video(tmp_path / "short.mp4", frames=25, fps=25)
+    assert main(["bench", name, str(video), "--encoder", str(tiny_encoder), "--layer", "2", "--device", "cpu"]) == 2
+    assert "no video holds a full clip of 60 frames at 1 a second" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("count", "rank"), [(3, 1), (30, 2), (40, 2), (100, 5)])

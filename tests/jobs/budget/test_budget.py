@@ -109,7 +109,8 @@ def test_neighbours_are_looked_for_away_from_the_frame() -> None:
         (["film.mp4", "--reach", "0.9"], "--reach is for videos: name --encoder"),
         (["a.mp4", "b.mp4"], "several inputs are for videos"),
         (["gone.mp4", "--encoder", "ENCODER"], "gone.mp4: no such file or folder"),
-        (["broken.mp4", "--encoder", "ENCODER"], "there is no clip to measure"),
+        (["broken.mp4", "--encoder", "ENCODER"], "broken.mp4: Invalid data"),
+        (["broken.mp4", "gone.mp4", "--encoder", "ENCODER"], "(and 1 more that cannot be read)"),
         (["broken.mp4", "--encoder", "ENCODER", "--strategy", "magic"], "--strategy magic cannot be compared"),
         (["broken.mp4", "--encoder", "ENCODER", "--keep", "0"], "--keep 0.0 must be above 0"),
         (["broken.mp4", "--encoder", "ENCODER", "--reach", "2"], "--reach 2.0 must be above 0"),
@@ -130,7 +131,9 @@ def test_bad_usage(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     assert main(["budget", *[str(tiny_encoder) if text == "ENCODER" else text for text in arguments]]) == 2
-    assert expected in capsys.readouterr().err.strip().splitlines()[-1]
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("vtm: ")]
+    assert len(lines) == 1
+    assert expected in lines[0]
 
 
 def test_a_video_that_cannot_be_read_is_told_of_and_the_others_are_measured(

@@ -80,3 +80,8 @@ def test_an_address_where_nothing_answers_is_one_line(tmp_path: Path, capsys: py
     recipe = shutil.copy(RECIPES[0], tmp_path)
     assert main(["submit", str(recipe), "--address", "http://127.0.0.1:9"]) == 2
     assert "--address http://127.0.0.1:9 cannot be reached" in capsys.readouterr().err
+
+
+def test_the_address_of_a_cluster_instead_of_its_dashboard_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["submit", "--status", "x", "--address", "head:6379"]) == 2
+    assert "--address head:6379 is no address of a Ray dashboard" in capsys.readouterr().err

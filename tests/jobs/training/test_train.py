@@ -139,6 +139,21 @@ def test_unusable_labels_are_named(
     assert not (tmp_path / "net").exists()
 
 
+def test_labels_that_are_not_there(cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_training(cache, tmp_path / "net", "--labels", tmp_path / "gone.csv") == 2
+    assert "gone.csv: no such file or folder of labels" in capsys.readouterr().err
+
+
+def test_a_split_without_a_video_is_named(
+    cache: Path, labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_training(cache, tmp_path / "net", "--labels", labels) == 0
+    capsys.readouterr()
+    (tmp_path / "other.csv").write_text("video_id,label,split\nv1,odd,train\n")
+    assert main(["eval", str(tmp_path / "net"), str(cache), "--labels", str(tmp_path / "other.csv")]) == 2
+    assert "no video of the caches is labelled with split test" in capsys.readouterr().err
+
+
 def test_a_file_name_that_several_videos_share_is_no_label(
     cache: Path, labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -45,6 +45,12 @@ def test_what_comes_back(out: Path) -> None:
         clip.uri = "other"  # type: ignore[misc]
 
 
+def test_a_run_of_another_version_is_refused_in_one_line(out: Path) -> None:
+    (out / "run.json").write_text(json.dumps({name: held for name, held in RUN.items() if name != "fingerprinted"}))
+    with pytest.raises(RunFolderError, match=r"written by another version .*run\.json lacks 'fingerprinted'"):
+        TokenCache(out)
+
+
 def test_numpy(out: Path) -> None:
     clip = TokenCache(out, arrays="numpy")[0]
     assert isinstance(clip.tokens, np.ndarray)

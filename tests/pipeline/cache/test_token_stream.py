@@ -206,7 +206,7 @@ def test_mixtures_and_what_may_not_be_mixed(out: Path, tmp_path: Path) -> None:
     of_two = [clip_id for clip_id in weighted if clip_id.startswith("09")]
     assert (len(weighted), len(of_two), len(set(of_two))) == (34, 25, 11)
     assert 11 <= sum(clip_id.startswith("09") for clip_id in weighted[:17]) <= 15
-    other = RUN | {"fingerprint": "f" * 16, "deciding": {"layer": 9}}
+    other = RUN | {"fingerprint": "f" * 16, "fingerprinted": {"layer": 9}}
     write_run(tmp_path / "three", {"07" * 16: 2}, other)
     with pytest.raises(SettingsError, match=r"different fingerprints \(layer -1 and 9\).*allow_different=True"):
         TokenStream([out, tmp_path / "three"])

@@ -179,7 +179,7 @@ def test_each_video_has_the_size_of_smart_resize(
     run(videos, tmp_path / "a", tiny_recipe(checkpoints[family], clip_frames=4))
     assert verify(tmp_path / "a").problems == ()
     facts = json.loads((tmp_path / "a" / "run.json").read_text())
-    assert facts["deciding"]["picture"]["smart"] == {"factor_px": 8, "min_pixels": 256, "max_pixels": 1536}
+    assert facts["fingerprinted"]["picture"]["smart"] == {"factor_px": 8, "min_pixels": 256, "max_pixels": 1536}
     assert facts["encoder"]["video_llm"]["size_from"] == "smart resize"
     grids = {Path(clip.uri).name: clip.grid_thw[1:] for clip in TokenCache(tmp_path / "a")}
     sizes = {videos[0].name: (64, 96), videos[1].name: (48, 80)}

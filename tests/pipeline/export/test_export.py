@@ -217,7 +217,7 @@ def test_budgets_apply(name: str, tmp_path: Path) -> None:
     clip, _, _ = clip_with_tree("float16")
     clip = replace(clip, video_id="ab" * 16, clip_id=f"{'ab' * 16}-000000", frame_time_ns=np.arange(6) * 10**9)
     tree = {"strategy": "tree"}
-    run = RUN | {"settings": tree, "deciding": tree | {"keep": 0.4}, "encoder": {"name": "made", "dim": 24}}
+    run = RUN | {"settings": tree, "fingerprinted": tree | {"keep": 0.4}, "encoder": {"name": "made", "dim": 24}}
     out = write_run(tmp_path / "run", [clip], run)
     exported = export(out, name, tmp_path / "out", PLAIN, tokens=5)
     if name in ("npy", "sglang"):

@@ -237,7 +237,8 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
         (["--image", __file__], "is no picture"),
         (["--clip", "ab-000001"], "--clip ab-000001 is no clip of"),
         (["--video", "gone.mp4"], "--video gone.mp4 matches no video of"),
-        (["--video", "long.mp4", "--start", "99"], "has no frame in this time"),
+        (["--video", "long.mp4", "--start", "99"], "has no sampled frame in this time; its last one is at "),
+        (["--video", "long.mp4", "--start", "2", "--end", "1"], "--start 2 to --end 1: video"),
         (["--clip", "x", "--start", "1"], "--start and --end are of --video"),
         (["--clip", "x", "--top", "0"], "--top 0 must be 1 or more"),
         (["--clip", "x", "--candidates", "-1"], "--candidates -1 must be 0"),
@@ -260,7 +261,7 @@ def test_a_run_without_clips_or_with_others_or_without_embeddings(
     shutil.copytree(out, tmp_path / "mixed")
     write_shard(tmp_path / "mixed", "a" * 16, [made_clip(0)], [], RUN, ("parquet",))
     assert "was made with fingerprint 0123456789abcdef" in refused(capsys, tmp_path / "mixed", "--clip", "x")
-    assert "holds no run" in refused(capsys, tmp_path / "nowhere", "--clip", "x")
+    assert "holds no run: there is no run.json" in refused(capsys, tmp_path / "nowhere", "--clip", "x")
     run(videos[2:], tmp_path / "bare", tiny_recipe(clip_run[1], embedding="never"))
     assert "stores no image embedding" in refused(capsys, tmp_path / "bare", "--text", "a car")
 
