@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -26,6 +27,7 @@ FACTS = (
 )
 ARRAY_MEMBERS = ("tokens", "sizes", "centers", "group", "parent", "loss", "weights")
 """Members of a sample that are an array each."""
+_ONE_HEADER = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,7 +189,10 @@ def arrays_of_sample(members: dict[str, bytes], scalars: dict[str, Any]) -> dict
 
 
 def _npy(data: bytes) -> np.ndarray[Any, Any]:
-    array: np.ndarray[Any, Any] = np.load(io.BytesIO(data), allow_pickle=False)
+    # The header is parsed as Python, for which CPython 3.11 counts the depth of all threads together: two at once may
+    # end in a SystemError (python/cpython#106905).
+    with _ONE_HEADER:
+        array: np.ndarray[Any, Any] = np.load(io.BytesIO(data), allow_pickle=False)
     return array
 
 
