@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from jobs.bench.machine import machine_name
 from jobs.bench.memory import peak_bytes
 from jobs.bench.numbers import count, share
-from jobs.bench.options import add_json_option, add_repeats_option, add_threads_option
+from jobs.bench.options import add_grid_options, add_json_option, add_repeats_option, add_threads_option
 from jobs.bench.output import Columns, show
 from jobs.bench.own_process import in_own_process
 from jobs.bench.timing import repeated_s
@@ -56,15 +56,7 @@ COLUMNS: Columns = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--clip-frames", type=count, default=60, help="frames sampled per clip")
-    parser.add_argument(
-        "--patches",
-        type=count,
-        nargs=2,
-        default=(16, 16),
-        metavar=("ROWS", "COLUMNS"),
-        help="rows and columns of a frame's patch grid",
-    )
+    add_grid_options(parser)
     parser.add_argument("--dim", type=count, nargs="+", default=(384, 1024), help="channels of tokens and keys")
     parser.add_argument("--keep", type=share, default=0.1, help="share of tokens left")
     parser.add_argument("--only", nargs="+", choices=ROWS, default=ROWS, help="rows to measure")

@@ -20,7 +20,7 @@ from torch import Tensor
 from jobs.bench.machine import machine_name
 from jobs.bench.memory import peak_bytes
 from jobs.bench.numbers import count
-from jobs.bench.options import add_json_option, add_repeats_option, add_threads_option
+from jobs.bench.options import add_grid_options, add_json_option, add_repeats_option, add_threads_option
 from jobs.bench.output import Columns, show
 from jobs.bench.own_process import in_own_process
 from jobs.bench.timing import repeated_s, wait_for
@@ -69,15 +69,7 @@ COLUMNS: Columns = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options; the defaults are the paper's shape."""
-    parser.add_argument("--clip-frames", type=count, default=60, help="frames sampled per clip")
-    parser.add_argument(
-        "--patches",
-        type=count,
-        nargs=2,
-        default=(16, 16),
-        metavar=("ROWS", "COLUMNS"),
-        help="rows and columns of a frame's patch grid",
-    )
+    add_grid_options(parser)
     parser.add_argument("--dim", type=count, default=1024, help="channels of the encoder's tokens")
     parser.add_argument("--widths", type=count, nargs="+", default=(512, 256, 256), help="channels after each block")
     parser.add_argument("--windows", type=count, nargs="+", default=(6, 30, 60), help="frames of each block's window")

@@ -34,6 +34,19 @@ def add_repeats_option(parser: argparse.ArgumentParser, default: int, counts: st
     parser.add_argument("--repeats", type=count, default=default, help=f"how often each row is timed; {counts}")
 
 
+def add_grid_options(parser: argparse.ArgumentParser) -> None:
+    """`--clip-frames` and `--patches`: the grid of a clip that is made up."""
+    parser.add_argument("--clip-frames", type=count, default=60, help="frames sampled per clip")
+    parser.add_argument(
+        "--patches",
+        type=count,
+        nargs=2,
+        default=(16, 16),
+        metavar=("ROWS", "COLUMNS"),
+        help="rows and columns of a frame's patch grid",
+    )
+
+
 def add_encoder_options(parser: argparse.ArgumentParser, which: str = "") -> None:
     """`--encoder` and `--layer`; `which` encoders are meant, such as `with patches of 14 pixels`."""
     parser.add_argument("--encoder", required=True, metavar="DIR|ID", help=f"folder or Hugging Face id {which}".strip())

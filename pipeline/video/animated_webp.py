@@ -23,7 +23,7 @@ TICK_S = Fraction(1, 1000)
 MOST_BYTES = 256 << 20
 """Of the compressed pictures, which are held in memory."""
 SHORTEST_MS, DEFAULT_MS = 20, 100
-"""A picture that is shown for less than the first is shown for the second: browsers and libavformat's GIF do so."""
+"""A picture that is to be shown for less than the first is shown for the second, as in a GIF that libavformat reads."""
 
 
 def is_animated_webp(head: bytes) -> bool:

@@ -79,7 +79,7 @@ def animation(path: Path, **options: Any) -> Path:
 
 
 def test_an_animated_webp(tmp_path: Path) -> None:
-    """Pictures at their own times: one that asks for 0 ms is shown for 100, as browsers and GIF have it."""
+    """Pictures at their own times: one that asks for 0 ms is shown for 100, as in a GIF."""
     durations = [80, 40, 0, 1000, *[60] * 16]
     info = scan_video(source_of(animation(tmp_path / "video.webp", lossless=True, duration=durations)))
     times_ms = np.cumsum([0, 80, 40, 100, 1000, *[60] * 15])
