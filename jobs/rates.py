@@ -72,7 +72,7 @@ def measure_rates(uri: str, recipe: Recipe) -> Rates:
     info = scan_video(identify(uri))
     specs = plan_clips(info, fps=recipe.fps, clip_frames=recipe.clip_frames, count=1, frames=recipe.frames)
     began_cpu_s = time.process_time()
-    with open_video(timing_of(info)) as source:
+    with open_video(timing_of(info), picture.decoder) as source:
         clip = next(iter(source.decode(specs, picture, motion=recipe.reads_motion)))
     decode_s = time.process_time() - began_cpu_s
     if device == "cuda":

@@ -60,9 +60,10 @@ def decode_again(state: RunState, video: PlannedVideo, index: int) -> DecodedCli
     """
     info = read_index(state.store, video.source.video_id, video.source.uri)
     spec = clip_of_run(state.run, info, index)
-    with open_video(timing_of(info)) as opened:
+    picture = picture_of(state.run)
+    with open_video(timing_of(info), picture.decoder) as opened:
         motion = state.run["settings"]["strategy"] == "motion"
-        return next(iter(opened.decode([spec], picture_of(state.run), motion=motion)))
+        return next(iter(opened.decode([spec], picture, motion=motion)))
 
 
 def encoder_of(run: dict[str, Any]) -> ClipEncoder:

@@ -67,7 +67,7 @@ def extract_listed(
 ) -> RunSummary:
     """As `extract`, of inputs that are found already; None: of all that the run was ever asked for."""
     began_s = time.perf_counter()
-    with open_cluster(execution) as cluster:
+    with open_cluster(execution, recipe.decoder) as cluster:
         job = prepare(store, recipe, execution, cluster.device)
         with store_errors(store), leased(store, listener.note) as lease:
             if listing is None:

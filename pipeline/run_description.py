@@ -13,7 +13,7 @@ from pipeline.settings import Recipe
 SCHEMA_VERSION = 2
 _NOT_FINGERPRINTED = (
     *("encoder", "revision", "scorer", "compute_dtype", "keep", "reuse_levels", "compile", "embedding"),
-    *("size_px", "stage"),
+    *("size_px", "stage", "decoder"),
 )
 """Settings whose effect is said in another way, or that say what goes without saying."""
 

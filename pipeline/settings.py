@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 from pipeline.errors import SettingsError
-from pipeline.values import FrameChoice, Resizer
+from pipeline.values import DecoderName, FrameChoice, Resizer
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -105,6 +105,9 @@ class Recipe:
     """Background colour (RRGGBB) for transparent pictures. By default transparency is ignored."""
     resize: Resizer = "torch"
     """Antialiased resize: `torch` is fast and within one level of Pillow; `pillow` equals it bit for bit."""
+    decoder: DecoderName = "libav"
+    """`libav` decodes on the CPU; `nvdec` decodes, converts and resizes on NVIDIA GPUs. Colours differ by some levels,
+    and so it is part of the recipe. What NVDEC cannot decode is decoded on the CPU."""
     embedding: EmbeddingChoice = "auto"
     """When to fill the column `embedding`, the image embedding: `auto` if the output block is the last, `always` also
     after an earlier block, by running the remaining ones, or `never`."""
@@ -123,6 +126,15 @@ class Recipe:
         _choice("stage", self.stage, get_args(VisionStage))
         _choice("resize", self.resize, get_args(Resizer))
         _choice("frames", self.frames, get_args(FrameChoice))
+        _choice("decoder", self.decoder, get_args(DecoderName))
+        _require(
+            self.decoder == "libav" or self.resize == "torch",
+            f"--resize {self.resize} resizes on the CPU, and --decoder nvdec on the GPU: leave one of them out",
+        )
+        _require(
+            self.decoder == "libav" or not self.reads_motion,
+            "--decoder nvdec gives no motion vectors: leave it out with --strategy motion or --weights motion",
+        )
         colour = self.alpha_background
         _require(
             colour is None or (len(colour) == 6 and all(c in "0123456789abcdefABCDEF" for c in colour)),

@@ -19,6 +19,8 @@ Resizer = Literal["torch", "pillow"]
 MotionSource = Literal["codec", "frames", "tokens", "none"]
 FrameChoice = Literal["exact", "key"]
 """`exact`: the frame on display at each sampling time. `key`: the key frame nearest to it, which costs far less."""
+DecoderName = Literal["libav", "nvdec"]
+"""`libav`: libavcodec on the CPU. `nvdec`: NVIDIA GPUs decode, convert and resize."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +54,8 @@ class PictureSpec:
     """Whether one field of an interlaced picture is shown; else both stay woven."""
     alpha_background: tuple[int, int, int] | None = None
     """The colour (red, green, blue) under transparent pictures; None leaves transparency out."""
+    decoder: DecoderName = "libav"
+    """What makes the pictures: libavcodec and swscale, or NVDEC and torch, whose RGB differs by some levels."""
     smart: SmartSize | None = None
     """Where a size of its own is found for each video; the sizes above are then those of a frame of 720 x 1280."""
     patch_px: int = 16

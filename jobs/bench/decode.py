@@ -23,6 +23,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from jobs.bench.machine import machine_name
 from jobs.bench.memory import resident_bytes
 from jobs.bench.numbers import count
@@ -32,7 +34,7 @@ from jobs.bench.square import square
 from pipeline.errors import InputError
 from pipeline.inputs.named import VideoSource
 from pipeline.plan.clips import plan_clips
-from pipeline.values import ClipSpec, FrameChoice, PictureSpec
+from pipeline.values import ClipSpec, DecoderName, FrameChoice, PictureSpec
 from pipeline.video import open_video, scan_video, timing_of
 from pipeline.video_info import VideoInfo, VideoTiming
 
@@ -110,6 +112,8 @@ def _measures(workers: Sequence[int]) -> list[tuple[str, Measure]]:
         (f"vtm, {count} worker{'s' if count > 1 else ''}", partial(_measure_own, workers=count)) for count in workers
     ]
     found.append(("vtm, key frames alone", partial(_measure_own, workers=1, frames="key")))
+    if torch.cuda.is_available():
+        found.append(("vtm, NVDEC, 1 worker", partial(_measure_own, workers=1, decoder="nvdec")))
     if shutil.which("ffmpeg"):
         found += [(f"ffmpeg, {n} thread{'s' if n > 1 else ''}", partial(_measure_ffmpeg, threads=n)) for n in (1, 2)]
     peers = {"torchcodec": ("torchcodec", torchcodec_frames), "decord": ("decord", decord_frames)}
@@ -148,7 +152,9 @@ def _row(name: str, measure: Measure, request: Request, video_s: float) -> dict[
     }
 
 
-def _measure_own(request: Request, *, workers: int, frames: FrameChoice = "exact") -> tuple[float, list[Cost]]:
+def _measure_own(
+    request: Request, *, workers: int, frames: FrameChoice = "exact", decoder: DecoderName = "libav"
+) -> tuple[float, list[Cost]]:
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         list(pool.map(_warm_up, range(workers)))
         started = time.perf_counter()
@@ -156,14 +162,12 @@ def _measure_own(request: Request, *, workers: int, frames: FrameChoice = "exact
         clips = plan_clips(info, fps=request.fps, clip_frames=60, frames=frames)
         share = -(-len(clips) // workers)
         parts = [clips[first : first + share] for first in range(0, len(clips), share)]
-        futures = [pool.submit(_decode, timing_of(info), part, request.picture) for part in parts]
+        futures = [pool.submit(_decode, timing_of(info), part, request.picture, decoder) for part in parts]
         costs = [scan_cost, *(future.result() for future in futures)]
         return time.perf_counter() - started, costs
 
 
 def _warm_up(number: int) -> int:
-    import torch
-
     torch.set_num_threads(1)
     # Long enough for the pool to start every process.
     time.sleep(0.5)
@@ -180,9 +184,9 @@ def _scan(video: str) -> tuple[VideoInfo, Cost]:
     return info, Cost(0, time.process_time() - before, resident_bytes("VmHWM"))
 
 
-def _decode(timing: VideoTiming, clips: Sequence[ClipSpec], picture: PictureSpec) -> Cost:
+def _decode(timing: VideoTiming, clips: Sequence[ClipSpec], picture: PictureSpec, decoder: DecoderName) -> Cost:
     before = time.process_time()
-    with open_video(timing) as video:
+    with open_video(timing, decoder) as video:
         frames = sum(len(clip.frames) for clip in video.decode(clips, picture))
     return Cost(frames, time.process_time() - before, resident_bytes("VmHWM"))
 

@@ -96,10 +96,14 @@ def gpu_steps(video: Path, scratch: Path) -> list[Step]:
         weights = ("--random", size, "--video", str(video), "--scratch", str(scratch))
         steps.append(_check("profile", size, (*weights, "--layer", layer, "--clips", "10")))
         steps.append(_check("pipeline", size, (*weights, "--layer", layer)))
+        steps.append(_check("pipeline", f"{size}, nvdec", (*weights, "--layer", layer, "--decoder", "nvdec")))
     small = ("--random", "vit-s14", "--video", str(video), "--scratch", str(scratch))
+    steps.append(_check("decode", "libavcodec, NVDEC", (*small, "--clips", "10")))
     steps.append(_check("reuse", "vit-s14", small))
     steps.append(_check("same-bytes", "inline", (*small, "--engine", "inline")))
     steps.append(_check("same-bytes", "ray, one encoder killed", (*small, "--engine", "ray", "--kill"), ("ray",)))
+    nvdec = (*small, "--engine", "ray", "--decoder", "nvdec")
+    steps.append(_check("same-bytes", "ray, nvdec", nvdec, ("ray",)))
     steps.append(_check("resume", "training", ()))
     return steps
 
@@ -115,6 +119,7 @@ def small_steps(video: Path, scratch: Path) -> list[Step]:
         _bench("merge", "", (*merge, "--device", "cpu")),
         _bench("network", "", (*network, "--strategy", "naive", "--attention", "fused", "--device", "cpu")),
         _check("profile", "tiny", (*small, "--clips", "2")),
+        _check("decode", "libavcodec, torch", (*small, "--clips", "2")),
         _check("reuse", "tiny", small),
         _check("pipeline", "tiny", small, ("transformers", "ray")),
         _check("same-bytes", "inline", (*small, "--engine", "inline")),

@@ -15,16 +15,18 @@ from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
 from jobs.bench.encoder import random_checkpoint
+from jobs.bench.gpu_decode import decode_by_both
 from jobs.bench.gpu_profile import profile
 from jobs.bench.numbers import count
 from jobs.cli import main as run_command
 from jobs.progress import Silence
 from pipeline.settings import EngineName, Execution, Recipe
+from pipeline.values import DecoderName
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -35,6 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--layer", type=int, default=-1, help="block whose output is taken; -1 is the last")
     parser.add_argument("--video", type=Path, help="video to extract")
     parser.add_argument("--scratch", type=Path, help="folder of the random encoder")
+    parser.add_argument("--decoder", choices=get_args(DecoderName), default="libav", help="what decodes")
     parser.add_argument("--device", default="cuda", help="cpu, cuda or cuda:1")
     parser.add_argument("--clips", type=count, default=10, help="clips to profile")
     parser.add_argument("--engine", choices=("inline", "ray"), default="inline", help="engine of the second run")
@@ -67,6 +70,11 @@ def compare_bytes(args: argparse.Namespace) -> list[dict[str, Any]]:
     if differing:
         raise RuntimeError(f"{len(differing)} of {len(first)} clips differ: {', '.join(differing[:5])}")
     return [{"name": f"{len(first)} clips with the same bytes", "killed": len(victims)}]
+
+
+def compare_decoders(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """The first clips by libavcodec and by NVDEC."""
+    return decode_by_both(_recipe(args), str(args.video), args.clips)
 
 
 def bench_pipeline(args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -135,7 +143,7 @@ def resume_training(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 def _recipe(args: argparse.Namespace) -> Recipe:
     fps, clip_frames = (Fraction(1), 60) if args.device == "cuda" else (Fraction(2), _clip_frames(args))
-    return Recipe(encoder=str(_weights(args)), layer=args.layer, fps=fps, clip_frames=clip_frames)
+    return Recipe(encoder=str(_weights(args)), layer=args.layer, fps=fps, clip_frames=clip_frames, decoder=args.decoder)
 
 
 def _clip_frames(args: argparse.Namespace) -> int:
@@ -196,6 +204,7 @@ def ancestors(folder: Path) -> Iterator[int]:
 
 
 CHECKS: dict[str, Callable[[argparse.Namespace], list[dict[str, Any]]]] = {
+    "decode": compare_decoders,
     "profile": profile_clips,
     "pipeline": bench_pipeline,
     "reuse": bench_reuse,

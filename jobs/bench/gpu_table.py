@@ -7,6 +7,7 @@ from typing import Any
 FIGURES = (
     *("frames_per_s", "ceiling_share", "times_transformers", "wall_s", "efficiency", "clips_per_s", "times_plain"),
     *("video_hours_per_device_hour", "busy_share", "encode_share", "peak_bytes", "fidelity", "largest_difference"),
+    *("cpu_s", "mean_levels_apart", "most_levels_apart"),
 )
 """Columns of the table, where a row has them."""
 

@@ -73,7 +73,7 @@ def _plain_script(video: str, recipe: Recipe, execution: Execution) -> dict[str,
     encoder = ClipEncoder(recipe, description, description.device)
     began_s, began_cpu_s = time.perf_counter(), time.process_time()
     info = scan_video(identify(video))
-    with open_video(timing_of(info)) as source:
+    with open_video(timing_of(info), picture.decoder) as source:
         clips = list(source.decode(plan_clips(info, fps=recipe.fps, clip_frames=recipe.clip_frames), picture))
     decoded_s = time.perf_counter()
     for clip in clips:

@@ -91,7 +91,7 @@ class Sampler:
         info = scan_video(identify(uri))
         clips = plan_clips(info, fps=self._recipe.fps, clip_frames=self._recipe.clip_frames)
         chosen = np.unique(np.linspace(0, len(clips) - 1, min(num_clips, len(clips))).round().astype(int))
-        with open_video(timing_of(info)) as video:
+        with open_video(timing_of(info), self._picture.decoder) as video:
             for number in chosen:
                 yield self._sample(video, clips[number])
 

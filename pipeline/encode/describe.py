@@ -190,6 +190,7 @@ def chosen_pictures(picture: PictureSpec, recipe: Recipe) -> PictureSpec:
         picture,
         tonemap=recipe.tonemap,
         deinterlace=recipe.deinterlace,
+        decoder=recipe.decoder,
         alpha_background=None if colour is None else (int(colour[:2], 16), int(colour[2:4], 16), int(colour[4:], 16)),
     )
 
@@ -197,8 +198,11 @@ def chosen_pictures(picture: PictureSpec, recipe: Recipe) -> PictureSpec:
 def picture_json(picture: PictureSpec) -> dict[str, Any]:
     """A picture spec as JSON data."""
     data = asdict(picture)
+    # What goes without saying is left out, so that runs from before it could be said are still the same.
     if picture.smart is None:
         del data["smart"]
+    if picture.decoder == "libav":
+        del data["decoder"]
     return data
 
 

@@ -16,6 +16,7 @@ from pipeline.engine.placement import ResourceRequest
 from pipeline.engine.worker_types import REAL, WorkerTypes
 from pipeline.errors import SettingsError
 from pipeline.settings import EngineName, Execution
+from pipeline.values import DecoderName
 
 
 class Cluster(Protocol):
@@ -29,18 +30,22 @@ class Cluster(Protocol):
 
 
 @contextmanager
-def open_cluster(execution: Execution) -> Iterator[Cluster]:
+def open_cluster(execution: Execution, decoder: DecoderName = "libav") -> Iterator[Cluster]:
     """Connect to what the settings name; Ray is imported only when it is used.
+
+    Args:
+        execution: the engine, and what is requested of it.
+        decoder: what decodes; `nvdec` needs GPUs.
 
     Raises:
         SettingsError: it cannot be reached, or can never hold what is requested.
     """
     if chosen_engine(execution) == "inline":
-        yield InlineCluster(execution)
+        yield InlineCluster(execution, decoder)
         return
     from pipeline.engine.ray_cluster import RayCluster
 
-    cluster = RayCluster(execution)
+    cluster = RayCluster(execution, decoder)
     try:
         yield cluster
     finally:
@@ -64,7 +69,11 @@ def chosen_engine(execution: Execution) -> EngineName:
 class InlineCluster:
     """This process."""
 
-    def __init__(self, execution: Execution) -> None:
+    def __init__(self, execution: Execution, decoder: DecoderName) -> None:
+        if decoder == "nvdec":
+            from pipeline.video import gpu_of_nvdec
+
+            gpu_of_nvdec()
         found = torch.cuda.device_count() if torch.cuda.is_available() else 0
         wanted = 1 if execution.gpus is None else execution.gpus
         on_gpu = execution.device == "cuda" or (execution.device == "auto" and bool(found and wanted))

@@ -8,6 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
+from pipeline.encode.devices import require_device
 from pipeline.engine.indexing import info_to_decode, scan_input
 from pipeline.engine.job import Job, StageTime, Stopwatch
 from pipeline.engine.joining import check_code, check_folder
@@ -42,8 +45,6 @@ class DecodeWorker:
     """
 
     def __init__(self, job: Job, cpu_clock: Callable[[], float] = time.process_time) -> None:
-        import torch
-
         torch.set_num_threads(1)
         self._job, self._cpu_clock = job, cpu_clock
         self._video: Any = None
@@ -56,13 +57,15 @@ class DecodeWorker:
         """Load what decoding needs.
 
         Raises:
-            SettingsError: this machine does not see the run folder, or has other code than the driver.
+            SettingsError: this machine does not see the run folder, has other code than the driver, or lacks the GPU
+                that is to decode.
         """
         from pipeline import video
 
-        assert video
         check_code(self._job)
         check_folder(self._job)
+        if self._job.picture.decoder == "nvdec":
+            video.gpu_of_nvdec()
 
     def scan(self, source: Input) -> PlannedVideo:
         """Identify a video, find out what it holds, and store that in the run folder.
@@ -110,7 +113,7 @@ class DecodeWorker:
             self.close()
             self._info = info_to_decode(self._job.out, unit.video_id, uri)
             require_unchanged(self._info.source)
-            self._video = open_video(timing_of(self._info)).__enter__()
+            self._video = open_video(timing_of(self._info), self._job.picture.decoder).__enter__()
             self._video_id, self._uri = unit.video_id, uri
         recipe = self._job.recipe
         specs = plan_clips(
@@ -130,6 +133,11 @@ class DecodeWorker:
             yield
         except MemoryError as error:
             raise DecodeError("out_of_memory", "decoding needs more memory than a decode worker may have") from error
+        except torch.OutOfMemoryError as error:
+            raise DecodeError("out_of_memory", "the GPU has no memory left to decode in") from error
+        except RuntimeError:
+            require_device("cuda" if self._job.picture.decoder == "nvdec" else "cpu")
+            raise
 
     def close(self) -> None:
         """Let go of the open video."""

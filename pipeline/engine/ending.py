@@ -54,7 +54,8 @@ class Ending:
         if now_s - self._lacks_since_s <= (limits.start_s if self._had_all_kinds else limits.nodes_s):
             return
         nodes = self._pool.nodes.values()
-        needs_gpu = kind == "encode" and self._policy.request.reserve_gpus
+        request = self._policy.request
+        needs_gpu = {"encode": request.reserve_gpus, "decode": request.decode_on_gpus, "write": False}[kind]
         self.finish(
             f"no node can hold the {kind} worker{' with a GPU' if needs_gpu else ''}: "
             f"{len(nodes)} nodes with {sum(node.capacity.gpus for node in nodes)} GPUs are there",

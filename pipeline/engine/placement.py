@@ -7,6 +7,11 @@ from dataclasses import dataclass
 
 from pipeline.engine.messages import WorkerKind
 
+DECODERS_OF_A_GPU = 8
+"""Most decoders that are put on a GPU unasked: each holds a CUDA context there, and a GPU has one to seven NVDECs."""
+DECODING_SHARE = 0.1
+"""Of a GPU that also decodes, what its decoders claim together: for Ray's books, which limit no process."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResourceRequest:
@@ -20,6 +25,8 @@ class ResourceRequest:
     """Share of a GPU that an encoder takes."""
     reserve_gpus: bool = False
     """Whether encoders claim GPUs. Otherwise each node has one encoder, which shares its cores."""
+    decode_on_gpus: bool = False
+    """Whether decoders need a GPU."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +49,7 @@ class NodeWorkers:
     encoder_cores: float = 0.0
     encoder_gpus: float = 0.0
     decoder_cores: float = 1.0
+    decoder_gpus: float = 0.0
 
     def number_of(self, kind: WorkerKind) -> int:
         """Number of workers of one kind."""
@@ -60,7 +68,9 @@ def place(nodes: Mapping[str, NodeResources], request: ResourceRequest) -> dict[
     """
     encoders = _encoders(nodes, request)
     free = {name: node.cores - (encoders[name] if request.reserve_gpus else 0) for name, node in nodes.items()}
-    decoders = _decoders({name: free[name] for name in nodes if "decode" not in nodes[name].unfit}, request.decoders)
+    decoders = _decoders({name: free[name] for name in nodes if _may_decode(nodes[name], request)}, request.decoders)
+    if request.decode_on_gpus and request.decoders is None:
+        decoders = {name: min(count, DECODERS_OF_A_GPU * nodes[name].gpus) for name, count in decoders.items()}
     can_write = [name for name, node in nodes.items() if "write" not in node.unfit]
     writers = {name for name in can_write if encoders[name]} or set(can_write[:1])
     return {
@@ -69,8 +79,9 @@ def place(nodes: Mapping[str, NodeResources], request: ResourceRequest) -> dict[
             writers=1 if name in writers else 0,
             decoders=decoders.get(name, 0),
             encoder_cores=_share(node.cores, encoders[name]) if request.reserve_gpus else 0.0,
-            encoder_gpus=request.gpu_share if request.reserve_gpus else 0.0,
+            encoder_gpus=_encoder_gpus(request) if request.reserve_gpus else 0.0,
             decoder_cores=_share(free[name], decoders.get(name, 0)),
+            decoder_gpus=_decoder_gpus(request) if request.decode_on_gpus else 0.0,
         )
         for name, node in nodes.items()
     }
@@ -97,6 +108,25 @@ def _encoders(nodes: Mapping[str, NodeResources], request: ResourceRequest) -> d
         placed[name] = slots if left is None else min(slots, left)
         left = None if left is None else left - placed[name]
     return placed
+
+
+def _may_decode(node: NodeResources, request: ResourceRequest) -> bool:
+    return "decode" not in node.unfit and (node.gpus > 0 or not request.decode_on_gpus)
+
+
+def _encoder_gpus(request: ResourceRequest) -> float:
+    """What an encoder claims."""
+    return _in_steps(request.gpu_share * (1 - DECODING_SHARE)) if request.decode_on_gpus else request.gpu_share
+
+
+def _decoder_gpus(request: ResourceRequest) -> float:
+    """What a decoder claims: as much whatever nodes there are, since those that work already keep their claims."""
+    return _in_steps(DECODING_SHARE / max(DECODERS_OF_A_GPU, request.decoders or 0))
+
+
+def _in_steps(share: float) -> float:
+    """A share in Ray's steps of 1/10,000, rounded down: the claims on a GPU must not exceed it."""
+    return int(share * 10_000 + 1e-9) / 10_000
 
 
 def _decoders(free: Mapping[str, int], requested: int | None) -> dict[str, int]:

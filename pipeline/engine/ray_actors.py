@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import ray
 
+from pipeline.encode.devices import BrokenDeviceError
 from pipeline.engine.decode_worker import Decoded, DecodeWorker
 from pipeline.engine.encode_worker import Encoded, EncodeWorker
 from pipeline.engine.job import ClipDone, Job, ShardCommitted
@@ -102,6 +103,9 @@ class DecodeActor(_Actor):
         """Decode one clip."""
         try:
             decoded = self.worker.decode(clip, uri, unit)
+        except BrokenDeviceError:
+            # No further call can succeed in this process; the scheduler starts another.
+            os._exit(1)
         except Exception as error:
             return self.failed(error), None
         return Answer(num_bytes=decoded.num_bytes, notes=self.log_buffer.take()), decoded
@@ -130,8 +134,6 @@ class EncodeActor(_Actor):
         return self._encode(decoded, uri)
 
     def _encode(self, decoded: Decoded, uri: str) -> tuple[Answer, Encoded | None]:
-        from pipeline.encode.devices import BrokenDeviceError
-
         try:
             record, encoded = self.worker.encode(decoded, uri)
         except BrokenDeviceError:

@@ -22,6 +22,7 @@ from pipeline.engine.ray_executor import RayExecutor, living_nodes
 from pipeline.engine.worker_types import REAL, WorkerTypes
 from pipeline.errors import SettingsError
 from pipeline.settings import Execution
+from pipeline.values import DecoderName
 
 log = logging.getLogger(__name__)
 LOCAL_STORE_BYTES = 2 << 30
@@ -47,7 +48,8 @@ class RayCluster:
         SettingsError: it cannot be reached, or can never hold what is requested.
     """
 
-    def __init__(self, execution: Execution) -> None:
+    def __init__(self, execution: Execution, decoder: DecoderName = "libav") -> None:
+        self._decodes_on_gpus = decoder == "nvdec"
         self._owns_ray = not ray.is_initialized()
         self._has_requested = False
         address = execution.address or os.environ.get("RAY_ADDRESS")
@@ -61,6 +63,7 @@ class RayCluster:
                 gpus=execution.gpus,
                 gpu_share=execution.gpu_share,
                 reserve_gpus=self._reserves,
+                decode_on_gpus=self._decodes_on_gpus,
             )
             kind: DeviceKind = "cuda" if self._reserves and execution.device != "cpu" else "cpu"
             self.device = self._agree(kind, nodes, execution)
@@ -85,12 +88,12 @@ class RayCluster:
         until_s = time.monotonic() + execution.wait_for_nodes_s
         while True:
             nodes = list(living_nodes().values())
-            complaint = lacks(execution, nodes)
+            complaint = lacks(execution, nodes, decodes_on_gpus=self._decodes_on_gpus)
             if complaint is None:
                 return nodes
             if time.monotonic() > until_s:
                 raise SettingsError(complaint)
-            self._request_gpus(gpus_wanted(execution))
+            self._request_gpus(max(gpus_wanted(execution), int(self._decodes_on_gpus)))
             time.sleep(1.0)
 
     def _request_gpus(self, count: int) -> None:
@@ -163,9 +166,14 @@ def gpus_wanted(execution: Execution) -> int:
     return execution.gpus if execution.gpus is not None else int(execution.device == "cuda")
 
 
-def lacks(execution: Execution, nodes: list[NodeUp]) -> str | None:
+def lacks(execution: Execution, nodes: list[NodeUp], *, decodes_on_gpus: bool = False) -> str | None:
     """The error in one line if the cluster has fewer GPUs than requested."""
     wanted, there = gpus_wanted(execution), sum(node.gpus for node in nodes)
+    if decodes_on_gpus and not there:
+        return (
+            f"--decoder nvdec: the cluster has no GPU on {_nodes(len(nodes))}: leave it out, or give "
+            "--wait-for-nodes-s 600 where an autoscaler adds nodes"
+        )
     if wanted > there:
         advice = "--device cpu, or --gpus 0" if not there else f"at most --gpus {there}"
         asked = "--device cuda" if execution.gpus is None else f"--gpus {wanted}"

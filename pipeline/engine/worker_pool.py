@@ -231,4 +231,5 @@ class WorkerPool:
         node.free_cores = round(node.free_cores - worker.cores, 4)
         self.workers[self._last] = self._of_kind[kind][self._last] = worker
         node.present[kind] += 1
-        return StartWorker(self._last, kind, node.name, worker.cores, wanted.encoder_gpus if kind == "encode" else 0.0)
+        gpus = {"encode": wanted.encoder_gpus, "decode": wanted.decoder_gpus, "write": 0.0}[kind]
+        return StartWorker(self._last, kind, node.name, worker.cores, gpus)

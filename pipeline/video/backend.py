@@ -127,8 +127,15 @@ class LibavBackend:
         self._context.flush_buffers()
 
 
-def decode_packet(context: VideoCodecContext, packet: Packet[VideoStream] | None) -> Answer:
+def decode_packet(
+    context: VideoCodecContext, packet: Packet[VideoStream] | None, harmless: tuple[str, ...] = HARMLESS
+) -> Answer:
     """Decode one packet, or (None) put out what is held back; and hear what the decoder says of it in its log.
+
+    Args:
+        context: the decoder.
+        packet: for it.
+        harmless: words of errors in its log that mean no damage.
 
     Raises:
         MemoryError: there is none left.
@@ -140,13 +147,14 @@ def decode_packet(context: VideoCodecContext, packet: Packet[VideoStream] | None
             if failure_class(error) == "out_of_memory":
                 raise
             return Answer([], damaged=not isinstance(error, av.error.EOFError))
-    return Answer(frames, damaged=bool(messages) and any(_is_bad(*message) for message in messages))
+    return Answer(frames, damaged=bool(messages) and any(is_bad(level, text, harmless) for level, _, text in messages))
 
 
-def _is_bad(level: int, _: str, text: str) -> bool:
+def is_bad(level: int, text: str, harmless: tuple[str, ...]) -> bool:
+    """Whether a line of the decoder's log tells of damage."""
     if level > av.logging.ERROR:
         return CONCEALED in text
-    return not any(words in text for words in HARMLESS)
+    return not any(words in text for words in harmless)
 
 
 def _context(name: str, stream: VideoStream) -> VideoCodecContext:

@@ -6,21 +6,25 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 
 import numpy as np
+import torch
 from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from pipeline.errors import DecodeError
-from pipeline.values import ClipSpec, DecodedClip, MotionSource, PictureSpec
+from pipeline.values import ClipSpec, DecodedClip, DecoderName, MotionSource, PictureSpec
 from pipeline.video.backend import Backend, LibavBackend, has_two_decoders
 from pipeline.video.counting import CountingCursor
 from pipeline.video.cursor import Cursor
 from pipeline.video.failures import decode_errors
 from pipeline.video.keys import keys_of
 from pipeline.video.motion import MotionMeter, VectorWatch
+from pipeline.video.nvdec import NvdecBackend, decodes
 from pipeline.video.packets import PacketSource
 from pipeline.video.picture import PictureMaker
 from pipeline.video.resize import fitted
 from pipeline.video.shown import Shown
+from pipeline.video.torch_picture import TorchPictureMaker, can_show
 from pipeline.video_info import VideoTiming
 
 NS_PER_S = 1_000_000_000
@@ -29,13 +33,17 @@ VECTOR_CODECS = frozenset({"h264", "mpeg4", "mpeg2video", "mpeg1video"})
 """Those whose decoders export motion vectors."""
 
 
-def open_video(timing: VideoTiming) -> OpenVideo:
+def open_video(timing: VideoTiming, decoder: DecoderName = "libav") -> OpenVideo:
     """Open a scanned video for decoding; use it in a `with` statement.
+
+    Args:
+        timing: what decoding needs of the scanned video.
+        decoder: what decodes it. For `nvdec` without a GPU, its arithmetic is done on the CPU.
 
     Raises:
         DecodeError: the file cannot be opened.
     """
-    return OpenVideo(timing)
+    return OpenVideo(timing, decoder)
 
 
 class OpenVideo:
@@ -43,10 +51,12 @@ class OpenVideo:
 
     Args:
         timing: what decoding needs of the scanned video.
+        decoder: what decodes it.
     """
 
-    def __init__(self, timing: VideoTiming) -> None:
+    def __init__(self, timing: VideoTiming, decoder: DecoderName = "libav") -> None:
         self.timing = timing
+        self._device = device_of(decoder)
         self._keys = keys_of(timing.key_pts, timing.key_waits)
         self._watch = VectorWatch(timing)
         self._reformatter = VideoReformatter()
@@ -82,7 +92,7 @@ class OpenVideo:
                 yielded.
         """
         picture = fitted(picture, self.timing.shown_hw)
-        maker = PictureMaker(self.timing.picture, picture, self._reformatter)
+        maker = self._maker(picture)
         with decode_errors(self.timing.uri):
             if motion:
                 for clip in clips:
@@ -97,7 +107,13 @@ class OpenVideo:
                     rows.add(tick, shown)
                 yield self._clip(clip, rows)
 
-    def _decode_moving(self, clip: ClipSpec, maker: PictureMaker) -> DecodedClip:
+    def _maker(self, picture: PictureSpec) -> PictureMaker | TorchPictureMaker:
+        policy = self.timing.picture
+        if self._device is None or not can_show(policy, picture):
+            return PictureMaker(policy, picture, self._reformatter)
+        return TorchPictureMaker(policy, picture, self._reformatter, self._device)
+
+    def _decode_moving(self, clip: ClipSpec, maker: PictureMaker | TorchPictureMaker) -> DecodedClip:
         """Every frame of the clip is decoded: motion adds up over all of them."""
         if self._moving is None:
             vectors = self._sources[0].codec in VECTOR_CODECS
@@ -109,7 +125,7 @@ class OpenVideo:
             meter, rows = self._measure(clip, maker)
         return self._clip(clip, rows, meter)
 
-    def _measure(self, clip: ClipSpec, maker: PictureMaker) -> tuple[MotionMeter, _Rows]:
+    def _measure(self, clip: ClipSpec, maker: PictureMaker | TorchPictureMaker) -> tuple[MotionMeter, _Rows]:
         assert self._moving is not None
         meter, rows = MotionMeter(self.timing, maker.spec, clip.frame_pts), _Rows(maker)
         self._watch.meter = meter
@@ -123,12 +139,10 @@ class OpenVideo:
         timing = self.timing
         source = PacketSource(timing.uri, timing.stream_index)
         self._sources.append(source)
-        strict: Backend = LibavBackend(source.stream, vectors=vectors)
+        strict, lenient = self._backends(source.stream, vectors)
         watch = self._watch.see if vectors else None
         if timing.timestamps == "ordinal":
             return CountingCursor(source, strict, watch)
-        two = has_two_decoders(source.stream)
-        lenient: Backend = LibavBackend(source.stream, strict=False) if two else strict
         return Cursor(
             source,
             strict,
@@ -139,6 +153,19 @@ class OpenVideo:
             drop=timing.skip_nonreference,
             watch=watch,
         )
+
+    def _backends(self, stream: VideoStream, vectors: bool) -> tuple[Backend, Backend]:
+        """What decodes the stream, and what decodes its damaged parts."""
+        context = stream.codec_context
+        codec, size_px = context.codec.canonical_name, (context.width, context.height)
+        gpu = self._device
+        if gpu is not None and gpu.type == "cuda":
+            capability = torch.cuda.get_device_capability(gpu)
+            if decodes(codec, context.pix_fmt, size_px, capability):
+                # NVDEC shows nothing, or anything, of damage.
+                return NvdecBackend(stream, gpu), LibavBackend(stream, strict=False)
+        strict = LibavBackend(stream, vectors=vectors)
+        return strict, LibavBackend(stream, strict=False) if has_two_decoders(stream) else strict
 
     def _clip(self, clip: ClipSpec, rows: _Rows, meter: MotionMeter | None = None) -> DecodedClip:
         if not rows.came:
@@ -158,10 +185,17 @@ class OpenVideo:
         )
 
 
+def device_of(decoder: DecoderName) -> torch.device | None:
+    """Where torch makes the pictures; None where swscale does. A reader of a run may have no GPU."""
+    if decoder == "libav":
+        return None
+    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+
+
 class _Rows:
     """The pictures of one clip at the encoder's size: shrunk at once, for sixty full pictures may not fit in memory."""
 
-    def __init__(self, maker: PictureMaker) -> None:
+    def __init__(self, maker: PictureMaker | TorchPictureMaker) -> None:
         self._maker = maker
         self._last: tuple[Shown, NDArray[np.uint8] | None] | None = None
         """What was shown last: clips that meet within a frame share it."""

@@ -1,21 +1,68 @@
-"""NVDEC, the decoder on NVIDIA GPUs, through libavcodec: packets and ticks are those of the cursor.
+"""NVDEC, the decoder on NVIDIA GPUs, through libavcodec: its packets, its headers, its ticks and its order of pictures.
 
-Pictures come as NV12 in the computer's memory. Decoding is defined to the bit for every codec that it has, so they hold
-the same values as libavcodec's own.
+libavcodec reads the headers and NVDEC the coded data, whose decoding is defined to the bit in the codecs named here. So
+its pictures hold the same values as libavcodec's own; they stay on the device, as NV12 or, of 10 bits, as P010. Where a
+GPU turns a stream down (too small, too large, a profile that it lacks), libavcodec decodes it on the CPU by itself.
 """
 
 from __future__ import annotations
 
 import av
 import av.error
+import torch
+from av.codec.hwaccel import HWAccel
 from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
+from av.video.plane import VideoPlane
 from av.video.stream import VideoStream
 
-from pipeline.errors import DecodeError
-from pipeline.video.backend import Answer, decode_packet
+from pipeline.errors import SettingsError
+from pipeline.video.backend import HARMLESS, MOST_PICTURE_PX, Answer, decode_packet, use_one_thread
 
-CODECS = frozenset({"h264", "hevc", "vp8", "vp9", "av1", "mpeg1video", "mpeg2video", "mpeg4"})
+CODECS = frozenset({"h264", "hevc", "vp8", "vp9", "av1"})
+TURNED_DOWN = (
+    "Hardware is lacking required capabilities",
+    "not within range from",
+    "Video macroblock count",
+    "Failed setup for format",
+)
+"""Errors in libavcodec's log where a GPU turns a stream down; its own decoder then takes over."""
+PIXEL_FORMATS = frozenset({"yuv420p", "yuvj420p", "yuv420p10le"})
+AV1_CAPABILITY = 8, 6
+"""Least compute capability with AV1; libavcodec's own AV1 decoder has nothing to fall back to."""
+
+
+def gpu_of_nvdec() -> torch.device:
+    """The GPU of this process that decodes.
+
+    Raises:
+        SettingsError: there is none, or PyAV cannot leave pictures on it.
+    """
+    advice = "leave out --decoder nvdec"
+    if not torch.cuda.is_available():
+        raise SettingsError(f"--decoder nvdec needs an NVIDIA GPU, and there is none that torch can use: {advice}")
+    if not hasattr(VideoPlane, "__dlpack__"):
+        raise SettingsError(f"--decoder nvdec needs PyAV 17 or later; this is {av.__version__}: update it, or {advice}")
+    try:
+        _context("h264", torch.device("cuda", 0))
+    except (av.error.FFmpegError, OSError) as error:
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise SettingsError(f"--decoder nvdec: libavcodec cannot use the GPU ({reason}): {advice}") from error
+    return torch.device("cuda", 0)
+
+
+def decodes(codec: str, pixel_format: str | None, size_px: tuple[int, int], capability: tuple[int, int]) -> bool:
+    """Whether NVDEC is given a stream; libavcodec decodes all others on the CPU.
+
+    Args:
+        codec: libavcodec's name of it.
+        pixel_format: of its pictures.
+        size_px: their width and height. Of an odd one DLPack leaves out the last chroma value.
+        capability: compute capability of the GPU.
+    """
+    if codec == "av1" and capability < AV1_CAPABILITY:
+        return False
+    return codec in CODECS and pixel_format in PIXEL_FORMATS and not any(side % 2 for side in size_px)
 
 
 class NvdecBackend:
@@ -23,31 +70,24 @@ class NvdecBackend:
 
     Args:
         stream: whose packets are to come.
-
-    Raises:
-        DecodeError: the codec is none of NVDEC's, or there is no GPU that decodes it (`unsupported`).
+        gpu: the device that decodes, and on which pictures stay.
     """
 
-    def __init__(self, stream: VideoStream) -> None:
-        codec = stream.codec_context.codec.canonical_name
-        if codec not in CODECS:
-            raise DecodeError("unsupported", f"NVDEC has no {codec}: decode it on the cores")
-        name = f"{codec.removesuffix('video')}_cuvid"
-        try:
-            context = av.codec.CodecContext.create(name, "r")
-            assert isinstance(context, VideoCodecContext)
-            if stream.codec_context.extradata:
-                context.extradata = stream.codec_context.extradata
-            context.width, context.height = stream.codec_context.width, stream.codec_context.height
-            context.open()
-        except (av.error.FFmpegError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or type(error).__name__
-            raise DecodeError("unsupported", f"NVDEC cannot be used here ({reason}): decode on the cores") from error
+    def __init__(self, stream: VideoStream, gpu: torch.device) -> None:
+        context = _context(stream.codec_context.codec.canonical_name, gpu)
+        if stream.codec_context.extradata:
+            context.extradata = stream.codec_context.extradata
+        context.options = {"max_pixels": str(MOST_PICTURE_PX)}
+        use_one_thread(context)
         self._context = context
 
     def send(self, packet: Packet[VideoStream]) -> Answer:
-        """Decode one packet."""
-        return decode_packet(self._context, packet)
+        """Decode one packet.
+
+        Raises:
+            MemoryError: there is none left.
+        """
+        return decode_packet(self._context, packet, (*HARMLESS, *TURNED_DOWN))
 
     def drain(self) -> Answer:
         """What is still held back; then ready for another start."""
@@ -58,3 +98,11 @@ class NvdecBackend:
     def flush(self) -> None:
         """Forget everything."""
         self._context.flush_buffers()
+
+
+def _context(codec: str, gpu: torch.device) -> VideoCodecContext:
+    """The decoder of libavcodec itself with NVDEC behind it, in the CUDA context that torch uses."""
+    accelerator = HWAccel("cuda", device=str(gpu.index or 0), allow_software_fallback=True, is_hw_owned=True)
+    context = av.codec.CodecContext.create(codec, "r", accelerator)
+    assert isinstance(context, VideoCodecContext)
+    return context

@@ -10,6 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
+import torch
 
 from jobs import commands
 from jobs.cli import COMMANDS, command_parser, main
@@ -51,6 +52,11 @@ def done(videos: list[Path], tiny_encoder: Path, tmp_path_factory: pytest.TempPa
         (["good.mp4", "--fps", "fast"], "--fps fast is not a frame rate"),
         (["good.mp4", "--config", "gone.toml"], "--config gone.toml cannot be read"),
         ([], "no input was given"),
+        pytest.param(
+            ["good.mp4", "--decoder", "nvdec"],
+            "--decoder nvdec needs an NVIDIA GPU, and there is none that torch can use: leave out --decoder nvdec",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
+        ),
     ],
 )
 def test_bad_usage_is_one_line_and_exit_code_2(

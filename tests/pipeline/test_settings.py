@@ -46,6 +46,13 @@ def described(recipe: Recipe, **changes: Any) -> RunDescription:
         ({"max_gap_frames": 1, "strategy": "coverage"}, r"--max-gap-frames needs --strategy tree"),
         ({"fps": Fraction(0)}, r"--fps 0 must be above 0"),
         ({"layer": 0}, r"--layer 0"),
+        ({"decoder": "cuvid"}, r"--decoder cuvid is unknown: choose one of libav, nvdec"),
+        (
+            {"decoder": "nvdec", "resize": "pillow"},
+            r"--resize pillow resizes on the CPU, and --decoder nvdec on the GPU",
+        ),
+        ({"decoder": "nvdec", "strategy": "motion"}, r"--decoder nvdec gives no motion vectors"),
+        ({"decoder": "nvdec", "weights": "motion"}, r"--decoder nvdec gives no motion vectors"),
         ({"dtype": "float64"}, r"--dtype float64 is unknown"),
         ({"clip_frames": 0}, r"--clip-frames 0"),
     ],

@@ -110,6 +110,8 @@ def draw(seed: int) -> Scenario:
             gpus=rng.choice((None, None, 1, 2)),
             gpu_share=rng.choice((1.0, 1.0, 0.5)),
             reserve_gpus=reserve,
+            # Of its own generator: the other seeds stay what they are.
+            decode_on_gpus=Random(f"decoders of {seed}").random() < 0.1,
         ),
         fps=Fraction(1),
         clip_frames=CLIP_FRAMES,

@@ -23,7 +23,7 @@ def test_every_step_works_in_small(tmp_path: Path, capsys: pytest.CaptureFixture
     code = main(["bench", "gpu", "--dry-run", "--out", str(tmp_path)])
     assert code == 0, capsys.readouterr().out
     report = json.loads((tmp_path / "gpu.json").read_text())
-    assert [step["outcome"] for step in report["steps"]] == ["passed"] * 9
+    assert [step["outcome"] for step in report["steps"]] == ["passed"] * 10
     names = [row["name"] for step in report["steps"] for row in step["rows"]]
     assert {"plain script", "vtm, inline", "vtm, ray"} <= set(names)
     killed = [row["killed"] for step in report["steps"] for row in step["rows"] if "killed" in row]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -7,8 +8,10 @@ import pytest
 from pipeline.engine.messages import NodeUp, Notify, StartWorker, Tick
 from pipeline.engine.placement import NodeResources, ResourceRequest, gpu_slots, place
 from pipeline.engine.policy import Limits, Policy
+from pipeline.engine.ray_cluster import lacks
 from pipeline.engine.scheduler import Scheduler
 from pipeline.engine.worker_pool import WorkerPool
+from pipeline.settings import Execution
 
 GIB = 1 << 30
 
@@ -63,6 +66,41 @@ def test_more_workers_than_cores_share_them(cores: int, gpus: int, decoders: int
     kinds = [c.kind for c in commands]
     assert kinds.count("encode") == max(1, gpus)
     assert kinds.count("decode") == (decoders or max(1, cores - gpus))
+
+
+@pytest.mark.parametrize("cores", [1, 2, 7, 31])
+@pytest.mark.parametrize("gpus", [1, 2, 3])
+@pytest.mark.parametrize("share", [1.0, 0.5, 0.14])
+@pytest.mark.parametrize("decoders", [None, 1, 3, 8])
+def test_workers_that_decode_on_gpus_fit_on_them(cores: int, gpus: int, share: float, decoders: int | None) -> None:
+    request = ResourceRequest(decoders=decoders, gpu_share=share, reserve_gpus=True, decode_on_gpus=True)
+    _, commands = start_missing(request, NodeUp("a", cores, gpus, GIB), NodeUp("b", 8, 0, GIB))
+    assert {c.node for c in commands if c.kind == "decode"} == {"a"}
+    left = [1.0] * gpus
+    for command in commands:
+        if command.kind != "write":
+            # As Ray does: none has parts of two GPUs.
+            number = next(number for number, free in enumerate(left) if free >= command.gpus - 1e-9)
+            left[number] -= command.gpus
+            assert command.gpus > 0
+    assert [c.kind for c in commands].count("encode") == gpus * int(1 / share + 1e-9)
+
+
+def test_a_cluster_without_gpus_cannot_decode_on_them() -> None:
+    nodes = [NodeUp("a", 4, 0, GIB), NodeUp("b", 4, 0, GIB)]
+    complaint = lacks(Execution(), nodes, decodes_on_gpus=True)
+    assert complaint is not None
+    assert complaint.startswith("--decoder nvdec: the cluster has no GPU on 2 nodes: leave it out")
+    assert lacks(Execution(), nodes) is None
+    assert lacks(Execution(), [*nodes, NodeUp("c", 4, 1, GIB)], decodes_on_gpus=True) is None
+
+
+def test_a_gpu_is_not_crowded_with_decoders() -> None:
+    nodes = {"a": NodeResources(cores=64, gpus=2), "b": NodeResources(cores=64, gpus=0)}
+    request = ResourceRequest(reserve_gpus=True, decode_on_gpus=True)
+    assert [c.decoders for c in place(nodes, request).values()] == [16, 0]
+    assert place(nodes, replace(request, decoders=40))["a"].decoders == 40
+    assert place(nodes, replace(request, decode_on_gpus=False))["b"].decoders == 64
 
 
 def test_a_late_node_moves_nobody() -> None:

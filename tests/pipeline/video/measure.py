@@ -19,6 +19,7 @@ from dataclasses import replace
 from fractions import Fraction
 from itertools import islice, product
 from pathlib import Path
+from typing import get_args
 
 import av
 import numpy as np
@@ -27,10 +28,11 @@ import torch
 from jobs.bench.memory import resident_bytes
 from pipeline.errors import DecodeError
 from pipeline.plan.clips import plan_clips
-from pipeline.values import PictureSpec
+from pipeline.values import DecoderName, PictureSpec
 from pipeline.video import open_video, scan_video, timing_of
 from pipeline.video.backend import LibavBackend
 from pipeline.video.resize import resize_picture
+from pipeline.video.torch_picture import can_show
 from pipeline.video_info import VideoInfo
 from tests.conftest import FILM, SHARED_DATA
 from tests.pipeline.video.corruptions import corrupt_all
@@ -226,6 +228,32 @@ def timed(picture: np.ndarray, spec: PictureSpec) -> tuple[np.ndarray, float]:
     return resized, 1000 * (time.perf_counter() - started)
 
 
+def conversions(_: Path) -> None:
+    """Pictures of `--decoder nvdec`, its arithmetic on this CPU, against swscale's: one frame of each shared file."""
+    apart: dict[str, list[np.ndarray]] = {}
+    for path in [FILM, *sorted(path for path in (SHARED_DATA / "videos").rglob("*") if path.is_file())]:
+        try:
+            info = scan_video(source_of(path))
+            policy = info.picture
+            (clip,) = islice(plan_clips(info, fps=Fraction(1), clip_frames=1), 1)
+            both = []
+            for decoder in get_args(DecoderName):
+                with open_video(timing_of(info), decoder) as video:
+                    both.append(next(iter(video.decode([clip], SQUARE))).frames.astype(np.int16))
+        except (DecodeError, ValueError):
+            continue
+        if not can_show(policy, SQUARE):
+            continue
+        odd = info.height_px % 2 or info.width_px % 2
+        kind = "odd size" if odd else "8 bits" if "10" not in info.pixel_format else "10 bits"
+        difference = np.abs(both[0] - both[1])
+        apart.setdefault(kind, []).append(difference)
+        print(f"{path.name[:50]:52}{info.pixel_format:14}{difference.max():5}{difference.mean():7.2f}")
+    for kind, found in apart.items():
+        means = [one.mean() for one in found]
+        print(f"{kind}: {len(found)} files, most {max(one.max() for one in found)}, mean {np.mean(means):.2f}")
+
+
 def motion(_: Path) -> None:
     """CPU seconds of two minutes of the film at 1 fps, with motion and without."""
     info = scan_video(source_of(FILM))
@@ -257,6 +285,7 @@ MEASURES: dict[str, Callable[[Path], None]] = {
     "remote": remote,
     "memory": memory,
     "resize": resize,
+    "conversions": conversions,
     "motion": motion,
 }
 

@@ -1,79 +1,162 @@
-"""NVDEC behind the protocol: its pictures are libavcodec's. Without a GPU only its refusals are tested."""
+"""NVDEC behind the protocol: its pictures are libavcodec's. Without a GPU, what it is given, and what it refuses."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
+import av.logging
 import numpy as np
 import pytest
 import torch
-from av import VideoFrame
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-from pipeline.errors import DecodeError
-from pipeline.video.backend import Backend, LibavBackend
+from pipeline.errors import SettingsError
+from pipeline.plan.clips import plan_clips
+from pipeline.video import gpu_of_nvdec, open_video, scan_video, timing_of
+from pipeline.video.backend import HARMLESS, Backend, LibavBackend, is_bad
 from pipeline.video.cursor import Cursor
 from pipeline.video.keys import keys_of
-from pipeline.video.nvdec import NvdecBackend
+from pipeline.video.nvdec import TURNED_DOWN, NvdecBackend, decodes
 from pipeline.video.packets import PacketSource
+from pipeline.video.torch_picture import planes_of
+from pipeline.video_info import PicturePolicy
+from tests.pipeline.video.reference import SMALL, source_of
 from tests.synthetic import make_video
 
+HOPPER, AMPERE = (9, 0), (8, 0)
 CODECS = [
-    ("video.mp4", "libx264", 3, {"preset": "veryfast"}),
-    ("video.mkv", "libx265", 3, {"preset": "ultrafast", "x265-params": "log-level=none"}),
-    ("video.webm", "libvpx-vp9", 0, {"deadline": "realtime", "cpu-used": "8"}),
-    ("first.ts", "mpeg2video", 2, {}),
+    ("video.mp4", "libx264", 3, {"preset": "veryfast"}, "yuv420p"),
+    ("video.mkv", "libx265", 3, {"preset": "ultrafast", "x265-params": "log-level=none"}, "yuv420p"),
+    ("deep.mkv", "libx265", 3, {"preset": "ultrafast", "x265-params": "log-level=none"}, "yuv420p10le"),
+    ("video.webm", "libvpx-vp9", 0, {"deadline": "realtime", "cpu-used": "8"}, "yuv420p"),
+    ("first.webm", "libvpx", 0, {"deadline": "realtime", "cpu-used": "8"}, "yuv420p"),
+    ("av1.mkv", "libsvtav1", 0, {"preset": "12"}, "yuv420p"),
 ]
 
 
-def planes(frame: VideoFrame) -> NDArray[np.uint8]:
-    """Luma and chroma in one array, whatever the order in memory."""
-    array: NDArray[np.uint8] = frame.reformat(format="yuv420p").to_ndarray()
-    return array
+@pytest.mark.parametrize(
+    ("codec", "pixels", "size_px", "capability", "given"),
+    [
+        ("h264", "yuv420p", (1280, 720), AMPERE, True),
+        ("h264", "yuvj420p", (1280, 720), AMPERE, True),
+        ("h264", "yuv422p", (1280, 720), HOPPER, False),
+        ("hevc", "yuv420p10le", (1280, 720), AMPERE, True),
+        ("hevc", "yuv444p", (1280, 720), HOPPER, False),
+        ("vp9", "yuv420p", (426, 240), AMPERE, True),
+        ("vp9", "yuv420p", (161, 121), HOPPER, False),
+        ("av1", "yuv420p", (426, 240), HOPPER, True),
+        ("av1", "yuv420p", (426, 240), AMPERE, False),
+        ("mpeg2video", "yuv420p", (720, 576), HOPPER, False),
+        ("mjpeg", "yuvj420p", (720, 576), HOPPER, False),
+        ("h264", None, (720, 576), HOPPER, False),
+    ],
+)
+def test_it_is_given_what_it_decodes_to_the_bit(
+    codec: str, pixels: str | None, size_px: tuple[int, int], capability: tuple[int, int], given: bool
+) -> None:
+    assert decodes(codec, pixels, size_px, capability) is given
 
 
-def test_without_a_gpu_it_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_that_a_gpu_turns_a_stream_down_is_no_damage() -> None:
+    harmless = (*HARMLESS, *TURNED_DOWN)
+    for text in (
+        "Failed setup for format cuda: hwaccel initialisation returned error.",
+        "Video width 32 not within range from 48 to 4096",
+        "Video macroblock count 262144 exceeds maximum of 65536",
+        "Hardware is lacking required capabilities",
+    ):
+        assert not is_bad(av.logging.ERROR, text, harmless)
+        assert is_bad(av.logging.ERROR, text, HARMLESS)
+    assert is_bad(av.logging.ERROR, "error while decoding MB 3 5, bytestream -7", harmless)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_it_is_refused_in_one_line() -> None:
+    with pytest.raises(SettingsError, match=r"--decoder nvdec needs an NVIDIA GPU, .*: leave out") as error:
+        gpu_of_nvdec()
+    assert "\n" not in str(error.value)
+
+
+def test_a_gpu_that_libavcodec_cannot_use_is_named_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
-    source = PacketSource(str(make_video(tmp_path / "video.mp4", frames=3)), 0)
-    with pytest.raises(DecodeError, match="NVDEC cannot be used here") as error:
-        NvdecBackend(source.stream)
-    assert error.value.failure == "unsupported"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(SettingsError, match=r"libavcodec cannot use the GPU \(Operation not permitted\)") as error:
+        gpu_of_nvdec()
     assert "\n" not in str(error.value)
-    source.close()
-
-
-def test_a_codec_that_it_lacks_is_refused_by_name(tmp_path: Path) -> None:
-    source = PacketSource(str(make_video(tmp_path / "video.mov", frames=3, codec="mjpeg", pixel_format="yuvj420p")), 0)
-    with pytest.raises(DecodeError, match="mjpeg"):
-        NvdecBackend(source.stream)
-    source.close()
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize(("name", "codec", "bframes", "options"), CODECS, ids=[c[1] for c in CODECS])
-def test_its_pictures_are_those_of_libavcodec(
-    cuda: torch.device, tmp_path: Path, name: str, codec: str, bframes: int, options: dict[str, str]
+@pytest.mark.parametrize(("name", "codec", "bframes", "options", "pixels"), CODECS, ids=[c[0] for c in CODECS])
+def test_its_planes_are_those_of_libavcodec(
+    cuda: torch.device, tmp_path: Path, name: str, codec: str, bframes: int, options: dict[str, str], pixels: str
 ) -> None:
     path = make_video(
-        tmp_path / name, frames=60, gop=20, bframes=bframes, codec=codec, options=options, size=(144, 176)
+        tmp_path / name,
+        frames=60,
+        gop=20,
+        bframes=bframes,
+        codec=codec,
+        options=options,
+        size=(144, 176),
+        pixel_format=pixels,
     )
-    wanted: list[list[NDArray[np.uint8]]] = []
-    for make in (LibavBackend, NvdecBackend):
+    info = scan_video(source_of(path))
+    source = PacketSource(str(path), 0)
+    context = source.stream.codec_context
+    size_px = context.width, context.height
+    if not decodes(info.codec, context.pix_fmt, size_px, torch.cuda.get_device_capability(cuda)):
+        pytest.skip(f"this GPU does not decode {info.codec}")
+    source.close()
+    wanted: list[list[NDArray[np.generic]]] = []
+    for on_gpu in (False, True):
         source = PacketSource(str(path), 0)
-        backend: Backend = make(source.stream)
-        ticks, keys = _ticks(path)
-        cursor = Cursor(source, backend, backend, keys_of(keys))
-        wanted.append([planes(shown.frame) for shown in cursor.show(ticks[::7]) if shown.frame is not None])
+        backend: Backend = NvdecBackend(source.stream, cuda) if on_gpu else LibavBackend(source.stream)
+        cursor = Cursor(source, backend, backend, keys_of(info.key_pts))
+        planes: list[NDArray[np.generic]] = []
+        for shown in cursor.show(info.frame_pts.tolist()[::7]):
+            assert shown.frame is not None
+            assert not shown.damaged
+            assert (shown.frame.format.name == "cuda") is on_gpu, "the pictures stay where they are decoded"
+            planes += [p.cpu().numpy() for p in planes_of(shown.frame, PicturePolicy(), VideoReformatter())]
+        wanted.append(planes)
         source.close()
-    assert len(wanted[0]) == len(wanted[1])
     for one, other in zip(*wanted, strict=True):
         np.testing.assert_array_equal(one, other)
 
 
-def _ticks(path: Path) -> tuple[list[int], NDArray[np.int64]]:
-    from pipeline.video import scan_video
-    from tests.pipeline.video.reference import source_of
-
+@pytest.mark.gpu
+def test_clips_on_a_gpu_are_those_of_a_cpu(cuda: torch.device, tmp_path: Path) -> None:
+    path = make_video(tmp_path / "video.mp4", frames=90, gop=30, bframes=3, size=(144, 176))
     info = scan_video(source_of(path))
-    return info.frame_pts.tolist(), info.key_pts
+    specs = plan_clips(info, fps=Fraction(5), clip_frames=6)
+    picture = replace(SMALL, decoder="nvdec")
+    with open_video(timing_of(info), "nvdec") as video:
+        ours = np.concatenate([clip.frames for clip in video.decode(specs, picture)])
+        again = np.concatenate([clip.frames for clip in video.decode(specs[2:], picture)])
+    np.testing.assert_array_equal(ours[-len(again) :], again)
+    with open_video(timing_of(info)) as video:
+        wanted = np.concatenate([clip.frames for clip in video.decode(specs, SMALL)])
+    assert np.abs(ours.astype(int) - wanted.astype(int)).max() <= 4
+
+
+@pytest.mark.gpu
+def test_a_damaged_group_is_shown_by_libavcodec(cuda: torch.device, tmp_path: Path) -> None:
+    path = make_video(tmp_path / "video.mp4", frames=60, gop=20, size=(144, 176))
+    source, places = PacketSource(str(path), 0), []
+    while (found := source.read()) is not None:
+        places.append((found.packet.pos or 0, found.packet.size))
+    source.close()
+    position, size = places[25]
+    data = bytearray(path.read_bytes())
+    data[position + 5 : position + size] = bytes(size - 5)
+    path.write_bytes(data)
+    info = scan_video(source_of(path))
+    specs = plan_clips(info, fps=Fraction(25), clip_frames=60)
+    with open_video(timing_of(info), "nvdec") as video:
+        (clip,) = video.decode(specs, SMALL)
+    assert clip.is_damaged is not None
+    np.testing.assert_array_equal(np.flatnonzero(clip.is_damaged), np.arange(25, 40))
