@@ -86,7 +86,13 @@ class DecodeActor(_Actor):
     def __init__(self, job: Job, types: WorkerTypes) -> None:
         super().__init__()
         self.worker: DecodeWorker = types.decode(job)
-        _limit_memory(job.execution.decode_memory_mb)
+        self._memory_mb = job.execution.decode_memory_mb
+
+    def start(self) -> Answer:
+        """Load what the work needs. What it holds then, a CUDA context included, is not counted."""
+        answer = super().start()
+        limit_memory(self._memory_mb)
+        return answer
 
     def scan(self, source: Input) -> Answer:
         """Scan one video."""
@@ -162,7 +168,7 @@ class WriteActor(_Actor):
         return Answer(value=committed, notes=self.log_buffer.take())
 
 
-def _limit_memory(memory_mb: int) -> None:
+def limit_memory(memory_mb: int) -> None:
     """Bound the private memory that this process may add to what it holds now."""
     status = Path("/proc/self/status")
     if not status.exists():

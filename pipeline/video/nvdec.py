@@ -33,7 +33,7 @@ AV1_CAPABILITY = 8, 6
 
 
 def gpu_of_nvdec() -> torch.device:
-    """The GPU of this process that decodes.
+    """The GPU of this process that decodes, its context made.
 
     Raises:
         SettingsError: there is none, or PyAV cannot leave pictures on it.
@@ -43,12 +43,14 @@ def gpu_of_nvdec() -> torch.device:
         raise SettingsError(f"--decoder nvdec needs an NVIDIA GPU, and there is none that torch can use: {advice}")
     if not hasattr(VideoPlane, "__dlpack__"):
         raise SettingsError(f"--decoder nvdec needs PyAV 17 or later; this is {av.__version__}: update it, or {advice}")
+    gpu = torch.device("cuda", 0)
     try:
-        _context("h264", torch.device("cuda", 0))
-    except (av.error.FFmpegError, OSError) as error:
-        reason = getattr(error, "strerror", None) or type(error).__name__
-        raise SettingsError(f"--decoder nvdec: libavcodec cannot use the GPU ({reason}): {advice}") from error
-    return torch.device("cuda", 0)
+        _context("h264", gpu)
+        torch.empty(1, device=gpu)
+    except (av.error.FFmpegError, OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or str(error).strip().partition("\n")[0]
+        raise SettingsError(f"--decoder nvdec: the GPU cannot be used ({reason}): {advice}") from error
+    return gpu
 
 
 def decodes(codec: str, pixel_format: str | None, size_px: tuple[int, int], capability: tuple[int, int]) -> bool:

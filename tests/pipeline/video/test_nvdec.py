@@ -84,7 +84,7 @@ def test_a_gpu_that_libavcodec_cannot_use_is_named_in_one_line(monkeypatch: pyte
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    with pytest.raises(SettingsError, match=r"libavcodec cannot use the GPU \(Operation not permitted\)") as error:
+    with pytest.raises(SettingsError, match=r"the GPU cannot be used \(Operation not permitted\)") as error:
         gpu_of_nvdec()
     assert "\n" not in str(error.value)
 
