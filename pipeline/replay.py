@@ -74,7 +74,8 @@ def encoder_of(run: dict[str, Any]) -> ClipEncoder:
     from pipeline.encode.clip_encoder import ClipEncoder
     from pipeline.encode.describe import describe_encoder
     from pipeline.encode.devices import this_device
-    from pipeline.settings import Recipe, build
+    from pipeline.read_settings import build
+    from pipeline.settings import Recipe
 
     recipe = build(Recipe, run["settings"])
     description, _ = describe_encoder(recipe, this_device(run["encoder"]["device"]))

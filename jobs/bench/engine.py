@@ -28,7 +28,8 @@ from pipeline.engine.placement import ResourceRequest
 from pipeline.engine.policy import Policy
 from pipeline.engine.scheduler import Scheduler
 from pipeline.inputs.named import Input
-from pipeline.settings import Execution, Recipe, build
+from pipeline.read_settings import build
+from pipeline.settings import Execution, Recipe
 
 CLIP_FRAMES = 60
 FRAME_BYTES = 224 * 224 * 3

@@ -172,7 +172,8 @@ def _strategies(options: argparse.Namespace) -> tuple[str, ...]:
 
 
 def _recipe(options: argparse.Namespace) -> Any:
-    from pipeline.settings import Recipe, build
+    from pipeline.read_settings import build
+    from pipeline.settings import Recipe
 
     chosen = {name: getattr(options, name) for name in ("encoder", "revision", "layer", "fps", "clip_frames", "dtype")}
     return build(Recipe, chosen | {"strategy": "none", "embedding": "never"})
