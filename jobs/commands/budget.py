@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jobs.table import print_table
+from pipeline.counted import counted
 
 if TYPE_CHECKING:
     from jobs.budget.measure import Measured
@@ -181,8 +182,9 @@ def _recipe(options: argparse.Namespace) -> Any:
 
 def _print(measured: Measured) -> None:
     print(
-        f"{measured.clips} clips of {measured.videos} videos, {measured.video_s:.0f} s; an hour of video takes "
-        f"{measured.decode_s_per_hour:.0f} s to decode and {measured.encode_s_per_hour:.0f} s to encode, and:"
+        f"{counted(measured.clips, 'clip')} of {counted(measured.videos, 'video')}, {measured.video_s:.0f} s; "
+        f"an hour of video takes {measured.decode_s_per_hour:.0f} s to decode "
+        f"and {measured.encode_s_per_hour:.0f} s to encode, and:"
     )
     print_table(
         ["setting", "tokens a clip", "mean cosine", "5th pct", "neighbours", "MB an hour", "merge s an hour"],

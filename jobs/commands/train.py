@@ -17,6 +17,7 @@ from jobs.training.device import add_device_option, checked_device
 from jobs.training.labels import LabelSet, Matching, load_labels, match_labels, with_validation
 from jobs.training.labels.record import write_matching
 from jobs.training.training_log import TrainingLog
+from pipeline.counted import counted
 from pipeline.errors import InputError
 from vtm.network import Auxiliary, NetworkConfig, NetworkStrategy, Task, VideoTokenMerging, save_model
 from vtm.training import (
@@ -214,23 +215,24 @@ def _check_clips(learnt_from: ClipSource, matching: Matching, labels: LabelSet) 
     if not learnt_from.entries:
         named = ", ".join(dict.fromkeys(label.video for label in matching.missing[:3])) or "none"
         raise InputError(
-            f"no cached clip for training: of {len(labels.labels)} labels {len(matching.missing)} name no cached video "
-            f"({named}); labels name a video by its id, its file name, or as Breakfast does"
+            f"no cached clip for training: {len(matching.missing)} of {counted(len(labels.labels), 'label')} "
+            f"without a cached video ({named}); labels name a video by its id, its file name, or as Breakfast does"
         )
 
 
 def _say_what_was_matched(
     labels: LabelSet, matching: Matching, learnt_from: ClipSource, held_out: ClipSource, set_aside: int, out: Path
 ) -> None:
-    classes = f", {len(labels.classes)} classes" if labels.classes else ""
+    classes = f", {counted(len(labels.classes), 'class')}" if labels.classes else ""
     own = " (a tenth of the training videos: the labels have no validation split)" if set_aside else ""
     print(
-        f"{labels.task}{classes}: {learnt_from.videos} videos ({len(learnt_from.entries)} clips) to train on, "
-        f"{held_out.videos} ({len(held_out.entries)} clips) to validate on{own};"
+        f"{labels.task}{classes}: {counted(learnt_from.videos, 'video')} "
+        f"({counted(len(learnt_from.entries), 'clip')}) to train on, {counted(held_out.videos, 'video')} "
+        f"({counted(len(held_out.entries), 'clip')}) to validate on{own};"
     )
     print(
-        f"{len(matching.missing)} labels without a cached video, {len(matching.unlabelled)} cached videos without a "
-        f"label: {out / 'videos.csv'}"
+        f"{counted(len(matching.missing), 'label')} without a cached video, "
+        f"{counted(len(matching.unlabelled), 'cached video')} without a label: {out / 'videos.csv'}"
     )
 
 
@@ -240,5 +242,6 @@ def _outcome(progress: Progress, name: str) -> str:
     value = progress.best[0] if name == "accuracy" else -progress.best[0]
     stopped = ", stopped early" if progress.stopped else ""
     return (
-        f"{progress.epochs_done} epochs, best validation {name} {value:.4f} in epoch {progress.best_epoch + 1}{stopped}"
+        f"{counted(progress.epochs_done, 'epoch')}, best validation {name} {value:.4f} "
+        f"in epoch {progress.best_epoch + 1}{stopped}"
     )

@@ -18,6 +18,7 @@ from pipeline.cache.cut import Cut, check_cut, coarsened
 from pipeline.cache.read_rows import RowAddress, read_rows
 from pipeline.cache.shard_rows import Wanted
 from pipeline.cache.video_tokens import coarsened_video
+from pipeline.counted import counted
 from pipeline.errors import RunFolderError
 from pipeline.plan.units import Clip
 from pipeline.shards.commits import read_manifests
@@ -62,7 +63,7 @@ class ClipView(Sequence[CachedClip]):
         return key in self._cache and self._cache.position(_clip_id_of(key)) in self.positions
 
     def __repr__(self) -> str:
-        return f"ClipView({len(self)} clips of {str(self._cache.path)!r})"
+        return f"ClipView({counted(len(self), 'clip')} of {str(self._cache.path)!r})"
 
 
 def _clip_id_of(key: object) -> str:
@@ -130,7 +131,8 @@ class TokenCache:
         return self._ends[-1] if self._ends else 0
 
     def __repr__(self) -> str:
-        return f"TokenCache({str(self.path)!r}, {len(self)} clips in {len({run.shard for run in self._runs})} shards)"
+        shards = counted(len({run.shard for run in self._runs}), "shard")
+        return f"TokenCache({str(self.path)!r}, {counted(len(self), 'clip')} in {shards})"
 
     @overload
     def __getitem__(self, key: int | str) -> CachedClip: ...
@@ -157,8 +159,8 @@ class TokenCache:
         if isinstance(key, str):
             position = self._find(key)
             if position is None:
-                like = f": {len(self)} clips such as {self._clip_id(0)}" if len(self) else ", which holds none"
-                raise KeyError(f"{key} is no clip of {self.path}{like}")
+                example = f", such as {self._clip_id(0)}" if len(self) else ""
+                raise KeyError(f"{key} is no clip of {self.path}, which holds {counted(len(self), 'clip')}{example}")
             return position
         if not -len(self) <= key < len(self):
             raise IndexError(f"clip {key} of {len(self)}")

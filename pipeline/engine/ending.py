@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from pipeline.counted import counted
 from pipeline.engine.ledger import Ledger
 from pipeline.engine.messages import Command, Finish
 from pipeline.engine.policy import DRAIN_S, Policy
@@ -55,9 +56,10 @@ class Ending:
             return
         nodes = self._pool.nodes.values()
         needs_gpu = kind == "encode" and self._policy.request.reserve_gpus
+        gpus = sum(node.capacity.gpus for node in nodes)
         self.finish(
             f"no node can hold the {kind} worker{' with a GPU' if needs_gpu else ''}: "
-            f"{len(nodes)} nodes with {sum(node.capacity.gpus for node in nodes)} GPUs are there",
+            f"the cluster has {counted(len(nodes), 'node')} with {counted(gpus, 'GPU')}",
             is_usage=not self._had_all_kinds,
         )
 

@@ -13,6 +13,7 @@ from ray._private import worker as ray_worker
 from ray.exceptions import GetTimeoutError, NodeDiedError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from pipeline.counted import counted
 from pipeline.encode.devices import Device, DeviceKind, agree, this_device
 from pipeline.engine.executor import Executor
 from pipeline.engine.job import Job
@@ -170,14 +171,10 @@ def lacks(execution: Execution, nodes: list[NodeUp]) -> str | None:
         advice = "--device cpu, or --gpus 0" if not there else f"at most --gpus {there}"
         asked = "--device cuda" if execution.gpus is None else f"--gpus {wanted}"
         return (
-            f"{asked}: the cluster has {there} GPUs on {_nodes(len(nodes))}: give {advice}, or --wait-for-nodes-s 600 "
-            "where an autoscaler adds nodes"
+            f"{asked}: the cluster has {counted(there, 'GPU')} on {counted(len(nodes), 'node')}: give {advice}, or "
+            "--wait-for-nodes-s 600 where an autoscaler adds nodes"
         )
     return None
-
-
-def _nodes(count: int) -> str:
-    return "one node" if count == 1 else f"{count} nodes"
 
 
 def quieten() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pipeline.counted import counted
 from pipeline.engine import messages as m
 from pipeline.engine.decoding import Decoding
 from pipeline.engine.encoding import Encoding
@@ -39,7 +40,7 @@ class WorkerLosses:
             return
         node, gone = self._pool.remove_node(name)
         self._has_lost_nodes = True
-        self._say(f"node {name} was lost with {len(gone)} workers: their work is repeated on other nodes")
+        self._say(f"node {name} was lost with {counted(len(gone), 'worker')}: that work is repeated on other nodes")
         self._recovery.forgive(node, now_s)
         self._hand_over(gone, now_s)
         for clip in self._ledger.lost_with(node):
