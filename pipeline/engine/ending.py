@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 from pipeline.counted import counted
+from pipeline.engine.commands import Command, Finish
 from pipeline.engine.ledger import Ledger
-from pipeline.engine.messages import Command, Finish
 from pipeline.engine.policy import DRAIN_S, Policy
 from pipeline.engine.worker_pool import WorkerPool
 

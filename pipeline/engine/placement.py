@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.engine.messages import WorkerKind
+from pipeline.engine.commands import WorkerKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,9 +15,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.counted import counted
 from pipeline.encode.devices import Device, DeviceKind, agree, this_device
+from pipeline.engine.events import NodeUp
 from pipeline.engine.executor import Executor
 from pipeline.engine.job import Job
-from pipeline.engine.messages import NodeUp
 from pipeline.engine.placement import ResourceRequest
 from pipeline.engine.ray_executor import RayExecutor, living_nodes
 from pipeline.engine.worker_types import REAL, WorkerTypes
