@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from jobs.logs import add_verbosity_options, set_up_logging
 from jobs.parser import Parser, UsageError
-from pipeline.settings import nearest
+from pipeline.nearest_name import nearest
 
 COMMANDS = {
     "extract": "extract videos into token shards; the same command resumes a run",

@@ -20,7 +20,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from jobs.parser import Parser
 from pipeline.errors import SettingsError
-from pipeline.settings import AMOUNTS, Execution, Recipe, build, load_toml
+from pipeline.read_settings import build, load_toml
+from pipeline.settings import AMOUNTS, Execution, Recipe
 
 COMMON = frozenset({"encoder", "keep", "fidelity", "fps", "format", "workers", "gpus", "address", "limit"})
 """Settings of the first help; the others are listed by `--help-all`."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from pipeline.counted import counted
 from pipeline.engine.job import ClipDone, Record, ShardCommitted
 from pipeline.failed_range import FailedRange
 
@@ -80,12 +81,12 @@ class Progress:
             self._line_s = time.monotonic()
             left_s = (self._total_ns - self._done_ns) / 1e9 / max(times, 1e-9)
             log.info(
-                "%.2f of %.2f h of video, %.0fx real time, %.0f s left, %d shards, %d failed",
+                "%.2f of %.2f h of video, %.0fx real time, %.0f s left, %s, %d failed",
                 self._done_ns / 3.6e12,
                 self._total_ns / 3.6e12,
                 times,
                 left_s,
-                self._shards,
+                counted(self._shards, "shard"),
                 self._failures,
             )
 

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from pipeline.engine import messages as m
+from pipeline.engine import commands, events
+from pipeline.engine.commands import DriverCommand
+from pipeline.engine.events import Event
 from pipeline.engine.job import ClipDone, Note, Record, ShardCommitted
 from pipeline.errors import EngineError, SettingsError
 from pipeline.failed_range import FailedRange
@@ -82,7 +84,7 @@ class RunDriver:
         self.tally = Tally()
         self._answered_ids: set[str] = set()
         self._failed_ids: set[str] = set()
-        self.outcome: m.Finish | None = None
+        self.outcome: commands.Finish | None = None
         self.stopped: str | None = None
         """Why the run ends early, where it is not a signal."""
         self._lease: Lease | None = None
@@ -114,25 +116,25 @@ class RunDriver:
         """Whether a video is one of this run's inputs, or was planned by an earlier one and failed in this."""
         return video_id in self._answered_ids or video_id in self._located or video_id in self._failed_ids
 
-    def open(self) -> list[m.Event]:
+    def open(self) -> list[Event]:
         """What the scheduler is told first: nothing, as it asks for work itself."""
         self._announce(self._owed.video_ns)
         return []
 
-    def handle(self, command: m.DriverCommand) -> None:
+    def handle(self, command: DriverCommand) -> None:
         """Carry out a command that is the driver's."""
-        if isinstance(command, m.FindInputs):
+        if isinstance(command, commands.FindInputs):
             self._is_asked = True
             self._asked_for = command.count
-        elif isinstance(command, m.AppendPlan):
+        elif isinstance(command, commands.AppendPlan):
             self._plan(command)
-        elif isinstance(command, m.ReportCopy):
+        elif isinstance(command, commands.ReportCopy):
             self._copy(command)
-        elif isinstance(command, m.ReportFailure):
+        elif isinstance(command, commands.ReportFailure):
             self.tally = self.tally.with_failure()
             self._failed_ids.add(command.failed.video_id)
             self._listener.failed(command.failed)
-        elif isinstance(command, m.Notify):
+        elif isinstance(command, commands.Notify):
             self._listener.note(command.text)
         else:
             self.outcome = command
@@ -148,7 +150,7 @@ class RunDriver:
         else:
             self._listener.record(record)
 
-    def answers(self) -> list[m.Event]:
+    def answers(self) -> list[Event]:
         """Answers to `FindInputs`, as far as they are known.
 
         That there are no more inputs is said last. Planned work whose videos are not among the inputs begins then,
@@ -156,10 +158,10 @@ class RunDriver:
         """
         if self._lease is not None and self._lease.lost_to is not None and self.stopped is None:
             self.stopped = f"{self._lease.lost_to}, who took the run over"
-            return [m.Stop(self.stopped)]
+            return [events.Stop(self.stopped)]
         if self._limit_clips is not None and self.tally.shards >= self._limit_clips and self.stopped is None:
             self.stopped = self._limit_reason
-            return [m.Stop(self.stopped)]
+            return [events.Stop(self.stopped)]
         if not self._is_asked:
             return []
         inputs: tuple[Input, ...] = ()
@@ -173,8 +175,8 @@ class RunDriver:
             self._announce(self._owed_later.video_ns)
             self._owed, self._owed_later = self._owed_later, self._owed
         self._is_asked = False
-        events = self._owed.take(CLIPS_PER_INPUT * self._asked_for, self._located)
-        return [*events, m.InputsFound(inputs, is_last=not (self._unknown or self._owed or self._owed_later))]
+        owed = self._owed.take(CLIPS_PER_INPUT * self._asked_for, self._located)
+        return [*owed, events.InputsFound(inputs, is_last=not (self._unknown or self._owed or self._owed_later))]
 
     def flush_plan(self) -> None:
         """Store the rows that are not stored yet.
@@ -231,7 +233,7 @@ class RunDriver:
         if self.outcome is not None and error is not None:
             raise (SettingsError if self.outcome.is_usage else EngineError)(error)
 
-    def _plan(self, command: m.AppendPlan) -> None:
+    def _plan(self, command: commands.AppendPlan) -> None:
         video = command.video
         self._rows.append(PlanRow(video, command.units))
         if command.units and video.source.video_id in self.plan.videos:
@@ -246,7 +248,7 @@ class RunDriver:
         if video_ns:
             self._listener.planned(video_ns)
 
-    def _copy(self, command: m.ReportCopy) -> None:
+    def _copy(self, command: commands.ReportCopy) -> None:
         """A known video at another address: moved, or there twice."""
         video_id, source = command.video.source.video_id, command.input
         self._answered(video_id)

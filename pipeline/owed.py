@@ -9,7 +9,7 @@ from itertools import islice
 
 import numpy as np
 
-from pipeline.engine.messages import Pending, Retry
+from pipeline.engine.events import Pending, Retry
 from pipeline.failed_range import FailedRange
 from pipeline.inputs.named import Input
 from pipeline.plan.plan import Plan, Videos

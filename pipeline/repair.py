@@ -10,9 +10,10 @@ from pathlib import PurePosixPath
 from pipeline.adopt import adopt
 from pipeline.driver import Listener
 from pipeline.encode.describe import check_weights
+from pipeline.read_settings import build
 from pipeline.run import extract_listed
 from pipeline.run_description import EncoderDescription
-from pipeline.settings import Execution, Recipe, build
+from pipeline.settings import Execution, Recipe
 from pipeline.shards.commits import read_manifests, uncommit
 from pipeline.shards.manifest import PLACES, rewrite_without
 from pipeline.shards.run_folder import read_run

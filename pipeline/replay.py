@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from pipeline.counted import counted
 from pipeline.errors import InputError, SettingsError
 from pipeline.inputs.sources import identify
 from pipeline.plan.index_file import read_index
@@ -28,8 +29,8 @@ def replay_scan(out: Where, video_id: str) -> str:
     video = _planned(read_state(out), video_id)
     info = scan_video(identify(video.source.uri))
     return (
-        f"{video.source.uri}: {info.codec}, {info.width_px}x{info.height_px}, {info.frames_found} frames, "
-        f"{len(info.key_pts)} key frames{''.join('; ' + warning for warning in info.warnings)}"
+        f"{video.source.uri}: {info.codec}, {info.width_px}x{info.height_px}, {counted(info.frames_found, 'frame')}, "
+        f"{counted(len(info.key_pts), 'key frame')}{''.join('; ' + warning for warning in info.warnings)}"
     )
 
 
@@ -45,11 +46,12 @@ def replay_clip(out: Where, video_id: str, index: str, *, encode: bool) -> str:
     if not index.isdigit() or int(index) >= video.num_clips:
         raise InputError(f"{video_id}-{index} is no clip: the video has {video.num_clips}, from 000000 on")
     clip = decode_again(state, video, int(index))
-    text = f"{clip.spec.clip_id}: {len(clip.frames)} frames decoded, {clip.damaged_frames} damaged"
+    text = f"{clip.spec.clip_id}: {counted(len(clip.frames), 'frame')} decoded, {clip.damaged_frames} damaged"
     if not encode:
         return text
     tokens = encoder_of(state.run).encode(clip, video.source.uri)
-    return f"{text}; {len(tokens.sizes)} tokens for {len(tokens.group)} patches, fidelity {tokens.fidelity:.3f}"
+    held, patches = counted(len(tokens.sizes), "token"), counted(len(tokens.group), "patch")
+    return f"{text}; {held} for {patches}, fidelity {tokens.fidelity:.3f}"
 
 
 def decode_again(state: RunState, video: PlannedVideo, index: int) -> DecodedClip:
@@ -75,7 +77,8 @@ def encoder_of(run: dict[str, Any]) -> ClipEncoder:
     from pipeline.encode.clip_encoder import ClipEncoder
     from pipeline.encode.describe import describe_encoder
     from pipeline.encode.devices import this_device
-    from pipeline.settings import Recipe, build
+    from pipeline.read_settings import build
+    from pipeline.settings import Recipe
 
     recipe = build(Recipe, run["settings"])
     description, _ = describe_encoder(recipe, this_device(run["encoder"]["device"]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from pipeline.counted import counted
 from pipeline.engine.job import ClipDone, ShardCommitted, StageTime
 from pipeline.failed_range import FailedRange
 
@@ -127,8 +128,8 @@ class RunSummary:
         """For people."""
         tally = self.tally
         lines = [
-            f"{self.out}: {self.videos} videos, {self.clips} clips, {self.bytes_written / 1e6:.1f} MB, "
-            f"{len(self.failures)} failed ranges"
+            f"{self.out}: {counted(self.videos, 'video')}, {counted(self.clips, 'clip')}, "
+            f"{self.bytes_written / 1e6:.1f} MB, {counted(len(self.failures), 'failed range')}"
         ]
         lines += [f"  failed: {f.uri} [{f.failure}] {f.message}" for f in self.failures[:10]]
         if len(self.failures) > 10:
@@ -147,7 +148,7 @@ class RunSummary:
             for name, stage in (("decode", tally.decode), ("encode", tally.encode), ("write", tally.write))
         )
         what = (
-            f"CPU seconds of all stages over {tally.num_cores} cores x wall"
+            f"CPU seconds of all stages over {counted(tally.num_cores, 'core')} x wall"
             if tally.shared_cores
             else f"busy seconds of {tally.bound} over wall"
         )
@@ -156,7 +157,7 @@ class RunSummary:
         )
         return [
             *lines,
-            f"this run: {tally.clips} clips, {hours:.2f} h of video in {tally.wall_s:.1f} s "
+            f"this run: {counted(tally.clips, 'clip')}, {hours:.2f} h of video in {tally.wall_s:.1f} s "
             f"({hours * 3600 / tally.wall_s:.0f} times real time), start-up {tally.startup_s:.1f} s",
             f"stages: {stages}",
             *spared,

@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 
+from pipeline.counted import counted
 from pipeline.errors import RunFolderError
 from pipeline.failed_range import FailedRange
 from pipeline.inputs.named import Named
@@ -131,7 +132,7 @@ def _check_shard(state: RunState, manifest: ShardManifest) -> tuple[list[Finding
             findings.append(Finding(f"{file.name}: cannot be read: {error}"))
             continue
         if len(data) != file.size_bytes:
-            text = f"{file.name}: {len(data)} bytes, {file.size_bytes} were written"
+            text = f"{file.name}: {counted(len(data), 'byte')}, {file.size_bytes} were written"
             findings.append(Finding(text, "delete", file.name))
         elif hashlib.sha256(data).hexdigest() != file.sha256:
             text = f"{file.name}: its content is not what was written (sha256 differs)"

@@ -39,6 +39,6 @@ def folder(tmp_path: Path) -> Path:
 def test_the_demo_extracts_verifies_and_reports(folder: Path) -> None:
     done = subprocess.run(["make", "demo"], cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "out/demo: complete and undamaged (1 videos, 1 clips, 0 recorded failures)" in done.stdout
+    assert "out/demo: complete and undamaged (1 video, 1 clip, 0 recorded failures)" in done.stdout
     assert (folder / "out" / "demo" / "report.html").stat().st_size > 10_000
     assert "fingerprint" in done.stdout.partition("report.html")[2], "vtm inspect comes last"

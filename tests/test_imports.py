@@ -103,6 +103,8 @@ def test_decode_imports_nothing_of_vtm() -> None:
         "pipeline/video/resize.py",
         "pipeline/video/motion.py",
         "pipeline/video/colour.py",
+        "pipeline/video/nvdec.py",
+        "pipeline/video/torch_picture.py",
     }
 
 

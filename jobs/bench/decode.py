@@ -31,6 +31,7 @@ from jobs.bench.numbers import count
 from jobs.bench.options import add_json_option
 from jobs.bench.output import Columns, show
 from jobs.bench.square import square
+from pipeline.counted import counted
 from pipeline.errors import InputError
 from pipeline.inputs.named import VideoSource
 from pipeline.plan.clips import plan_clips
@@ -109,13 +110,13 @@ Measure = Callable[[Request], tuple[float, list[Cost]]]
 def _measures(workers: Sequence[int]) -> list[tuple[str, Measure]]:
     """Rows that this machine can measure."""
     found: list[tuple[str, Measure]] = [
-        (f"vtm, {count} worker{'s' if count > 1 else ''}", partial(_measure_own, workers=count)) for count in workers
+        (f"vtm, {counted(count, 'worker')}", partial(_measure_own, workers=count)) for count in workers
     ]
     found.append(("vtm, key frames alone", partial(_measure_own, workers=1, frames="key")))
     if torch.cuda.is_available():
         found.append(("vtm, NVDEC, 1 worker", partial(_measure_own, workers=1, decoder="nvdec")))
     if shutil.which("ffmpeg"):
-        found += [(f"ffmpeg, {n} thread{'s' if n > 1 else ''}", partial(_measure_ffmpeg, threads=n)) for n in (1, 2)]
+        found += [(f"ffmpeg, {counted(n, 'thread')}", partial(_measure_ffmpeg, threads=n)) for n in (1, 2)]
     peers = {"torchcodec": ("torchcodec", torchcodec_frames), "decord": ("decord", decord_frames)}
     peers["opencv"] = ("cv2", opencv_frames)
     found += [

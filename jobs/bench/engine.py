@@ -23,12 +23,13 @@ from jobs.bench.output import show
 from jobs.bench.simulated_cluster import Corpus, Seconds, SimulatedCluster
 from jobs.bench.square import square
 from jobs.progress import Silence
-from pipeline.engine import messages as m
+from pipeline.engine import events
 from pipeline.engine.placement import ResourceRequest
 from pipeline.engine.policy import Policy
 from pipeline.engine.scheduler import Scheduler
 from pipeline.inputs.named import Input
-from pipeline.settings import Execution, Recipe, build
+from pipeline.read_settings import build
+from pipeline.settings import Execution, Recipe
 
 CLIP_FRAMES = 60
 FRAME_BYTES = 224 * 224 * 3
@@ -137,7 +138,7 @@ def simulated(args: argparse.Namespace) -> dict[str, Any]:
     )
     cluster = SimulatedCluster(corpus, Seconds(decode=args.decode_s, encode=args.encode_s), Random(args.seed))
     for i in range(args.nodes):
-        cluster.at(0.0, m.NodeUp(f"n{i}", args.decoders + args.gpus, args.gpus, args.store_bytes))
+        cluster.at(0.0, events.NodeUp(f"n{i}", args.decoders + args.gpus, args.gpus, args.store_bytes))
     return drive(Scheduler(policy), cluster)
 
 
@@ -153,11 +154,11 @@ def drive(scheduler: Scheduler, cluster: SimulatedCluster) -> dict[str, Any]:
         spent_s += time.thread_time() - before_s
         for command in commands:
             cluster.carry_out(command)
-        if isinstance(event, m.WorkerReady):
+        if isinstance(event, events.WorkerReady):
             cluster.starting -= 1
             if not cluster.starting and cluster.warm_s is None:
                 cluster.start_to_measure()
-        if isinstance(event, m.Tick):
+        if isinstance(event, events.Tick):
             held = max(held, len(scheduler.ledger.clips))
             if cluster.clips_written >= clips / 2 and not half_clips:
                 resident[0], half_clips = resident_bytes("VmRSS"), cluster.clips_written

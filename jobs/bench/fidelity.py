@@ -29,6 +29,7 @@ from jobs.bench.options import add_clip_options, add_encoder_options, add_json_o
 from jobs.bench.output import Columns, show
 from jobs.bench.timing import timed
 from jobs.training.device import add_device_option
+from pipeline.counted import counted
 from pipeline.encode.describe import picture_spec
 from pipeline.errors import InputError
 from pipeline.inputs.sources import identify
@@ -106,8 +107,8 @@ def run(args: argparse.Namespace) -> int:
 def no_full_clip(args: argparse.Namespace) -> InputError:
     """What is wrong where the videos are too short for the options."""
     return InputError(
-        f"no video holds a full clip of {args.clip_frames} frames at {args.fps} a second: give longer videos, or a "
-        "smaller --clip-frames"
+        f"no video holds a full clip of {counted(args.clip_frames, 'frame')} at {args.fps} a second: "
+        "give longer videos, or a smaller --clip-frames"
     )
 
 

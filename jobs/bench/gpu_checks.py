@@ -25,6 +25,7 @@ from jobs.bench.gpu_profile import profile
 from jobs.bench.numbers import count
 from jobs.cli import main as run_command
 from jobs.progress import Silence
+from pipeline.counted import counted
 from pipeline.settings import EngineName, Execution, Recipe
 from pipeline.values import DecoderName
 
@@ -69,7 +70,7 @@ def compare_bytes(args: argparse.Namespace) -> list[dict[str, Any]]:
     differing = sorted(name for name in first.keys() | second.keys() if first.get(name) != second.get(name))
     if differing:
         raise RuntimeError(f"{len(differing)} of {len(first)} clips differ: {', '.join(differing[:5])}")
-    return [{"name": f"{len(first)} clips with the same bytes", "killed": len(victims)}]
+    return [{"name": f"{counted(len(first), 'clip')} with the same bytes", "killed": len(victims)}]
 
 
 def compare_decoders(args: argparse.Namespace) -> list[dict[str, Any]]:

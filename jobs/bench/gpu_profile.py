@@ -13,6 +13,7 @@ from torch.profiler import ProfilerActivity
 from torch.profiler import profile as torch_profile
 
 from jobs.bench.timing import timed, wait_for
+from pipeline.counted import counted
 from pipeline.encode.clip_encoder import ClipEncoder
 from pipeline.encode.describe import describe_encoder
 from pipeline.encode.devices import this_device
@@ -56,7 +57,7 @@ def profile(recipe: Recipe, video: str, device: str, num_clips: int) -> list[dic
     ]
     video_s = sum(clip.spec.end_ns - clip.spec.start_ns for clip in clips) / 1e9
     whole: dict[str, Any] = {
-        "name": f"{len(clips)} clips of {recipe.clip_frames} frames",
+        "name": f"{counted(len(clips), 'clip')} of {counted(recipe.clip_frames, 'frame')}",
         "clips_per_s": len(clips) / wall_s,
         "video_hours_per_device_hour": video_s / wall_s,
     }

@@ -34,6 +34,7 @@ from jobs.bench.planted import (
     split_in_time,
 )
 from jobs.bench.planted_tokens import token_encoder
+from pipeline.counted import counted
 from pipeline.errors import InputError
 from vtm import load_encoder
 from vtm.network import Auxiliary, NetworkConfig, NetworkStrategy, VideoTokenMerging
@@ -278,7 +279,8 @@ def _clips(args: argparse.Namespace, layout: PlantedLayout) -> dict[str, Planted
         early, late = ([shot for shot in shots if len(shot) >= layout.frames] for shots in (early, late))
     if min(len(early), len(late)) < 2:
         raise InputError(
-            f"the videos are too short: {len(early)} pieces to train and {len(late)} to test on, 2 of each at least"
+            f"the videos are too short: {counted(len(early), 'piece')} to train and {len(late)} to test on, "
+            "2 of each at least"
         )
     encode = token_encoder(load_encoder(args.encoder, layer=args.layer), layout)
     clips = {

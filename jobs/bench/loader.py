@@ -23,6 +23,7 @@ from jobs.bench.output import Columns, show
 from pipeline.cache.clip_fields import TRAINING, parquet_columns
 from pipeline.cache.token_cache import TokenCache
 from pipeline.cache.token_stream import TokenStream
+from pipeline.counted import counted
 from pipeline.errors import SettingsError
 from pipeline.shards.manifest import write_shard
 from pipeline.values import TokenSet
@@ -89,9 +90,10 @@ def measure(out: Path, num_workers: int, repeats: int) -> list[dict[str, Any]]:
     }
     if num_workers:
         loader = stream.loader(batch_size=1, num_workers=num_workers, collate_fn=_first)
+        workers = counted(num_workers, "worker")
         rows_loader = DataLoader(plain, batch_size=None, num_workers=num_workers)
-        passes[f"{CELLS}, {num_workers} workers"] = lambda: sum(1 for _ in rows_loader)
-        passes[f"TokenStream, {num_workers} workers"] = lambda: sum(1 for _ in loader)
+        passes[f"{CELLS}, {workers}"] = lambda: sum(1 for _ in rows_loader)
+        passes[f"TokenStream, {workers}"] = lambda: sum(1 for _ in loader)
     best_s = dict.fromkeys(passes, (float("inf"), float("inf")))
     for _ in range(repeats):
         for name, read in passes.items():
@@ -99,7 +101,7 @@ def measure(out: Path, num_workers: int, repeats: int) -> list[dict[str, Any]]:
             count = read()
             spent_s = time.perf_counter() - began_s, time.process_time() - cpu_s
             best_s[name] = min(best_s[name][0], spent_s[0]), min(best_s[name][1], spent_s[1])
-            assert count == len(cache), f"{name} read {count} of {len(cache)} clips"
+            assert count == len(cache), f"{name} read {count} of {counted(len(cache), 'clip')}"
     return [
         {
             "name": name,

@@ -7,6 +7,7 @@ import platform
 
 import torch
 
+from pipeline.counted import counted
 from pipeline.encode.devices import this_device
 
 
@@ -22,8 +23,8 @@ def machine_name(device: str = "cpu", threads: int | None = None, dtype: str | t
         SettingsError: there is no such device.
     """
     name = platform.processor() or platform.machine() if device == "cpu" else this_device(device).record
-    parts = [f"{device} {name}", f"{os.cpu_count()} cores"]
-    parts += [f"{threads} threads"] if threads is not None else []
+    parts = [f"{device} {name}", counted(os.cpu_count() or 1, "core")]
+    parts += [counted(threads, "thread")] if threads is not None else []
     parts.append(f"torch {torch.__version__}")
     parts += [str(dtype).removeprefix("torch.")] if dtype is not None else []
     return ", ".join(parts)

@@ -26,6 +26,7 @@ from jobs.bench.output import Columns, show
 from jobs.bench.own_process import in_own_process
 from jobs.bench.timing import repeated_s
 from jobs.training.device import add_device_option
+from pipeline.counted import counted
 from vtm import STRATEGIES, Grid, bipartite_plan, merge_plan, merge_tree
 from vtm.growing import base_for
 
@@ -87,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
         machine=machine_name(args.device, args.threads),
         as_json=args.json,
         columns=COLUMNS,
-        title=f"{grid[0]} frames of {grid[1]} x {grid[2]} tokens, {args.keep:.0%} kept",
+        title=f"{counted(grid[0], 'frame')} of {grid[1]} x {grid[2]} tokens, {args.keep:.0%} kept",
     )
     return 0
 

@@ -25,6 +25,7 @@ from jobs.bench.output import Columns, show
 from jobs.bench.own_process import in_own_process
 from jobs.bench.timing import repeated_s, wait_for
 from jobs.training.device import add_device_option
+from pipeline.counted import counted
 from vtm.network import NetworkConfig, VideoTokenMerging
 from vtm.network.block import VideoBlock
 from vtm.network.config import AttentionKernel, NetworkStrategy
@@ -103,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
         machine=machine_name(args.device, args.threads, args.compute_dtype),
         as_json=args.json,
         columns=COLUMNS,
-        title=f"{args.clip_frames} frames of {args.patches[0]} x {args.patches[1]} tokens, width {args.dim}",
+        title=f"{counted(args.clip_frames, 'frame')} of {args.patches[0]} x {args.patches[1]} tokens, width {args.dim}",
     )
     return 0
 

@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from random import Random
 
-from pipeline.engine import messages as m
+from pipeline.engine import commands, events
+from pipeline.engine.commands import Command
+from pipeline.engine.events import Event
 from pipeline.inputs.named import Input, VideoSource
 from pipeline.plan.planned_video import PlannedVideo
 
@@ -81,14 +83,14 @@ class SimulatedCluster:
     is_all_begun: bool = False
     all_begun_s: float = 0.0
     """When the last video was begun: from then on there is not enough to do for all."""
-    _events: list[tuple[float, int, m.Event]] = field(default_factory=list)
+    _events: list[tuple[float, int, Event]] = field(default_factory=list)
     _count: int = 0
     _found: int = 0
     _begun: int = 0
     _free_s: dict[int, float] = field(default_factory=dict)
     _kind: dict[int, str] = field(default_factory=dict)
 
-    def events(self) -> Iterator[m.Event]:
+    def events(self) -> Iterator[Event]:
         """What happens next, with a tick each second."""
         next_tick_s = 0.0
         while True:
@@ -97,46 +99,46 @@ class SimulatedCluster:
                 yield event
             else:
                 self.now_s, next_tick_s = next_tick_s, next_tick_s + 1.0
-                yield m.Tick()
+                yield events.Tick()
 
-    def at(self, time_s: float, event: m.Event) -> None:
+    def at(self, time_s: float, event: Event) -> None:
         """The driver hears of something at this time."""
         self._count += 1
         heapq.heappush(self._events, (time_s, self._count, event))
 
-    def carry_out(self, command: m.Command) -> None:
+    def carry_out(self, command: Command) -> None:
         """Carry a command out."""
         match command:
-            case m.DecodeClip(worker=number, clip=clip):
+            case commands.DecodeClip(worker=number, clip=clip):
                 self._begun += clip.index == 0
                 if self._begun == self.corpus.videos and not self.is_all_begun:
                     self.is_all_begun, self.all_begun_s = True, self.now_s
                     self._count_to_come(-1)
-                self._work(number, self.seconds.decode, m.ClipDecoded(number, clip, self.corpus.clip_bytes))
-            case m.EncodeClip(worker=number, clip=clip):
-                self._work(number, self.seconds.encode, m.ClipEncoded(number, clip, self.corpus.token_bytes))
-            case m.Scan(worker=number, input=source):
-                self._work(number, self.seconds.scan, m.Scanned(number, source, self.corpus.video(source)))
-            case m.WriteShard(worker=number, shard_id=shard_id):
+                self._work(number, self.seconds.decode, events.ClipDecoded(number, clip, self.corpus.clip_bytes))
+            case commands.EncodeClip(worker=number, clip=clip):
+                self._work(number, self.seconds.encode, events.ClipEncoded(number, clip, self.corpus.token_bytes))
+            case commands.Scan(worker=number, input=source):
+                self._work(number, self.seconds.scan, events.Scanned(number, source, self.corpus.video(source)))
+            case commands.WriteShard(worker=number, shard_id=shard_id):
                 self.clips_written += len(command.clips)
-                self._work(number, self.seconds.write, m.ShardWritten(number, shard_id))
-            case m.AskProgress(worker=number):
+                self._work(number, self.seconds.write, events.ShardWritten(number, shard_id))
+            case commands.AskProgress(worker=number):
                 # Every call of this cluster goes on: it is a step further whenever it is asked.
                 self._count += 1
-                self.at(self.now_s + LATENCY_S, m.Progressed(number, self._count))
-            case m.FindInputs(count=count):
+                self.at(self.now_s + LATENCY_S, events.Progressed(number, self._count))
+            case commands.FindInputs(count=count):
                 count = min(count, self.corpus.videos - self._found)
                 found = tuple(Input(uri=f"v{self._found + i}", size_bytes=1 << 20) for i in range(count))
                 self._found += count
-                self.at(self.now_s + LATENCY_S, m.InputsFound(found, self._found == self.corpus.videos))
-            case m.StartWorker(worker=number, kind=kind):
+                self.at(self.now_s + LATENCY_S, events.InputsFound(found, self._found == self.corpus.videos))
+            case commands.StartWorker(worker=number, kind=kind):
                 self._kind[number] = kind
                 self.stages[kind].workers += 1
                 ready_s = self.now_s + self.seconds.start * (0.5 + self.rng.random())
                 self._free_s[number] = ready_s
                 self.starting += 1
-                self.at(ready_s, m.WorkerReady(number))
-            case m.KillWorker():
+                self.at(ready_s, events.WorkerReady(number))
+            case commands.KillWorker():
                 self.kills += 1
             case _:
                 pass
@@ -153,7 +155,7 @@ class SimulatedCluster:
         for number, kind in self._kind.items():
             self.stages[kind].busy_s += sign * max(0.0, self._free_s[number] - self.now_s)
 
-    def _work(self, number: int, mean_s: float, answer: m.Event) -> None:
+    def _work(self, number: int, mean_s: float, answer: Event) -> None:
         duration_s = self._draw(mean_s)
         self._free_s[number] = max(self._free_s[number], self.now_s + LATENCY_S) + duration_s
         if not self.is_all_begun:

@@ -23,6 +23,7 @@ from jobs.bench.output import Columns, print_columns, show
 from jobs.bench.timing import repeated_s
 from pipeline.cache.cut import Cut, check_cut, coarsened, decoded_tokens, stored_tokens
 from pipeline.cache.token_cache import TokenCache
+from pipeline.counted import counted
 from pipeline.errors import RunFolderError, SettingsError
 from pipeline.shards.columns import PAYLOAD, row_of
 from pipeline.shards.four_bits import dequantized, packed, quantized
@@ -107,7 +108,8 @@ def run(options: argparse.Namespace) -> int:
         machine=machine_name("cpu", 1),
         as_json=options.json,
         columns=DTYPES,
-        title=f"{len(clips)} clips, {hours:.3f} h, {sum(len(c.tokens) for c in clips) / hours:.0f} tokens an hour",
+        title=f"{counted(len(clips), 'clip')}, {hours:.3f} h, "
+        f"{sum(len(c.tokens) for c in clips) / hours:.0f} tokens an hour",
         more={"hours": hours, "columns": [asdict(row) for row in columns]},
     )
     if not options.json:

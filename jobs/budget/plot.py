@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from jobs.budget.measure import BudgetRow, Measured
+from pipeline.counted import counted
 
 WIDTH, HEIGHT = 860, 520
 LEFT, RIGHT, TOP, BOTTOM = 64, 150, 56, 56
@@ -38,7 +39,8 @@ def plot(measured: Measured, reach: float | None, chosen: BudgetRow | None) -> s
         f'<style>{STYLE}</style><rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>',
         f'<text x="{LEFT}" y="24" class="title">What merged tokens keep, and what they cost</text>',
         f'<text x="{LEFT}" y="43" class="faint">cosine between a patch and the token that represents it: '
-        f"mean (solid), 5th percentile (dashed); {measured.clips} clips, {measured.video_s:.0f} s of video</text>",
+        f"mean (solid), 5th percentile (dashed); {counted(measured.clips, 'clip')}, "
+        f"{measured.video_s:.0f} s of video</text>",
         *_grid(place_x, place_y, min(mega), max(mega), max(low, 0.0)),
     ]
     if reach is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import shlex
 import sys
@@ -11,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import SettingsError
-from pipeline.settings import load_toml
+from pipeline.nearest_name import nearest
+from pipeline.read_settings import load_toml
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -131,8 +131,7 @@ def _table(path: Path, values: dict[str, Any]) -> ClusterTable:
     known = {field.name: str(field.type) for field in fields(ClusterTable)}
     for name, value in values.items():
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
+            hint = nearest(name, known).strip() or f"known are {', '.join(known)}"
             raise SettingsError(f"{path}: [cluster] {name} is not a setting: {hint}")
         kind = {"int": int, "str": str}.get(known[name], list)
         if not isinstance(value, kind) or isinstance(value, bool):

@@ -7,7 +7,7 @@ import importlib
 from types import ModuleType
 
 from jobs.parser import Parser, UsageError
-from pipeline.settings import nearest
+from pipeline.nearest_name import nearest
 
 BENCHES = {
     "decode": "frames per second of sparse exact decoding, compared with ffmpeg and other decoders",

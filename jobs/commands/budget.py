@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jobs.table import print_table
+from pipeline.counted import counted
 
 if TYPE_CHECKING:
     from jobs.budget.measure import Measured
@@ -172,7 +173,8 @@ def _strategies(options: argparse.Namespace) -> tuple[str, ...]:
 
 
 def _recipe(options: argparse.Namespace) -> Any:
-    from pipeline.settings import Recipe, build
+    from pipeline.read_settings import build
+    from pipeline.settings import Recipe
 
     chosen = {name: getattr(options, name) for name in ("encoder", "revision", "layer", "fps", "clip_frames", "dtype")}
     return build(Recipe, chosen | {"strategy": "none", "embedding": "never"})
@@ -180,8 +182,9 @@ def _recipe(options: argparse.Namespace) -> Any:
 
 def _print(measured: Measured) -> None:
     print(
-        f"{measured.clips} clips of {measured.videos} videos, {measured.video_s:.0f} s; an hour of video takes "
-        f"{measured.decode_s_per_hour:.0f} s to decode and {measured.encode_s_per_hour:.0f} s to encode, and:"
+        f"{counted(measured.clips, 'clip')} of {counted(measured.videos, 'video')}, {measured.video_s:.0f} s; "
+        f"an hour of video takes {measured.decode_s_per_hour:.0f} s to decode "
+        f"and {measured.encode_s_per_hour:.0f} s to encode, and:"
     )
     print_table(
         ["setting", "tokens a clip", "mean cosine", "5th pct", "neighbours", "MB an hour", "merge s an hour"],

@@ -15,6 +15,7 @@ from jobs.training.labels import load_labels, match_labels
 from jobs.training.labels.record import videos_trained_on
 from jobs.training.labels.values import SPLITS
 from jobs.training.trained import load_trained
+from pipeline.counted import counted
 from pipeline.errors import InputError
 from vtm.network import Task
 from vtm.training import figures, predict_videos
@@ -51,7 +52,8 @@ def run(options: argparse.Namespace) -> int:
     seen = videos_trained_on(options.trained / "videos.csv") & {entry.video_id for entry in source.entries}
     if seen and options.split == "test":
         print(
-            f"{len(seen)} of these videos were trained on or chose the epoch: the figures are optimistic",
+            f"{len(seen)} of {counted(source.videos, 'video')} served to train or to choose the epoch: "
+            "the figures are optimistic",
             file=sys.stderr,
         )
     found = figures(labels.task, predict_videos(trained.network, source.in_order(options.batch_clips)))
@@ -61,5 +63,5 @@ def run(options: argparse.Namespace) -> int:
         return 0
     print_table(list(row), [[f"{value:.4f}" if isinstance(value, float) else value for value in row.values()]])
     if matching.missing:
-        print(f"{len(matching.missing)} labels name no cached video")
+        print(f"{counted(len(matching.missing), 'label')} without a cached video")
     return 0

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from jobs.cut_options import add_cut_options
+from pipeline.counted import counted
 from pipeline.export import FORMATS
 
 
@@ -60,7 +61,8 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(asdict(exported) | {"out": options.out, "wall_s": wall_s}, indent=1))
         return 0
-    print(f"{options.out}: {exported.items} items, {exported.rows} vectors for {exported.format} in {wall_s:.1f} s")
+    made = f"{counted(exported.items, 'item')}, {counted(exported.rows, 'vector')}"
+    print(f"{options.out}: {made} for {exported.format} in {wall_s:.1f} s")
     for note in exported.notes:
         print(f"note: {note}")
     return 0

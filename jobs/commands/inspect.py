@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from jobs.table import print_table
+from pipeline.counted import counted
 from pipeline.store import Where
 
 
@@ -32,11 +33,12 @@ def run(options: argparse.Namespace) -> int:
     )
     print(
         f"{settings['strategy']}, {_size_text(run_facts)}, {settings['fps']} fps, "
-        f"{settings['clip_frames']} frames a clip, {settings['dtype']}"
+        f"{counted(settings['clip_frames'], 'frame')} a clip, {settings['dtype']}"
     )
     print(
-        f"{totals['videos']} videos, {totals['duration_s'] / 3600:.2f} h, {totals['clips_done']} of {totals['clips']} "
-        f"clips in {totals['shards']} shards, {totals['size_bytes'] / 1e6:.1f} MB, {totals['failures']} failures"
+        f"{counted(totals['videos'], 'video')}, {totals['duration_s'] / 3600:.2f} h, "
+        f"{totals['clips_done']} of {counted(totals['clips'], 'clip')} in {counted(totals['shards'], 'shard')}, "
+        f"{totals['size_bytes'] / 1e6:.1f} MB, {counted(totals['failures'], 'failure')}"
     )
     print_table(
         ["video", "id", "codec", "size", "length s", "clips", "damaged", "status"],
@@ -66,7 +68,7 @@ def _architecture_text(encoder: dict[str, Any]) -> str:
     """Who runs the encoder, where it is not our own."""
     if encoder.get("architecture") is None:
         return ""
-    text = f", run by transformers ({encoder['architecture']}, {encoder['tubelet_frames']} frames a token)"
+    text = f", run by transformers ({encoder['architecture']}, {counted(encoder['tubelet_frames'], 'frame')} a token)"
     about = encoder.get("video_llm")
     if about is None:
         return text
@@ -82,7 +84,7 @@ def _size_text(run_facts: dict[str, Any]) -> str:
     if run_facts["encoder"].get("vtm_decides_count"):
         return "merged as far as the network was trained to"
     if settings["tokens_per_clip"]:
-        return f"{settings['tokens_per_clip']} tokens a clip"
+        return f"{counted(settings['tokens_per_clip'], 'token')} a clip"
     if settings.get("fidelity"):
         return f"fidelity {settings['fidelity']:g} in every clip"
     if settings["partition_factor"]:

@@ -7,6 +7,8 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
+from pipeline.counted import counted
+
 if TYPE_CHECKING:
     from pipeline import TokenCache
 
@@ -48,15 +50,16 @@ def run(options: argparse.Namespace) -> int:
     for video_id in wanted:
         rows.append(_merge(cache, video_id, positions[video_id], options.tokens_per_video, options.lloyd))
         if not options.json:
-            print(
-                "{uri}: {stored_tokens} tokens of {clips} clips -> {tokens}, fidelity {fidelity:.4f}, ".format(
-                    **rows[-1]
-                )
-                + ("{wall_s:.1f} s".format(**rows[-1]) if rows[-1]["made"] else "already there")
-            )
+            print(_line(rows[-1]))
     if options.json:
         print(json.dumps({"videos": rows}, indent=1))
     return 0
+
+
+def _line(row: dict[str, Any]) -> str:
+    took = f"{row['wall_s']:.1f} s" if row["made"] else "already there"
+    stored, clips = counted(row["stored_tokens"], "token"), counted(row["clips"], "clip")
+    return f"{row['uri']}: {stored} of {clips} -> {row['tokens']}, fidelity {row['fidelity']:.4f}, {took}"
 
 
 def _merge(cache: TokenCache, video_id: str, positions: list[int], num_tokens: int, lloyd_steps: int) -> dict[str, Any]:

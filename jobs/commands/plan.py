@@ -15,6 +15,7 @@ from jobs.estimate import Estimate, estimate, token_count
 from jobs.options import add_config_option, add_recipe_options, settings_of
 from jobs.rates import Rates, load_rates, measure_rates
 from jobs.table import print_table
+from pipeline.counted import counted
 from pipeline.errors import DecodeError, SettingsError
 from pipeline.settings import Recipe
 
@@ -53,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
     began_s = time.perf_counter()
     count = token_count(recipe, *describe_encoder(recipe, this_device("cpu")))
     rows = estimate(inputs, count, execution.workers)
-    log.debug("scanned %d inputs in %.1f s", len(rows), time.perf_counter() - began_s)
+    log.debug("scanned %s in %.1f s", counted(len(rows), "input"), time.perf_counter() - began_s)
     if rates is None and not options.no_calibration:
         rates = _calibrated(rows, recipe)
     totals = totals_of(rows, rates)
@@ -100,14 +101,15 @@ def lines(totals: dict[str, Any], rates: Rates | None, recipe: Recipe) -> list[s
     """The totals for people."""
     about = "about " if recipe.fidelity is not None else ""
     text = [
-        f"{totals['videos']} videos, {totals['duration_s'] / 3600:.2f} h, {totals['clips']} clips, "
-        f"{totals['frames']} frames to encode, {about}{totals['tokens']} tokens, {about}"
+        f"{counted(totals['videos'], 'video')}, {totals['duration_s'] / 3600:.2f} h, "
+        f"{counted(totals['clips'], 'clip')}, {counted(totals['frames'], 'frame')} to encode, "
+        f"{about}{counted(totals['tokens'], 'token')}, {about}"
         f"{totals['size_bytes'] / 1e6:.1f} MB"
         + (f", {totals['unreadable']} unreadable" if totals["unreadable"] else "")
     ]
     if rates is None:
         return text
-    unit = "GPU hours" if rates.device == "cuda" else f"hours of {rates.cores} cores"
+    unit = "GPU hours" if rates.device == "cuda" else f"hours of {counted(rates.cores, 'core')}"
     text.append(
         f"encoding {totals['encoder_h']:.2f} {unit} at {rates.encode_frames_per_s:.0f} frames/s; "
         f"decoding {totals['decode_core_h']:.2f} core hours ({rates.source})"

@@ -12,6 +12,7 @@ from jobs.training.clip_batches import ClipSource, open_caches
 from jobs.training.device import add_device_option, checked_device
 from jobs.training.labels import load_labels, match_labels
 from jobs.training.trained import Trained, load_trained
+from pipeline.counted import counted
 from pipeline.errors import SettingsError
 from pipeline.shards.tables import write_rows
 from pipeline.store import open_store
@@ -59,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
         write_rows(open_store(options.out.parent), options.out.name, rows)
     else:
         _write_csv(options.out, rows)
-    print(f"{options.out}: {len(rows)} videos, {len(source.entries)} clips")
+    print(f"{options.out}: {counted(len(rows), 'video')}, {counted(len(source.entries), 'clip')}")
     return 0
 
 

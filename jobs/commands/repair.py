@@ -9,6 +9,7 @@ import sys
 from jobs.commands.verify import MOST_PROBLEMS
 from jobs.options import add_config_option, add_execution_options, execution_of
 from jobs.progress import Progress
+from pipeline.counted import counted
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +37,7 @@ def run(options: argparse.Namespace) -> int:
     for problem in done.after.problems[:MOST_PROBLEMS]:
         print(f"left: {problem}", file=sys.stderr)
     print(
-        f"{options.out}: {len(done.before.problems)} problems found, {len(done.after.problems)} left, {made} clips made"
+        f"{options.out}: {counted(len(done.before.problems), 'problem')} found, {len(done.after.problems)} left, "
+        f"{counted(made, 'clip')} made"
     )
     return 0 if done.after.is_sound else 1

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.commands.extract import SUMMARY
 from jobs.cut_options import add_cut_options, cut_of
+from pipeline.counted import counted
 from pipeline.errors import ExtractError, SettingsError
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
         folder = open_store(options.page.parent)
         folder.make()
         folder.put(options.page.name, page.encode())
-    print(f"report: {target} ({len(page) / 1e6:.2f} MB, {len(views)} clips shown)")
+    print(f"report: {target} ({len(page) / 1e6:.2f} MB, {counted(len(views), 'clip')} shown)")
     return 0
 
 
@@ -132,4 +133,6 @@ def _verdict(out: str, facts: dict[str, Any]) -> str:
     if facts["totals"]["size_bytes"] > VERIFY_BYTES:
         return f"not checked here, because the run is large: run vtm verify {out}"
     found = verify(out)
-    return "complete and undamaged" if found.is_sound else f"{len(found.problems)} problems: run vtm verify {out}"
+    if found.is_sound:
+        return "complete and undamaged"
+    return f"{counted(len(found.problems), 'problem')}: run vtm verify {out}"

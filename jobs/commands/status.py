@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
+from pipeline.counted import counted
 from pipeline.status import RunStatus
 
 
@@ -30,7 +31,8 @@ def lines(out: str, found: RunStatus) -> list[str]:
     eta = "" if found.eta_s is None else f", about {_duration(found.eta_s)} to go"
     text = [
         f"{out}: {found.owner or 'not running'}",
-        f"{found.inputs_scanned} of {found.inputs} inputs scanned; {found.clips_done} of {found.clips} clips, "
+        f"{found.inputs_scanned} of {counted(found.inputs, 'input')} scanned; "
+        f"{found.clips_done} of {counted(found.clips, 'clip')}, "
         f"{found.done_s / 3600:.2f} of {found.planned_s / 3600:.2f} h{pace}{eta}",
     ]
     if found.failures:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import torch
 
@@ -16,19 +16,18 @@ from jobs.training.clip_batches import Caches, ClipSource, labelled_clips, open_
 from jobs.training.device import add_device_option, checked_device
 from jobs.training.labels import LabelSet, Matching, load_labels, match_labels, with_validation
 from jobs.training.labels.record import write_matching
-from jobs.training.training_log import TrainingLog
-from pipeline.errors import InputError
-from vtm.network import Auxiliary, NetworkConfig, NetworkStrategy, Task, VideoTokenMerging, save_model
-from vtm.training import (
-    Precision,
-    Progress,
-    TrainingSettings,
-    TrainingTask,
-    figures,
-    labelled_objective,
-    predict_videos,
-    train,
+from jobs.training.options import (
+    add_network_options,
+    add_training_options,
+    asked_for,
+    network_config,
+    training_settings,
 )
+from jobs.training.training_log import TrainingLog
+from pipeline.counted import counted
+from pipeline.errors import InputError
+from vtm.network import Task, VideoTokenMerging, save_model
+from vtm.training import Progress, TrainingTask, figures, labelled_objective, predict_videos, train
 
 COMMON = ("caches", "out", "labels", "task", "strategy", "epochs", "batch_clips", "device")
 """Options of the first help."""
@@ -36,7 +35,6 @@ COMMON = ("caches", "out", "labels", "task", "strategy", "epochs", "batch_clips"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options; the defaults are the paper's, but for what trains the scores."""
-    network, settings = NetworkConfig(in_width=1, outputs=1), TrainingSettings()
     add = parser.add_argument
     add("caches", metavar="RUN", type=Path, nargs="+", help="run folders of `vtm extract --strategy none`")
     add(
@@ -52,66 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=get_args(Task),
         help="how to read a label table of numbers; labels that are words are always classes",
     )
-    strategy_help = "merging strategy; motion is computed from the cached tokens, not taken from the codec"
-    add("--strategy", choices=get_args(NetworkStrategy), default=network.strategy, help=strategy_help)
-    add(
-        "--partition-factor",
-        type=int,
-        default=network.partition_factor,
-        help="the paper's γ: every γ-th token is a merge target",
-    )
-    add("--merge-share", type=float, default=network.merge_share, help="share of the source tokens that are merged")
-    add("--widths", type=int, nargs="+", default=network.widths, help="channels after each block")
-    add("--windows", type=int, nargs="+", default=network.windows_frames, help="frames of each block's window")
-    add("--heads", type=int, default=network.heads, help="attention heads of each block")
-    add("--head-width", type=int, default=network.head_width, help="channels of an attention head")
-    add("--dropout", type=float, default=network.dropout, help="share of attention outputs zeroed in training")
-    add(
-        "--weight-sharpness",
-        type=float,
-        default=network.weight_sharpness,
-        help="the factor a of strategy weighted, whose weights are exp(a · score)",
-    )
-    auxiliary_help = (
-        "auxiliary loss that trains the scores: attention is the paper's, pooling is ours (docs/learnable.md)"
-    )
-    add("--auxiliary", choices=get_args(Auxiliary), default="pooling", help=auxiliary_help)
-    add("--auxiliary-weight", type=float, default=1.0, help="weight of each auxiliary loss")
-    add("--batch-clips", type=int, default=16, help="clips per step")
-    add(
-        "--epochs",
-        type=int,
-        default=settings.epochs,
-        help="total number of epochs; a larger number continues training",
-    )
-    add(
-        "--warmup-epochs",
-        type=int,
-        default=settings.warmup_epochs,
-        help="epochs of linear warm-up of the learning rate",
-    )
-    add(
-        "--learning-rate",
-        type=float,
-        default=settings.learning_rate,
-        help="learning rate after the warm-up; a cosine decay follows",
-    )
-    add("--weight-decay", type=float, default=settings.weight_decay, help="weight decay of AdamW")
-    add(
-        "--clip-norm",
-        type=float,
-        default=settings.clip_norm,
-        help="clip the norm of the gradients to this; 0 does not clip",
-    )
-    precision_help = "precision of matrix products; bfloat16 is automatic mixed precision, for GPUs"
-    add("--precision", choices=get_args(Precision), default=settings.precision, help=precision_help)
-    add(
-        "--patience",
-        type=int,
-        default=settings.patience,
-        help="stop after this many epochs without improvement; 0 never stops early",
-    )
-    add("--seed", type=int, default=0, help="random seed of the initial weights, the order of clips and dropout")
+    add_network_options(parser)
+    add_training_options(parser)
     add_device_option(parser)
     add("--tensorboard", action="store_true", help="write TensorBoard events too (needs the extra `train`)")
     if isinstance(parser, Parser):
@@ -152,7 +92,7 @@ def run(options: argparse.Namespace) -> int:
         keep_best=keep_best,
     )
     settings = training_settings(options)
-    asked = _asked(options, config, settings)
+    asked = asked_for(options, config, settings)
     asked |= {"labels": origin.labels_sha256, "split": origin.split_sha256, "clips": _clips_sha256(caches, matching)}
     with TrainingLog(options.out, settings.epochs, tensorboard=options.tensorboard) as log:
         record = json.dumps(json.loads(json.dumps(asked)), sort_keys=True)
@@ -160,47 +100,6 @@ def run(options: argparse.Namespace) -> int:
         progress = train(network, task, settings, options.out, run=record, begin=log.begin, report=log.report)
     print(f"{options.out}: {_outcome(progress, task.scores[0])}")
     return 0
-
-
-def network_config(options: argparse.Namespace, in_width: int, labels: LabelSet) -> NetworkConfig:
-    """The network that the options describe."""
-    return NetworkConfig(
-        in_width=in_width,
-        outputs=labels.outputs,
-        task=labels.task,
-        strategy=options.strategy,
-        widths=tuple(options.widths),
-        windows_frames=tuple(options.windows),
-        partition_factor=options.partition_factor,
-        merge_share=options.merge_share,
-        heads=options.heads,
-        head_width=options.head_width,
-        dropout=options.dropout,
-        auxiliary=options.auxiliary,
-        weight_sharpness=options.weight_sharpness,
-    )
-
-
-def training_settings(options: argparse.Namespace) -> TrainingSettings:
-    """The training that the options describe."""
-    return TrainingSettings(
-        epochs=options.epochs,
-        warmup_epochs=min(options.warmup_epochs, options.epochs),
-        learning_rate=options.learning_rate,
-        weight_decay=options.weight_decay,
-        patience=options.patience,
-        seed=options.seed,
-        precision=options.precision,
-        clip_norm=options.clip_norm,
-    )
-
-
-def _asked(options: argparse.Namespace, config: NetworkConfig, settings: TrainingSettings) -> dict[str, Any]:
-    """What a checkpoint must have been asked for to be gone on from; epochs and patience may grow."""
-    asked = {**asdict(settings), **asdict(config), "warmup_epochs": options.warmup_epochs}
-    for name in ("epochs", "patience"):
-        asked.pop(name)
-    return asked | {"batch_clips": options.batch_clips, "auxiliary_weight": options.auxiliary_weight}
 
 
 def _clips_sha256(caches: Caches, matching: Matching) -> str:
@@ -214,23 +113,24 @@ def _check_clips(learnt_from: ClipSource, matching: Matching, labels: LabelSet) 
     if not learnt_from.entries:
         named = ", ".join(dict.fromkeys(label.video for label in matching.missing[:3])) or "none"
         raise InputError(
-            f"no cached clip for training: of {len(labels.labels)} labels {len(matching.missing)} name no cached video "
-            f"({named}); labels name a video by its id, its file name, or as Breakfast does"
+            f"no cached clip for training: {len(matching.missing)} of {counted(len(labels.labels), 'label')} "
+            f"without a cached video ({named}); labels name a video by its id, its file name, or as Breakfast does"
         )
 
 
 def _say_what_was_matched(
     labels: LabelSet, matching: Matching, learnt_from: ClipSource, held_out: ClipSource, set_aside: int, out: Path
 ) -> None:
-    classes = f", {len(labels.classes)} classes" if labels.classes else ""
+    classes = f", {counted(len(labels.classes), 'class')}" if labels.classes else ""
     own = " (a tenth of the training videos: the labels have no validation split)" if set_aside else ""
     print(
-        f"{labels.task}{classes}: {learnt_from.videos} videos ({len(learnt_from.entries)} clips) to train on, "
-        f"{held_out.videos} ({len(held_out.entries)} clips) to validate on{own};"
+        f"{labels.task}{classes}: {counted(learnt_from.videos, 'video')} "
+        f"({counted(len(learnt_from.entries), 'clip')}) to train on, {counted(held_out.videos, 'video')} "
+        f"({counted(len(held_out.entries), 'clip')}) to validate on{own};"
     )
     print(
-        f"{len(matching.missing)} labels without a cached video, {len(matching.unlabelled)} cached videos without a "
-        f"label: {out / 'videos.csv'}"
+        f"{counted(len(matching.missing), 'label')} without a cached video, "
+        f"{counted(len(matching.unlabelled), 'cached video')} without a label: {out / 'videos.csv'}"
     )
 
 
@@ -240,5 +140,6 @@ def _outcome(progress: Progress, name: str) -> str:
     value = progress.best[0] if name == "accuracy" else -progress.best[0]
     stopped = ", stopped early" if progress.stopped else ""
     return (
-        f"{progress.epochs_done} epochs, best validation {name} {value:.4f} in epoch {progress.best_epoch + 1}{stopped}"
+        f"{counted(progress.epochs_done, 'epoch')}, best validation {name} {value:.4f} "
+        f"in epoch {progress.best_epoch + 1}{stopped}"
     )

@@ -7,6 +7,8 @@ import json
 import sys
 from dataclasses import replace
 
+from pipeline.counted import counted
+
 MOST_PROBLEMS = 50
 
 
@@ -42,7 +44,11 @@ def run(options: argparse.Namespace) -> int:
         print(problem, file=sys.stderr)
     if len(verdict.problems) > MOST_PROBLEMS:
         print(f"and {len(verdict.problems) - MOST_PROBLEMS} more", file=sys.stderr)
-    state = "complete and undamaged" if verdict.is_sound else f"{len(verdict.problems)} problems"
-    counts = f"{verdict.videos} videos, {verdict.clips} clips, {verdict.failed_ranges} recorded failures"
-    print(f"{options.out}: {state} ({counts})")
+    state = "complete and undamaged" if verdict.is_sound else counted(len(verdict.problems), "problem")
+    counts = (
+        counted(verdict.videos, "video"),
+        counted(verdict.clips, "clip"),
+        counted(verdict.failed_ranges, "recorded failure"),
+    )
+    print(f"{options.out}: {state} ({', '.join(counts)})")
     return 0 if verdict.is_sound else 1

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.counted import counted, plural
 from pipeline.shards.scan import ClipFacts
 
 HISTOGRAM_BINS = 24
@@ -63,12 +64,12 @@ def totals(facts: dict[str, Any], clips: Sequence[ClipFacts]) -> list[tuple[str,
         f"{np.average([c.fidelity for c in clips], weights=[c.num_sources for c in clips]):.3f}" if clips else "-"
     )
     return [
-        (f"{total['videos']:,}", "videos", duration(total["duration_s"])),
-        (f"{total['clips_done']:,} / {total['clips']:,}", "clips", "extracted of planned"),
-        (f"{sources:,}", "source patches", "tokens of the encoder before merging"),
-        (f"{tokens:,}", "merged tokens", f"{tokens / sources:.1%} of the patches" if sources else ""),
+        (f"{total['videos']:,}", plural(total["videos"], "video"), duration(total["duration_s"])),
+        (f"{total['clips_done']:,} / {total['clips']:,}", plural(total["clips"], "clip"), "extracted of planned"),
+        (f"{sources:,}", plural(sources, "source patch"), "tokens of the encoder before merging"),
+        (f"{tokens:,}", plural(tokens, "merged token"), f"{tokens / sources:.1%} of the patches" if sources else ""),
         (fidelity, "mean fidelity", "cosine of patches and the tokens that represent them"),
-        (f"{total['size_bytes'] / 1e6:.1f} MB", "on disk", f"in {total['shards']} shards"),
+        (f"{total['size_bytes'] / 1e6:.1f} MB", "on disk", f"in {counted(total['shards'], 'shard')}"),
     ]
 
 
@@ -148,7 +149,7 @@ def _spans(video: dict[str, Any], clips: Sequence[ClipFacts], failures: Sequence
     if not end_ns:
         return ()
     spans = [
-        _span(clip.start_ns, clip.end_ns, end_ns, "damaged", f"{clip.damaged_frames} damaged frames")
+        _span(clip.start_ns, clip.end_ns, end_ns, "damaged", counted(clip.damaged_frames, "damaged frame"))
         for clip in clips
         if clip.damaged_frames
     ]

@@ -11,6 +11,8 @@ const panels = [];
 const mode = () => document.querySelector("#modes input:checked").value;
 const strength = () => document.getElementById("strength").value / 100;
 const edges = () => document.getElementById("edges").checked;
+/** A number with its noun. */
+const counted = (count, one, many = `${one}s`) => `${count.toLocaleString("en")} ${count === 1 ? one : many}`;
 
 function bytes(text) { return Uint8Array.from(atob(text), c => c.charCodeAt(0)); }
 
@@ -109,14 +111,14 @@ function say(card) {
     if (card.run !== run || card.picked === null) {
       const single = run.sizes.reduce((sum, size) => sum + (size === 1), 0);
       says.textContent = `The chart shows how many of the tokens appear in each frame. The largest token represents ` +
-        `${run.most} patches; ${single} ${single === 1 ? "token represents" : "tokens represent"} a single patch.`;
+        `${counted(run.most, "patch", "patches")}; ${counted(single, "token represents", "tokens represent")} a single patch.`;
       continue;
     }
     const size = run.sizes[card.picked], counts = life(run, card.picked);
     const frames = counts.filter(count => count).length, first = counts.findIndex(count => count);
     const last = run.T - 1 - [...counts].reverse().findIndex(count => count), at = card.view.row_times_s;
-    says.textContent = `Token ${card.picked} represents ${size} ${size === 1 ? "patch" : "patches"} ` +
-      `(${(100 * size / run.sources).toFixed(2)} % of the clip) in ${frames} of ${run.T} frames, ` +
+    says.textContent = `Token ${card.picked} represents ${counted(size, "patch", "patches")} ` +
+      `(${(100 * size / run.sources).toFixed(2)} % of the clip) in ${frames} of ${counted(run.T, "frame")}, ` +
       `${frames > 1 ? `from ${at[first].toFixed(1)} to` : "at"} ${at[last].toFixed(1)} s. ${card.pinned ? "Tap it again to let go." : ""}`;
   }
 }
@@ -174,7 +176,7 @@ function add_panel(card, run, index, grid) {
   canvas.setAttribute("role", "img");
   canvas.setAttribute("aria-label", `Frame at ${time} s; arrow keys move over its patches`);
   const count = new Set(run.group.subarray(row * area, (row + 1) * area)).size;
-  figure.append(canvas, element("figcaption", "", `${time.toFixed(1)} s, ${count} tokens`));
+  figure.append(canvas, element("figcaption", "", `${time.toFixed(1)} s, ${counted(count, "token")}`));
   grid.append(figure);
   const before = card.before && card.before.subarray(3 * index * area, 3 * (index + 1) * area);
   const panel = { card, run, row, canvas, before: before && before.length ? before : null, picture: null, cursor: null };
@@ -192,11 +194,11 @@ function add_clip(view) {
   const before = view.source_colours ? bytes(view.source_colours) : null;
   const card = { view, runs, before, panels: [], picked: null, run: null, pinned: false };
   box.append(element("h3", "", `${view.title}, ${view.start} to ${view.end}`));
-  if (view.damaged) box.append(element("span", "tag partial", `${view.damaged} damaged frames`));
+  if (view.damaged) box.append(element("span", "tag partial", counted(view.damaged, "damaged frame")));
   if (!view.frames) box.append(element("p", "soft", "The video is not at its address any more, so its pictures are missing."));
   for (const run of runs) {
     const name = runs.length > 1 ? `${run.name}: ` : "";
-    box.append(element("p", "", `${name}${run.tokens.toLocaleString("en")} tokens represent ${run.sources.toLocaleString("en")} patches ` +
+    box.append(element("p", "", `${name}${counted(run.tokens, "token")} for ${counted(run.sources, "patch", "patches")} ` +
       `(${(100 * run.tokens / run.sources).toFixed(1)} %), fidelity ${run.fidelity.toFixed(3)}`));
     const grid = element("div", "frames"), canvas = element("canvas", "life"), says = element("p", "soft says");
     run.chart = { canvas, says };

@@ -11,6 +11,7 @@ import jinja2
 
 from jobs.report import overview
 from jobs.report.overview import MOST_FAILURES
+from pipeline.counted import counted
 from pipeline.shards.scan import ClipFacts
 
 FOLDER = Path(__file__).parent
@@ -53,6 +54,7 @@ def render(
         num_videos=len(facts["videos"]),
         settings=_settings(facts["run"]),
         clock=overview.clock,
+        counted=counted,
         fidelity_of=fidelity_of(facts["run"]["settings"]),
         # No name of a file may end the script element.
         views=json.dumps(list(views), separators=(",", ":")).replace("<", "\\u003c"),

@@ -6,6 +6,7 @@ import argparse
 
 import torch
 
+from pipeline.counted import counted
 from pipeline.errors import SettingsError
 
 
@@ -28,7 +29,7 @@ def checked_device(name: str) -> str:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         raise SettingsError(
-            f"--device {name} cannot be used here ({reason}): this machine has {count} CUDA devices; "
+            f"--device {name} cannot be used here ({reason}): this machine has {counted(count, 'CUDA device')}; "
             "say --device cpu" + ("" if count == 0 else " or cuda")
         ) from error
     if device.type not in ("cpu", "cuda"):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.cache.cut import decoded_tokens
 from pipeline.cache.video_tokens import VideoTokens
+from pipeline.counted import counted
 from pipeline.values import TokenSet
 
 Arrays = Literal["torch", "numpy"]
@@ -69,7 +70,9 @@ class CachedClip:
 
     def __repr__(self) -> str:
         frames, rows, columns = self.grid_thw
-        held = "" if self.tokens is None else f"{len(self.tokens)} tokens of {self.tokens.shape[1]} channels, "
+        held = ""
+        if self.tokens is not None:
+            held = f"{counted(len(self.tokens), 'token')} of {self.tokens.shape[1]} channels, "
         return (
             f"CachedClip({self.clip_id!r}, {self.start_ns / 1e9:g} to {self.end_ns / 1e9:g} s, {held}"
             f"{frames} x {rows} x {columns} patches)"

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from pipeline.cache.cached_clip import Array, CachedClip
+from pipeline.counted import counted
 from pipeline.errors import SettingsError
 
 Batch = TypeVar("Batch", "PaddedBatch", "PackedBatch")
@@ -41,7 +42,8 @@ class JoinedClips:
     end_ns: int
 
     def __repr__(self) -> str:
-        return f"JoinedClips({self.video_id!r}, {len(self.clip_ids)} clips, {len(self.tokens)} tokens)"
+        clips, tokens = counted(len(self.clip_ids), "clip"), counted(len(self.tokens), "token")
+        return f"JoinedClips({self.video_id!r}, {clips}, {tokens})"
 
 
 def joined(clips: Sequence[CachedClip]) -> JoinedClips:

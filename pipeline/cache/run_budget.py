@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from pipeline.counted import counted
 from pipeline.errors import RunFolderError, SettingsError
 from pipeline.shards.commits import read_manifests
 from pipeline.shards.run_folder import read_run
@@ -83,7 +84,8 @@ def run_budgets(out: Where, *, keeps: Sequence[float] = (), tokens: Sequence[int
     for number in wanted:
         if number < clips:
             raise SettingsError(
-                f"{number} tokens are fewer than the {clips} clips, each of which keeps one: ask for more"
+                f"{counted(number, 'token')} cannot be left of {counted(clips, 'clip')}, each of which keeps one: "
+                "ask for more"
             )
     bins = [_bin_of(upper, number) for number in wanted]
     lower = _lower_bits(out, {bin_ for bin_, _ in bins if bin_ is not None})

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import bisect
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -14,14 +12,17 @@ from numpy.typing import NDArray
 
 from pipeline.cache.cached_clip import Arrays, CachedClip, CachedVideo, cached_clip, cached_video
 from pipeline.cache.clip_fields import FIELDS, check_fields
+from pipeline.cache.clip_places import ClipPlaces
+from pipeline.cache.clip_view import ClipView, clip_id_of
 from pipeline.cache.cut import Cut, check_cut, coarsened
+from pipeline.cache.open_shards import OpenShards
 from pipeline.cache.read_rows import RowAddress, read_rows
 from pipeline.cache.shard_rows import Wanted
 from pipeline.cache.video_tokens import coarsened_video
+from pipeline.counted import counted
 from pipeline.errors import RunFolderError
-from pipeline.plan.units import Clip
 from pipeline.shards.commits import read_manifests
-from pipeline.shards.rows import Rows, ShardReader, first_of_each, open_reader
+from pipeline.shards.rows import first_of_each
 from pipeline.shards.run_folder import read_run
 from pipeline.shards.scan import ClipFacts, read_facts, read_vectors
 from pipeline.shards.video_table import read_video
@@ -31,42 +32,6 @@ from pipeline.values import TokenSet
 
 if TYPE_CHECKING:
     from pipeline.cache.token_stream import TokenStream
-
-OPEN_FILES = 16
-
-
-class ClipView(Sequence[CachedClip]):
-    """Some clips of a cache in order, such as those of a video; they are read when they are asked for."""
-
-    def __init__(self, cache: TokenCache, positions: range) -> None:
-        self._cache, self.positions = cache, positions
-
-    def __len__(self) -> int:
-        return len(self.positions)
-
-    @overload
-    def __getitem__(self, key: int) -> CachedClip: ...
-    @overload
-    def __getitem__(self, key: slice) -> ClipView: ...
-    def __getitem__(self, key: int | slice) -> CachedClip | ClipView:
-        """A clip by its place in the view, or a smaller view."""
-        if isinstance(key, slice):
-            return ClipView(self._cache, self.positions[key])
-        return self._cache[self.positions[key]]
-
-    def __iter__(self) -> Iterator[CachedClip]:
-        return self._cache.read(self.positions)
-
-    def __contains__(self, key: object) -> bool:
-        """Whether there is a clip of this id (or, for what `__getitem__` gives, of its id)."""
-        return key in self._cache and self._cache.position(_clip_id_of(key)) in self.positions
-
-    def __repr__(self) -> str:
-        return f"ClipView({len(self)} clips of {str(self._cache.path)!r})"
-
-
-def _clip_id_of(key: object) -> str:
-    return key.clip_id if isinstance(key, CachedClip) else str(key)
 
 
 class TokenCache:
@@ -122,15 +87,15 @@ class TokenCache:
                 )
         # Parquet where there is both: it can be read in part.
         self._files = [min((file.name for file in m.files), default="") for m in manifests]
-        self._runs = first_of_each(manifests)
-        self._ends = list(accumulate(run.count for run in self._runs))
-        self._open: OrderedDict[int, ShardReader] = OrderedDict()
+        self._places = ClipPlaces(first_of_each(manifests))
+        self._open = OpenShards(self._store)
 
     def __len__(self) -> int:
-        return self._ends[-1] if self._ends else 0
+        return len(self._places)
 
     def __repr__(self) -> str:
-        return f"TokenCache({str(self.path)!r}, {len(self)} clips in {len({run.shard for run in self._runs})} shards)"
+        shards = counted(len({run.shard for run in self._places.runs}), "shard")
+        return f"TokenCache({str(self.path)!r}, {counted(len(self), 'clip')} in {shards})"
 
     @overload
     def __getitem__(self, key: int | str) -> CachedClip: ...
@@ -155,10 +120,10 @@ class TokenCache:
             IndexError, KeyError: there is none.
         """
         if isinstance(key, str):
-            position = self._find(key)
+            position = self._places.find(key)
             if position is None:
-                like = f": {len(self)} clips such as {self._clip_id(0)}" if len(self) else ", which holds none"
-                raise KeyError(f"{key} is no clip of {self.path}{like}")
+                example = f", such as {self._places[0].clip_id}" if len(self) else ""
+                raise KeyError(f"{key} is no clip of {self.path}, which holds {counted(len(self), 'clip')}{example}")
             return position
         if not -len(self) <= key < len(self):
             raise IndexError(f"clip {key} of {len(self)}")
@@ -170,17 +135,13 @@ class TokenCache:
         Raises:
             RunFolderError: it cannot be read.
         """
-        run, offset = self._at(position)
+        (address,) = self.addresses([position])
         try:
-            clip = self._reader(run.shard).clip(run.row + offset)
+            clip = self._open.reader(address.file).clip(address.row)
         except (OSError, ValueError, KeyError, IndexError) as error:
-            raise RunFolderError(
-                f"{self.path}: {self._files[run.shard]} cannot be read ({error}): run `vtm verify`"
-            ) from error
-        if clip.clip_id != self._clip_id(position):
-            raise RunFolderError(
-                f"{self.path}: {self._files[run.shard]} holds other clips than were committed: run `vtm verify`"
-            )
+            raise self._unreadable(address.file, error) from error
+        if clip.clip_id != address.clip_id:
+            raise RunFolderError(f"{self.path}: {address.file} holds other clips than were committed: run `vtm verify`")
         return clip
 
     def facts(self) -> Iterator[ClipFacts]:
@@ -190,14 +151,14 @@ class TokenCache:
             RunFolderError: a shard cannot be read.
         """
         found: dict[int, list[ClipFacts]] = {}
-        left = Counter(run.shard for run in self._runs)
-        for run in self._runs:
+        left = Counter(run.shard for run in self._places.runs)
+        for run in self._places.runs:
             if run.shard not in found:
                 name = self._files[run.shard]
                 try:
                     found[run.shard] = list(read_facts(self._store, name))
                 except (OSError, ValueError, KeyError) as error:
-                    raise RunFolderError(f"{self.path}: {name} cannot be read ({error}): run `vtm verify`") from error
+                    raise self._unreadable(name, error) from error
             yield from found[run.shard][run.row : run.row + run.count]
             left[run.shard] -= 1
             if not left[run.shard]:
@@ -213,13 +174,13 @@ class TokenCache:
             RunFolderError: a shard cannot be read.
         """
         found: dict[int, NDArray[np.float32] | None] = {}
-        for shard in {run.shard for run in self._runs}:
+        for shard in {run.shard for run in self._places.runs}:
             name = self._files[shard]
             try:
                 found[shard] = read_vectors(self._store, name, column)
             except (OSError, ValueError, KeyError) as error:
-                raise RunFolderError(f"{self.path}: {name} cannot be read ({error}): run `vtm verify`") from error
-        parts = [(found[run.shard], run) for run in self._runs]
+                raise self._unreadable(name, error) from error
+        parts = [(found[run.shard], run) for run in self._places.runs]
         there = [values[run.row : run.row + run.count] for values, run in parts if values is not None]
         if not parts or len(there) < len(parts):
             return None
@@ -230,43 +191,29 @@ class TokenCache:
 
     def __contains__(self, key: object) -> bool:
         """Whether there is a clip of this id (or, for what `__getitem__` gives, of its id)."""
-        return isinstance(key, str | CachedClip) and self._find(_clip_id_of(key)) is not None
+        return (clip_id := clip_id_of(key)) is not None and self._places.find(clip_id) is not None
 
     def __iter__(self) -> Iterator[CachedClip]:
         return self.read(range(len(self)))
 
     def close(self) -> None:
         """Close the shards that reading single clips has opened; reading opens them again."""
-        while self._open:
-            self._open.popitem()[1].close()
-
-    def __del__(self) -> None:
-        # One whose __init__ failed has none.
-        if "_open" in self.__dict__:
-            self.close()
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Open files do not travel to the workers of a data loader.
-        return self.__dict__ | {"_open": OrderedDict()}
+        self._open.close()
 
     @property
     def clip_ids(self) -> list[str]:
         """Ids in order of position."""
-        return [self._clip_id(position) for position in range(len(self))]
+        return [self._places[position].clip_id for position in range(len(self))]
 
     @property
     def video_positions(self) -> dict[str, list[int]]:
         """Positions of each video's clips in order of time, by video id."""
-        return {video_id: list(view.positions) for video_id, view in self.videos.items()}
+        return {video_id: list(span) for video_id, span in self._places.of_videos().items()}
 
     @property
     def videos(self) -> dict[str, ClipView]:
         """The clips of each video in order of time, by video id; nothing is read before a clip is asked for."""
-        spans: dict[str, range] = {}
-        for run, end in zip(self._runs, self._ends, strict=True):
-            first = spans[run.video_id].start if run.video_id in spans else end - run.count
-            spans[run.video_id] = range(first, end)
-        return {video_id: ClipView(self, span) for video_id, span in spans.items()}
+        return {video_id: ClipView(self, span) for video_id, span in self._places.of_videos().items()}
 
     def video(
         self,
@@ -290,19 +237,14 @@ class TokenCache:
 
     def stream(self, **options: Any) -> TokenStream:
         """The clips as a stream for training, with all their arrays unless `columns` says otherwise: `TokenStream`."""
-        from pipeline.cache.clip_fields import FIELDS
         from pipeline.cache.token_stream import TokenStream
 
         return TokenStream(self, **{"columns": FIELDS} | options)
 
     def addresses(self, positions: Iterable[int]) -> list[RowAddress]:
         """Where clips lie."""
-        found = []
-        for position in positions:
-            run, offset = self._at(position)
-            clip_id = Clip(run.video_id, run.first + offset).clip_id
-            found.append(RowAddress(self._files[run.shard], run.row + offset, clip_id))
-        return found
+        places = (self._places[position] for position in positions)
+        return [RowAddress(self._files[place.shard], place.row, place.clip_id) for place in places]
 
     def read(self, positions: Sequence[int], columns: Iterable[str] | None = None) -> Iterator[CachedClip]:
         """Clips by position, one after the other, and of them only some arrays.
@@ -322,40 +264,12 @@ class TokenCache:
     @property
     def shard_numbers(self) -> NDArray[np.int64]:
         """(len(self),) the shard in which each clip lies, in order of position."""
-        counts = [run.count for run in self._runs]
-        return np.repeat(np.array([run.shard for run in self._runs], dtype=np.int64), counts)
+        return self._places.shards()
 
     @property
     def tubelet_frames(self) -> int:
         """Frames of each step of the grid: a video model's tubelet."""
         return int(self.run["encoder"].get("tubelet_frames", 1))
 
-    def _at(self, position: int) -> tuple[Rows, int]:
-        number = bisect.bisect_right(self._ends, position)
-        return self._runs[number], position - (self._ends[number - 1] if number else 0)
-
-    def _clip_id(self, position: int) -> str:
-        run, offset = self._at(position)
-        return Clip(run.video_id, run.first + offset).clip_id
-
-    def _find(self, clip_id: str) -> int | None:
-        video_id, _, text = clip_id.partition("-")
-        if not text.isdigit() or Clip(video_id, int(text)).clip_id != clip_id:
-            return None
-        index = int(text)
-        number = bisect.bisect_right(self._runs, (video_id, index), key=lambda run: (run.video_id, run.first)) - 1
-        if number < 0:
-            return None
-        run = self._runs[number]
-        if run.video_id != video_id or index >= run.first + run.count:
-            return None
-        return self._ends[number] - run.count + index - run.first
-
-    def _reader(self, shard: int) -> ShardReader:
-        if shard in self._open:
-            self._open.move_to_end(shard)
-        else:
-            if len(self._open) >= OPEN_FILES:
-                self._open.popitem(last=False)[1].close()
-            self._open[shard] = open_reader(self._store, self._files[shard])
-        return self._open[shard]
+    def _unreadable(self, file: str, error: Exception) -> RunFolderError:
+        return RunFolderError(f"{self.path}: {file} cannot be read ({error}): run `vtm verify`")

@@ -17,6 +17,7 @@ from pipeline.cache.shared_place import SharedPlace
 from pipeline.cache.stream_sources import StreamSource, check_alike, open_caches, source_of
 from pipeline.cache.token_cache import TokenCache
 from pipeline.cache.token_loader import TokenLoader
+from pipeline.counted import counted
 from pipeline.errors import RunFolderError, SettingsError
 from pipeline.store import Where
 
@@ -90,13 +91,14 @@ class TokenStream(IterableDataset[Any]):
             raise RunFolderError(f"{self.caches[0].path} holds no clips: `vtm status` says how far its run is")
         if uneven == "drop" and self._starts[-1] < num_ranks:
             raise SettingsError(
-                f"{self._starts[-1]} samples are too few for {num_ranks} ranks: take fewer, or uneven='repeat'"
+                f"{num_ranks} ranks are too many for {counted(int(self._starts[-1]), 'sample')}: take fewer, or "
+                "uneven='repeat'"
             )
 
     def __repr__(self) -> str:
-        name = "videos" if self._join_videos else "clips"
+        samples = counted(int(self._starts[-1]), "video" if self._join_videos else "clip")
         paths = ", ".join(repr(str(cache.path)) for cache in self.caches)
-        return f"TokenStream({paths}, {self._starts[-1]} {name}, rank {self._rank} of {self._num_ranks})"
+        return f"TokenStream({paths}, {samples}, rank {self._rank} of {self._num_ranks})"
 
     def __len__(self) -> int:
         """Samples that the next iteration gives on this rank."""
@@ -256,7 +258,7 @@ def _weighted(sources: Sequence[StreamSource], weights: Sequence[float] | None) 
         return [Source(blocks=source.blocks) for source in sources]
     if len(weights) != len(sources) or not all(0 <= weight < float("inf") for weight in weights) or not sum(weights):
         raise SettingsError(
-            f"weights {list(weights)} must be one for each of {len(sources)} caches, 0 or more, not all 0"
+            f"weights {list(weights)} must be one for each cache ({len(sources)}), 0 or more, not all 0"
         )
     for source, weight in zip(sources, weights, strict=True):
         if weight and not len(source.spans):

@@ -13,6 +13,7 @@ from pipeline.cache.token_cache import TokenCache
 from pipeline.consumers.inputs import video_inputs
 from pipeline.consumers.prompts import Tokenizer, text_tokenizer
 from pipeline.consumers.sized_writing import write_sized
+from pipeline.counted import counted
 from pipeline.errors import SettingsError
 
 
@@ -29,7 +30,8 @@ def clips_of(cache: TokenCache, video_id: str | None = None) -> list[CachedClip]
         said = "none was named" if video_id is None else f"{video_id} is none of them"
         example = f", such as {next(iter(positions))}" if positions else ""
         raise SettingsError(
-            f"{cache.path} holds {len(positions)} videos{example}; {said}: name one (video_id=, or --video ID)"
+            f"{cache.path} holds {counted(len(positions), 'video')}{example}; {said}: name one "
+            "(video_id=, or --video ID)"
         )
     return [cache[position] for position in positions[video_id]]
 

@@ -1,6 +1,6 @@
 """Cached clips -> what `model(**inputs)` and `model.generate(**inputs)` of a video-LLM take in place of pixels.
 
-Letters: L tokens of a prompt, M visual ones, D channels.
+Letters: P tokens of a prompt, A of an answer, L of both, M visual ones, D channels.
 """
 
 from __future__ import annotations
@@ -63,19 +63,16 @@ def video_inputs(
     sequence = video_sequence(clips, run, wanted)
     reader, config = READERS[model.config.model_type], model.config
     placeholder_id = int(getattr(config, f"{reader.modality}_token_id"))
-    ids_L = prompt_ids(prompt, sequence, reader, placeholder_id, tokenizer)
-    asked = len(ids_L)
-    if answer is not None:
-        told_A = answer_ids(answer, tokenizer)
-        if bool((told_A == placeholder_id).any()):
-            raise SettingsError(f"the answer holds the placeholder {placeholder_id} of visual tokens: leave it out")
-        ids_L = torch.cat([ids_L, told_A])
-    sizes_M, output = _output(sequence, run, model, reader)
+    prompt_P = prompt_ids(prompt, sequence, reader, placeholder_id, tokenizer)
+    answer_A = prompt_P[:0] if answer is None else answer_ids(answer, tokenizer)
+    if bool((answer_A == placeholder_id).any()):
+        raise SettingsError(f"the answer holds the placeholder {placeholder_id} of visual tokens: leave it out")
+    ids_L = torch.cat([prompt_P, answer_A])
     is_visual_L = ids_L == placeholder_id
-    mask = torch.ones(1, len(ids_L), dtype=torch.int64)
+    sizes_M, output = _output(sequence, run, model, reader)
     inputs = {
         "input_ids": ids_L[None],
-        "attention_mask": size_bias_mask(_sizes_of(is_visual_L, sizes_M)[None], causal=True) if size_bias else mask,
+        "attention_mask": _size_bias(is_visual_L, sizes_M, model.dtype) if size_bias else torch.ones_like(ids_L)[None],
         "position_ids": prompt_positions(
             reader,
             is_visual_L,
@@ -85,9 +82,7 @@ def video_inputs(
         ),
     }
     if answer is not None:
-        inputs["labels"] = torch.where(torch.arange(len(ids_L)) < asked, IGNORED, ids_L)[None]
-    if size_bias:
-        inputs["attention_mask"] = inputs["attention_mask"].to(model.dtype)
+        inputs["labels"] = torch.cat([torch.full_like(prompt_P, IGNORED), answer_A])[None]
     return {name: value.to(model.device) for name, value in inputs.items()} | {"mm_encoder_outputs": output}
 
 
@@ -115,7 +110,8 @@ def _output(
     return sizes_M, encoder_output(tokens_MD, deepstack_MD, reader)
 
 
-def _sizes_of(is_visual_L: Tensor, sizes_M: Tensor) -> Tensor:
+def _size_bias(is_visual_L: Tensor, sizes_M: Tensor, dtype: torch.dtype) -> Tensor:
+    """(1, 1, L, L): the causal mask in which a visual token counts as often as it has sizes."""
     sizes_L = torch.ones(len(is_visual_L), dtype=sizes_M.dtype)
     sizes_L[is_visual_L] = sizes_M
-    return sizes_L
+    return size_bias_mask(sizes_L[None], causal=True).to(dtype)

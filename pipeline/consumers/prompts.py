@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pipeline.consumers.readers import Reader
 from pipeline.consumers.video_sequence import VideoSequence
+from pipeline.counted import counted
 from pipeline.errors import SettingsError
 
 Tokenizer = Any
@@ -47,7 +48,8 @@ def prompt_ids(
     found = int((ids == placeholder_id).sum())
     if found != expected:
         raise SettingsError(
-            f"the tokenizer makes {found} placeholders of {expected} {placeholder}: pass the tokenizer of the model"
+            f"the tokenizer makes {counted(found, 'placeholder')} of {expected} {placeholder}: "
+            "pass the tokenizer of the model"
         )
     return ids
 

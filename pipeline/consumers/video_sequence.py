@@ -18,6 +18,7 @@ from torch import Tensor
 
 from pipeline.cache.cached_clip import CachedClip
 from pipeline.consumers.readers import Row
+from pipeline.counted import counted
 from pipeline.errors import SettingsError
 
 Wanted = Literal["cached", "unmerged", "spread"]
@@ -121,7 +122,7 @@ def _check(clips: Sequence[CachedClip], run: Mapping[str, Any], wanted: Wanted) 
         merged = next((clip for clip in clips if len(clip.tokens) < len(clip.group)), None)
         if merged is not None:
             raise SettingsError(
-                f"clip {merged.clip_id} holds {len(merged.tokens)} merged tokens for {len(merged.group)} places "
-                f"(strategy {run['settings']['strategy']}): unmerged ones need an extraction with --strategy none; or "
-                "ask for wanted='spread'"
+                f"clip {merged.clip_id} holds {counted(len(merged.tokens), 'merged token')} for {len(merged.group)} "
+                f"places (strategy {run['settings']['strategy']}): unmerged ones need an extraction with "
+                "--strategy none; or ask for wanted='spread'"
             )

@@ -46,7 +46,7 @@ def describe_encoder(recipe: Recipe, device: Device) -> tuple[EncoderDescription
     except EncoderError as error:
         raise SettingsError(str(error)) from error
     trained = None if recipe.scorer is None else describe_trained(recipe, known)
-    if trained is not None and trained.decides_count and recipe.has_amount:
+    if trained is not None and trained.decides_count and recipe.amounts_given:
         raise SettingsError(
             f"--scorer {recipe.scorer} is a network, and its training decided how many tokens are left: leave out "
             "--keep, --tokens-per-clip and --partition-factor"

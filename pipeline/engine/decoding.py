@@ -6,9 +6,9 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from pipeline.engine.commands import Command, DecodeClip, FindInputs, Scan
 from pipeline.engine.intake import Intake
 from pipeline.engine.ledger import Ledger, span_of
-from pipeline.engine.messages import Command, DecodeClip, FindInputs, Scan
 from pipeline.engine.policy import ASKING_SHARE, CALLS_AHEAD, QUEUED_SCAN_BYTES, READY_CLIPS, SCANNING_SHARE, Policy
 from pipeline.engine.worker_pool import Node, Worker, WorkerPool
 from pipeline.inputs.named import Input

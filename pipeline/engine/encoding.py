@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable
 
+from pipeline.engine.commands import Command, EncodeClip
 from pipeline.engine.ledger import Ledger
-from pipeline.engine.messages import Command, EncodeClip
 from pipeline.engine.policy import CALLS_AHEAD, NEAR_S
 from pipeline.engine.worker_pool import Worker, WorkerPool, room_by_calls
 from pipeline.plan.units import Clip

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 
+from pipeline.counted import counted
+from pipeline.engine.commands import Command, Finish
 from pipeline.engine.ledger import Ledger
-from pipeline.engine.messages import Command, Finish
 from pipeline.engine.policy import DRAIN_S, Policy
 from pipeline.engine.worker_pool import WorkerPool
 
@@ -56,9 +57,10 @@ class Ending:
         nodes = self._pool.nodes.values()
         request = self._policy.request
         needs_gpu = {"encode": request.reserve_gpus, "decode": request.decode_on_gpus, "write": False}[kind]
+        gpus = sum(node.capacity.gpus for node in nodes)
         self.finish(
             f"no node can hold the {kind} worker{' with a GPU' if needs_gpu else ''}: "
-            f"{len(nodes)} nodes with {sum(node.capacity.gpus for node in nodes)} GPUs are there",
+            f"the cluster has {counted(len(nodes), 'node')} with {counted(gpus, 'GPU')}",
             is_usage=not self._had_all_kinds,
         )
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Protocol, TypeAlias
 
+from pipeline.engine.commands import WorkCommand
+from pipeline.engine.events import Event
+from pipeline.engine.in_flight import InFlight
 from pipeline.engine.job import Record
-from pipeline.engine.messages import Event, InFlight, WorkCommand
 from pipeline.failed_range import FailedRange
 
 Observed: TypeAlias = Record | FailedRange | InFlight

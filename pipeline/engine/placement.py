@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.engine.messages import WorkerKind
+from pipeline.engine.commands import WorkerKind
 
 DECODERS_OF_A_GPU = 8
 """Most decoders that are put on a GPU unasked: each holds a CUDA context there, and a GPU has one to seven NVDECs."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Container
 
-from pipeline.engine import messages as m
+from pipeline.engine import commands, events
+from pipeline.engine.commands import Command
 from pipeline.engine.decoding import Decoding
 from pipeline.engine.intake import Intake, ShardPacker
 from pipeline.engine.ledger import Ledger
-from pipeline.engine.messages import Command
 from pipeline.engine.policy import Policy
 from pipeline.engine.writing import Writing
 from pipeline.plan.planned_video import PlannedVideo
@@ -37,11 +37,11 @@ class Planning:
         self._planned: set[str] = set()
         """Ids of the videos that this run has planned."""
 
-    def resume(self, event: m.Pending, now_s: float) -> None:
+    def resume(self, event: events.Pending, now_s: float) -> None:
         """Queue clips that an earlier run planned and did not write."""
         self._queue(event.video, event.units, now_s)
 
-    def retry(self, event: m.Retry, now_s: float) -> None:
+    def retry(self, event: events.Retry, now_s: float) -> None:
         """Plan clips again that an earlier run recorded as failed."""
         for unit in event.units:
             self._plan(event.video, unit, event.generation, now_s)
@@ -51,7 +51,7 @@ class Planning:
         for source, video in self._intake.take_planned(now_s):
             video_id = video.source.video_id
             if video_id in self._planned or video_id in self._planned_before:
-                self._out.append(m.ReportCopy(source, video))
+                self._out.append(commands.ReportCopy(source, video))
                 continue
             self._planned.add(video_id)
             self._plan(video, Unit(video_id, 0, video.num_clips), 0, now_s)
@@ -65,7 +65,7 @@ class Planning:
 
     def _plan(self, video: PlannedVideo, clips: Unit, generation: int, now_s: float) -> None:
         units = tuple(self._packer.pack(clips, generation))
-        self._out.append(m.AppendPlan(video, units))
+        self._out.append(commands.AppendPlan(video, units))
         self._queue(video, units, now_s)
         self._writing.close_all_but(self._packer.open_shard, now_s)
 

@@ -13,10 +13,11 @@ from ray._private import worker as ray_worker
 from ray.exceptions import GetTimeoutError, NodeDiedError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from pipeline.counted import counted
 from pipeline.encode.devices import Device, DeviceKind, agree, this_device
+from pipeline.engine.events import NodeUp
 from pipeline.engine.executor import Executor
 from pipeline.engine.job import Job
-from pipeline.engine.messages import NodeUp
 from pipeline.engine.placement import ResourceRequest
 from pipeline.engine.ray_executor import RayExecutor, living_nodes
 from pipeline.engine.worker_types import REAL, WorkerTypes
@@ -171,21 +172,17 @@ def lacks(execution: Execution, nodes: list[NodeUp], *, decodes_on_gpus: bool = 
     wanted, there = gpus_wanted(execution), sum(node.gpus for node in nodes)
     if decodes_on_gpus and not there:
         return (
-            f"--decoder nvdec: the cluster has no GPU on {_nodes(len(nodes))}: leave it out, or give "
+            f"--decoder nvdec: the cluster has no GPU on {counted(len(nodes), 'node')}: leave it out, or give "
             "--wait-for-nodes-s 600 where an autoscaler adds nodes"
         )
     if wanted > there:
         advice = "--device cpu, or --gpus 0" if not there else f"at most --gpus {there}"
         asked = "--device cuda" if execution.gpus is None else f"--gpus {wanted}"
         return (
-            f"{asked}: the cluster has {there} GPUs on {_nodes(len(nodes))}: give {advice}, or --wait-for-nodes-s 600 "
-            "where an autoscaler adds nodes"
+            f"{asked}: the cluster has {counted(there, 'GPU')} on {counted(len(nodes), 'node')}: give {advice}, or "
+            "--wait-for-nodes-s 600 where an autoscaler adds nodes"
         )
     return None
-
-
-def _nodes(count: int) -> str:
-    return "one node" if count == 1 else f"{count} nodes"
 
 
 def quieten() -> None:

@@ -24,7 +24,9 @@ from ray.exceptions import (
 )
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from pipeline.engine import messages as m
+from pipeline.engine import commands, events
+from pipeline.engine.commands import WorkCommand, WorkerKind
+from pipeline.engine.events import Event, Subject
 from pipeline.engine.executor import Observed
 from pipeline.engine.job import Job, Note, Record
 from pipeline.engine.ray_actors import Answer, DecodeActor, EncodeActor, WriteActor
@@ -45,7 +47,7 @@ class _ActorState:
     """An actor and what the executor knows of it."""
 
     actor: Any
-    kind: m.WorkerKind
+    kind: WorkerKind
     node: str
     pid: int = 0
     """Of its process, once it has started; the names of Ray's logs end with it."""
@@ -57,11 +59,11 @@ class RayExecutor:
     def __init__(self, job: Job, types: WorkerTypes = REAL) -> None:
         self._job, self._types = ray.put(job), types
         self._overlaps = job.encode_calls_at_once > 1
-        self._happened: SimpleQueue[Callable[[], list[m.Event | Record]]] = SimpleQueue()
+        self._happened: SimpleQueue[Callable[[], list[Event | Record]]] = SimpleQueue()
         self._actors: dict[int, _ActorState] = {}
         self._frames: dict[Clip, Any] = {}
         self._tokens: dict[Clip, Any] = {}
-        self._nodes: dict[str, m.NodeUp] = {}
+        self._nodes: dict[str, events.NodeUp] = {}
         self._looked_s = -LOOK_EVERY_S
         self._metrics = Metrics()
 
@@ -70,11 +72,11 @@ class RayExecutor:
         """Cores of all nodes together."""
         return sum(node.cores for node in self._nodes.values())
 
-    def tell(self, event: m.Event) -> None:
+    def tell(self, event: Event) -> None:
         """Have `wait` return an event from outside."""
         self._happened.put(lambda: [event])
 
-    def wait(self, timeout_s: float) -> list[m.Event | Record]:
+    def wait(self, timeout_s: float) -> list[Event | Record]:
         """What has happened, in its order."""
         found = self._look_at_nodes()
         try:
@@ -84,11 +86,11 @@ class RayExecutor:
         except Empty:
             return found
 
-    def carry_out(self, command: m.WorkCommand) -> None:
+    def carry_out(self, command: WorkCommand) -> None:
         """Send a call, start or end an actor."""
-        if isinstance(command, m.StartWorker):
+        if isinstance(command, commands.StartWorker):
             self._start(command)
-        elif isinstance(command, m.Forget):
+        elif isinstance(command, commands.Forget):
             self._frames.pop(command.clip, None)
             self._tokens.pop(command.clip, None)
         elif command.worker in self._actors:
@@ -105,28 +107,28 @@ class RayExecutor:
                 ray.kill(state.actor)
         self._actors.clear()
 
-    def _look_at_nodes(self) -> list[m.Event | Record]:
+    def _look_at_nodes(self) -> list[Event | Record]:
         if time.monotonic() - self._looked_s < LOOK_EVERY_S:
             return []
         self._looked_s = time.monotonic()
         alive = living_nodes()
         gone = [name for name in self._nodes if name not in alive]
         come = [node for name, node in alive.items() if name not in self._nodes]
-        found: list[m.Event | Record] = [event for name in gone for event in self._lose_node(name)]
+        found: list[Event | Record] = [event for name in gone for event in self._lose_node(name)]
         for node in come:
             self._nodes[node.node] = node
             found.append(node)
         return found
 
-    def _lose_node(self, name: str) -> list[m.Event]:
+    def _lose_node(self, name: str) -> list[Event]:
         """Forget a lost node and its actors."""
         if self._nodes.pop(name, None) is None:
             return []
         for number in [number for number, state in self._actors.items() if state.node == name]:
             del self._actors[number]
-        return [m.NodeDown(name)]
+        return [events.NodeDown(name)]
 
-    def _start(self, command: m.StartWorker) -> None:
+    def _start(self, command: commands.StartWorker) -> None:
         options: dict[str, Any] = {
             "num_cpus": command.cores,
             "num_gpus": command.gpus,
@@ -144,24 +146,24 @@ class RayExecutor:
         self._expect(actor.start.remote(), command.worker, partial(self._started, command.worker))
         self._expect(actor.watch.remote(), command.worker, lambda answer: [])
 
-    def _call(self, command: m.WorkCommand, state: _ActorState) -> None:
+    def _call(self, command: WorkCommand, state: _ActorState) -> None:
         actor, number = state.actor, command.worker  # type: ignore[union-attr]
-        if isinstance(command, m.KillWorker):
+        if isinstance(command, commands.KillWorker):
             del self._actors[number]
             ray.kill(actor)
-        elif isinstance(command, m.AskProgress):
-            self._expect(actor.steps.remote(), number, lambda steps: [m.Progressed(number, steps)])
-        elif isinstance(command, m.Scan):
+        elif isinstance(command, commands.AskProgress):
+            self._expect(actor.steps.remote(), number, lambda steps: [events.Progressed(number, steps)])
+        elif isinstance(command, commands.Scan):
             ref = actor.scan.remote(command.input)
             self._expect(ref, number, partial(self._scanned, number, command.input), command.input)
-        elif isinstance(command, m.DecodeClip):
+        elif isinstance(command, commands.DecodeClip):
             ref, frames = actor.decode.remote(command.clip, command.uri, command.unit)
             self._expect(ref, number, partial(self._decoded, number, command.clip, frames), command.clip)
-        elif isinstance(command, m.EncodeClip):
+        elif isinstance(command, commands.EncodeClip):
             encode = actor.encode_overlapping if self._overlaps else actor.encode
             ref, tokens = encode.remote(self._frames[command.clip], command.uri)
             self._expect(ref, number, partial(self._encoded, number, command.clip, tokens), command.clip)
-        elif isinstance(command, m.WriteShard):
+        elif isinstance(command, commands.WriteShard):
             clips = [self._tokens[clip] for clip in command.clips]
             ref = actor.write.remote(command.shard_id, command.failures, *clips)
             self._expect(ref, number, partial(self._written, number, command.shard_id), command.shard_id)
@@ -169,15 +171,15 @@ class RayExecutor:
     # Answers. They arrive in a thread of Ray's, and are handled in the thread that calls `wait`.
 
     def _expect(
-        self, ref: Any, number: int, then: Callable[[Any], list[m.Event | Record]], subject: m.Subject | None = None
+        self, ref: Any, number: int, then: Callable[[Any], list[Event | Record]], subject: Subject | None = None
     ) -> None:
         ref.future().add_done_callback(
             lambda future: self._happened.put(lambda: self._came(future, number, then, subject))
         )
 
     def _came(
-        self, future: Any, number: int, then: Callable[[Any], list[m.Event | Record]], subject: m.Subject | None
-    ) -> list[m.Event | Record]:
+        self, future: Any, number: int, then: Callable[[Any], list[Event | Record]], subject: Subject | None
+    ) -> list[Event | Record]:
         if number not in self._actors:
             return []
         error = future.exception()
@@ -185,7 +187,7 @@ class RayExecutor:
             return list(self._failed(number, error, subject))
         answer = future.result()
         if isinstance(answer, Answer) and answer.failure is not None:
-            return [m.RunFailed(answer.failure)]
+            return [events.RunFailed(answer.failure)]
         notes = answer.notes if isinstance(answer, Answer) else ()
         return [*(Note(f"{self._name(number)}: {line}") for line in notes), *then(answer)]
 
@@ -193,14 +195,18 @@ class RayExecutor:
         state = self._actors[number]
         return f"{state.kind} worker {number} on node {state.node[:8]}"
 
-    def _failed(self, number: int, error: BaseException, subject: m.Subject | None) -> list[m.Event]:
+    def _failed(self, number: int, error: BaseException, subject: Subject | None) -> list[Event]:
         """Events for an error that Ray raised. Errors of the work itself come as answers."""
         state = self._actors[number]
         lost = error.cause if isinstance(error, RayTaskError) else error
         if isinstance(lost, ObjectLostError) and subject is not None:
             clips = self._lost_of(subject, lost.object_ref_hex)
             # Where nobody knows what is lost, a retry without a limit might lose it for ever.
-            return [m.InputLost(number, subject, clips) if clips else m.CallFailed(number, subject, "io", str(lost))]
+            return [
+                events.InputLost(number, subject, clips)
+                if clips
+                else events.CallFailed(number, subject, "io", str(lost))
+            ]
         if isinstance(error, RayActorError) and (NODE_DIED in str(error) or state.node not in living_nodes()):
             return self._lose_node(state.node)
         failure: FailureClass = "out_of_memory" if isinstance(error, OutOfMemoryError) else "crash"
@@ -208,52 +214,52 @@ class RayExecutor:
         del self._actors[number]
         with contextlib.suppress(RayError):
             ray.kill(state.actor)
-        return [m.WorkerDied(number, failure, f"the process of {name} died ({reason_of(error)})")]
+        return [events.WorkerDied(number, failure, f"the process of {name} died ({reason_of(error)})")]
 
-    def _lost_of(self, subject: m.Subject, object_hex: str) -> tuple[Clip, ...]:
+    def _lost_of(self, subject: Subject, object_hex: str) -> tuple[Clip, ...]:
         """The clip whose frames or tokens the object was."""
         if isinstance(subject, Clip):
             return (subject,)
         return tuple(clip for clip, ref in self._tokens.items() if ref.hex() == object_hex)
 
-    def _started(self, number: int, answer: Answer) -> list[m.Event | Record]:
+    def _started(self, number: int, answer: Answer) -> list[Event | Record]:
         if answer.refusal is not None:
-            return [m.WorkerRefused(number, answer.refusal)]
+            return [events.WorkerRefused(number, answer.refusal)]
         self._actors[number].pid = answer.value
-        return [m.WorkerReady(number)]
+        return [events.WorkerReady(number)]
 
-    def _scanned(self, number: int, source: Input, answer: Answer) -> list[m.Event | Record]:
-        return _problem(number, source, answer) or [m.Scanned(number, source, answer.value)]
+    def _scanned(self, number: int, source: Input, answer: Answer) -> list[Event | Record]:
+        return _problem(number, source, answer) or [events.Scanned(number, source, answer.value)]
 
-    def _decoded(self, number: int, clip: Clip, frames: Any, answer: Answer) -> list[m.Event | Record]:
+    def _decoded(self, number: int, clip: Clip, frames: Any, answer: Answer) -> list[Event | Record]:
         if answer.problem is None:
             self._frames[clip] = frames
-        return _problem(number, clip, answer) or [m.ClipDecoded(number, clip, answer.num_bytes)]
+        return _problem(number, clip, answer) or [events.ClipDecoded(number, clip, answer.num_bytes)]
 
-    def _encoded(self, number: int, clip: Clip, tokens: Any, answer: Answer) -> list[m.Event | Record]:
+    def _encoded(self, number: int, clip: Clip, tokens: Any, answer: Answer) -> list[Event | Record]:
         if answer.problem is None:
             self._tokens[clip] = tokens
             self._frames.pop(clip, None)
-        return _problem(number, clip, answer) or [answer.value, m.ClipEncoded(number, clip, answer.num_bytes)]
+        return _problem(number, clip, answer) or [answer.value, events.ClipEncoded(number, clip, answer.num_bytes)]
 
-    def _written(self, number: int, shard_id: str, answer: Answer) -> list[m.Event | Record]:
-        return _problem(number, shard_id, answer) or [answer.value, m.ShardWritten(number, shard_id)]
+    def _written(self, number: int, shard_id: str, answer: Answer) -> list[Event | Record]:
+        return _problem(number, shard_id, answer) or [answer.value, events.ShardWritten(number, shard_id)]
 
 
-def _problem(number: int, subject: m.Subject, answer: Answer) -> list[m.Event | Record]:
+def _problem(number: int, subject: Subject, answer: Answer) -> list[Event | Record]:
     problem = answer.problem
-    return [] if problem is None else [m.CallFailed(number, subject, problem.failure, problem.message)]
+    return [] if problem is None else [events.CallFailed(number, subject, problem.failure, problem.message)]
 
 
-def living_nodes() -> dict[str, m.NodeUp]:
+def living_nodes() -> dict[str, events.NodeUp]:
     """The nodes that are alive, by id."""
     return {node["NodeID"]: node_up(node) for node in ray.nodes() if node["Alive"]}
 
 
-def node_up(node: dict[str, Any]) -> m.NodeUp:
+def node_up(node: dict[str, Any]) -> events.NodeUp:
     """One node of Ray's list as an event."""
     resources = node["Resources"]
-    return m.NodeUp(
+    return events.NodeUp(
         node=node["NodeID"],
         cores=int(resources.get("CPU", 0)),
         gpus=int(resources.get("GPU", 0)),

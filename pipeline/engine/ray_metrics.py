@@ -5,8 +5,8 @@ from __future__ import annotations
 from ray.util.metrics import Counter, Gauge
 
 from pipeline.engine.executor import Observed
+from pipeline.engine.in_flight import InFlight
 from pipeline.engine.job import ClipDone, ShardCommitted
-from pipeline.engine.messages import InFlight
 from pipeline.failed_range import FailedRange
 
 

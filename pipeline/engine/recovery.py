@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from pipeline.engine import messages as m
+from pipeline.engine import commands
 from pipeline.engine.attempts import HOPELESS_CLIPS, FailedAttempts
+from pipeline.engine.commands import Command
 from pipeline.engine.decoding import Decoding
 from pipeline.engine.encoding import Encoding
+from pipeline.engine.events import Subject
 from pipeline.engine.intake import Intake
 from pipeline.engine.ledger import Ledger
-from pipeline.engine.messages import Command
 from pipeline.engine.policy import NODE_LOSS_S, Policy
 from pipeline.engine.worker_pool import Node, Worker, WorkerPool
 from pipeline.engine.writing import Writing
@@ -51,7 +52,7 @@ class Recovery:
             if now_s - died_s < NODE_LOSS_S:
                 self.failed_attempts.forgive(subject)
 
-    def pass_on(self, worker: Worker, subject: m.Subject, now_s: float) -> None:
+    def pass_on(self, worker: Worker, subject: Subject, now_s: float) -> None:
         """Give a call of a lost worker to another, without counting an attempt."""
         if isinstance(subject, Input):
             self._decoding.scanning -= 1
@@ -69,13 +70,13 @@ class Recovery:
         if clip in self._encoding.suspects:
             self._encoding.refill(now_s)
         state = self._ledger.drop(clip)
-        self._out.append(m.Forget(clip))
+        self._out.append(commands.Forget(clip))
         self._writing.update(state.shard_id, now_s)
         self._decoding.decode_again(clip, state.shard_id, alone=alone)
         self._decoding.assign_to_blocked(state.node, now_s)
 
     def record_failure(
-        self, worker: Worker, subject: m.Subject, failure: FailureClass, message: str, now_s: float
+        self, worker: Worker, subject: Subject, failure: FailureClass, message: str, now_s: float
     ) -> str | None:
         """Count a failed attempt against the subject of a call. Returns the error of the run if it has to end."""
         if isinstance(subject, Input):
@@ -90,7 +91,7 @@ class Recovery:
         self._decoding.scanning -= 1
         attempts = self.failed_attempts.add(source, failure)
         if attempts is None:
-            self._out.append(m.Notify(f"{source.uri}: {message}; scanning it again"))
+            self._out.append(commands.Notify(f"{source.uri}: {message}; scanning it again"))
             self._decoding.scan_again(source)
             return
         failed = FailedRange(
@@ -104,14 +105,16 @@ class Recovery:
             stage="scan",
             node=worker.node.name,
         )
-        self._out.append(m.ReportFailure(failed, worker.number))
+        self._out.append(commands.ReportFailure(failed, worker.number))
         self._intake.scanned(source, PlannedVideo(source=source.unread_source(), failures=(failed,)), now_s)
 
     def _clip_failed(self, worker: Worker, clip: Clip, failure: FailureClass, message: str, now_s: float) -> str | None:
         attempts = self.failed_attempts.add(clip, failure)
         if attempts is not None:
             return self._give_up(worker, clip, self._failed(worker, clip, failure, message, attempts), now_s)
-        self._out.append(m.Notify(f"clip {clip.video_id}-{clip.index:06d}: {message}; it will be {worker.kind}d again"))
+        self._out.append(
+            commands.Notify(f"clip {clip.video_id}-{clip.index:06d}: {message}; it will be {worker.kind}d again")
+        )
         if worker.kind == "encode":
             self._encoding.avoid[clip] = worker.number
         if worker.kind == "encode" and self._pool.is_up(self._ledger.clips[clip].node):
@@ -138,7 +141,7 @@ class Recovery:
     def _give_up(self, worker: Worker, clip: Clip, failed: FailedRange, now_s: float) -> str | None:
         state = self._ledger.give_up(clip, failed)
         self._encoding.succeeded(clip)
-        self._out += [m.Forget(clip), m.ReportFailure(failed, worker.number)]
+        self._out += [commands.Forget(clip), commands.ReportFailure(failed, worker.number)]
         self._writing.update(state.shard_id, now_s)
         self._decoding.assign_to_blocked(state.node, now_s)
         if failed.failure == "encode" and self._unencodable is not None:

@@ -1,6 +1,6 @@
 """All decisions of a run, as a state machine: `handle(event, now_s)` returns commands.
 
-It imports neither Ray nor a clock nor a file, so it is tested in virtual time. `messages` defines events and commands.
+It imports neither Ray nor a clock nor a file, so it is tested in virtual time. `events` and `commands` define both.
 `worker_pool` keeps the nodes and workers, `intake` the inputs that are not planned yet, `ledger` the clips and shards
 that are not written yet. `decoding`, `encoding` and `writing` choose what each kind of worker does next, `planning`
 assigns clips to shards, `worker_losses` decides who takes over from a lost worker, `recovery` what is retried and what
@@ -11,13 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Container
 
-from pipeline.engine import messages as m
+from pipeline.engine import commands, events
+from pipeline.engine.commands import Command, WorkerKind
 from pipeline.engine.decoding import Decoding
 from pipeline.engine.encoding import Encoding
 from pipeline.engine.ending import Ending
+from pipeline.engine.events import Event, Subject
+from pipeline.engine.in_flight import InFlight
 from pipeline.engine.intake import Intake
 from pipeline.engine.ledger import Ledger
-from pipeline.engine.messages import Command
 from pipeline.engine.planning import Planning
 from pipeline.engine.policy import DRAIN_S, PAUSE_S, Policy
 from pipeline.engine.recovery import Recovery
@@ -53,38 +55,38 @@ class Scheduler:
             policy, self.pool, self.ledger, self._decoding, self._encoding, self._recovery, self._ending, self._out
         )
         self._handlers = {
-            m.NodeUp: self._node_up,
-            m.NodeDown: self._node_down,
-            m.Pending: self._pending,
-            m.Retry: self._retry,
-            m.InputsFound: self._inputs_found,
-            m.WorkerReady: self._worker_ready,
-            m.WorkerRefused: self._worker_refused,
-            m.WorkerDied: self._worker_died,
-            m.Progressed: self._progressed,
-            m.Scanned: self._scanned,
-            m.ClipDecoded: self._clip_decoded,
-            m.ClipEncoded: self._clip_encoded,
-            m.ShardWritten: self._shard_written,
-            m.CallFailed: self._call_failed,
-            m.InputLost: self._input_lost,
-            m.RunFailed: self._run_failed,
-            m.Tick: self._tick,
-            m.Stop: self._stop,
+            events.NodeUp: self._node_up,
+            events.NodeDown: self._node_down,
+            events.Pending: self._pending,
+            events.Retry: self._retry,
+            events.InputsFound: self._inputs_found,
+            events.WorkerReady: self._worker_ready,
+            events.WorkerRefused: self._worker_refused,
+            events.WorkerDied: self._worker_died,
+            events.Progressed: self._progressed,
+            events.Scanned: self._scanned,
+            events.ClipDecoded: self._clip_decoded,
+            events.ClipEncoded: self._clip_encoded,
+            events.ShardWritten: self._shard_written,
+            events.CallFailed: self._call_failed,
+            events.InputLost: self._input_lost,
+            events.RunFailed: self._run_failed,
+            events.Tick: self._tick,
+            events.Stop: self._stop,
         }
 
-    def kind_of(self, number: int) -> m.WorkerKind | None:
+    def kind_of(self, number: int) -> WorkerKind | None:
         """The kind of a worker; None if it is gone."""
         worker = self.pool.workers.get(number)
         return None if worker is None else worker.kind
 
-    def in_flight(self) -> m.InFlight:
+    def in_flight(self) -> InFlight:
         """Bytes between the stages and workers at this moment."""
         frames_bytes = sum(node.frames_bytes for node in self.pool.nodes.values())
         workers = {kind: self.pool.count(kind) for kind in KINDS}
-        return m.InFlight(frames_bytes, self.ledger.token_bytes, workers)
+        return InFlight(frames_bytes, self.ledger.token_bytes, workers)
 
-    def handle(self, event: m.Event, now_s: float) -> list[Command]:
+    def handle(self, event: Event, now_s: float) -> list[Command]:
         """Handle one event.
 
         Args:
@@ -103,10 +105,10 @@ class Scheduler:
         self._decoding.assign_to_idle(now_s)
         if not self._ending.is_draining and self._intake.is_empty and not self.ledger.shards:
             self._ending.finish()
-        commands = self._out.copy()
+        wanted = self._out.copy()
         self._out.clear()
         end = self._ending.finish_command
-        return commands[: commands.index(end) + 1] if end else commands
+        return wanted[: wanted.index(end) + 1] if end else wanted
 
     @property
     def is_finished(self) -> bool:
@@ -122,25 +124,25 @@ class Scheduler:
 
     # Nodes and workers.
 
-    def _node_up(self, event: m.NodeUp) -> None:
+    def _node_up(self, event: events.NodeUp) -> None:
         if event.node not in self.pool.nodes:
             self.pool.add_node(event)
             self._decoding.find_inputs()
 
-    def _node_down(self, event: m.NodeDown) -> None:
+    def _node_down(self, event: events.NodeDown) -> None:
         self._losses.node_lost(event.node, self._now_s)
 
-    def _worker_ready(self, event: m.WorkerReady) -> None:
+    def _worker_ready(self, event: events.WorkerReady) -> None:
         worker = self.pool.workers.get(event.worker)
         if worker is None:
             return
         self.pool.started(worker)
         self._next_call(worker)
 
-    def _worker_refused(self, event: m.WorkerRefused) -> None:
+    def _worker_refused(self, event: events.WorkerRefused) -> None:
         self._losses.refused(event.worker, event.message, self._now_s)
 
-    def _worker_died(self, event: m.WorkerDied) -> None:
+    def _worker_died(self, event: events.WorkerDied) -> None:
         self._worker_lost(event.worker, event.failure, event.message)
         self._losses.start_missing(self._now_s)
 
@@ -158,25 +160,25 @@ class Scheduler:
         else:
             self._writing.write(self._now_s)
 
-    def _ended(self, number: int, subject: m.Subject) -> Worker | None:
+    def _ended(self, number: int, subject: Subject) -> Worker | None:
         """The worker whose call has ended; None if the call was taken from it before."""
         worker = self.pool.workers.get(number)
         return worker if worker is not None and worker.end(subject, self._now_s) else None
 
     # Scanning and planning.
 
-    def _inputs_found(self, event: m.InputsFound) -> None:
+    def _inputs_found(self, event: events.InputsFound) -> None:
         self._intake.add(event.inputs, event.is_last)
         self._decoding.find_inputs()
         self._planning.plan_scanned(self._now_s)
 
-    def _pending(self, event: m.Pending) -> None:
+    def _pending(self, event: events.Pending) -> None:
         self._planning.resume(event, self._now_s)
 
-    def _retry(self, event: m.Retry) -> None:
+    def _retry(self, event: events.Retry) -> None:
         self._planning.retry(event, self._now_s)
 
-    def _scanned(self, event: m.Scanned) -> None:
+    def _scanned(self, event: events.Scanned) -> None:
         worker = self._ended(event.worker, event.input)
         if worker is None:
             return
@@ -188,7 +190,7 @@ class Scheduler:
 
     # Clips and shards.
 
-    def _clip_decoded(self, event: m.ClipDecoded) -> None:
+    def _clip_decoded(self, event: events.ClipDecoded) -> None:
         worker = self._ended(event.worker, event.clip)
         if worker is None:
             return
@@ -196,7 +198,7 @@ class Scheduler:
         self._encoding.offer(event.clip, self._now_s)
         self._next_call(worker)
 
-    def _clip_encoded(self, event: m.ClipEncoded) -> None:
+    def _clip_encoded(self, event: events.ClipEncoded) -> None:
         worker = self._ended(event.worker, event.clip)
         if worker is None:
             return
@@ -206,23 +208,23 @@ class Scheduler:
         self._writing.update(self.ledger.clips[event.clip].shard_id, self._now_s)
         self._decoding.assign_to_blocked(before, self._now_s)
 
-    def _shard_written(self, event: m.ShardWritten) -> None:
+    def _shard_written(self, event: events.ShardWritten) -> None:
         worker = self._ended(event.worker, event.shard_id)
         if worker is None:
             return
         for clip in self.ledger.close(event.shard_id).clips:
-            self._out.append(m.Forget(clip))
+            self._out.append(commands.Forget(clip))
         self._next_call(worker)
 
     # Failures.
 
-    def _call_failed(self, event: m.CallFailed) -> None:
+    def _call_failed(self, event: events.CallFailed) -> None:
         worker = self._ended(event.worker, event.subject)
         if worker is not None:
             self._record_failure(worker, event.subject, event.failure, event.message)
             self._next_call(worker)
 
-    def _input_lost(self, event: m.InputLost) -> None:
+    def _input_lost(self, event: events.InputLost) -> None:
         worker = self._ended(event.worker, event.subject)
         if worker is None:
             return
@@ -234,7 +236,7 @@ class Scheduler:
             self._writing.release(event.subject, self._now_s)
         self._next_call(worker)
 
-    def _record_failure(self, worker: Worker, subject: m.Subject, failure: FailureClass, message: str) -> None:
+    def _record_failure(self, worker: Worker, subject: Subject, failure: FailureClass, message: str) -> None:
         error = self._recovery.record_failure(worker, subject, failure, message, self._now_s)
         if error is not None:
             self._ending.finish(error)
@@ -242,14 +244,14 @@ class Scheduler:
 
     # Time and the end.
 
-    def _progressed(self, event: m.Progressed) -> None:
+    def _progressed(self, event: events.Progressed) -> None:
         worker = self.pool.workers.get(event.worker)
         if worker is not None and event.steps != worker.steps:
             worker.steps, worker.since_s = event.steps, self._now_s
 
-    def _tick(self, event: m.Tick) -> None:
+    def _tick(self, event: events.Tick) -> None:
         for worker in self.pool.late(self._now_s):
-            self._out.append(m.KillWorker(worker.number))
+            self._out.append(commands.KillWorker(worker.number))
             silent_s = self._now_s - worker.since_s
             doing = "start" if not worker.is_ready else worker.kind
             self._worker_lost(
@@ -258,7 +260,7 @@ class Scheduler:
         self._losses.start_missing(self._now_s)
         self._ending.check_capacity(self._now_s)
         self._report_slow_starts()
-        self._out += [m.AskProgress(worker.number) for worker in self.pool.to_be_asked(self._now_s)]
+        self._out += [commands.AskProgress(worker.number) for worker in self.pool.to_be_asked(self._now_s)]
         self._planning.plan_scanned(self._now_s)
         self._writing.resume(self._now_s)
         self._ending.finish_drain(self._now_s)
@@ -270,10 +272,10 @@ class Scheduler:
                 f"{self._now_s - worker.since_s:.0f} s: see whether other jobs hold the node's cores or GPUs"
             )
 
-    def _run_failed(self, event: m.RunFailed) -> None:
+    def _run_failed(self, event: events.RunFailed) -> None:
         self._ending.finish(event.message)
 
-    def _stop(self, event: m.Stop) -> None:
+    def _stop(self, event: events.Stop) -> None:
         if self._ending.is_draining:
             return
         self._ending.drain(self._now_s)
@@ -283,4 +285,4 @@ class Scheduler:
         self._ending.finish_drain(self._now_s)
 
     def _say(self, text: str) -> None:
-        self._out.append(m.Notify(text))
+        self._out.append(commands.Notify(text))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from pipeline.engine import messages as m
+from pipeline.counted import counted
+from pipeline.engine import commands
+from pipeline.engine.commands import Command
 from pipeline.engine.decoding import Decoding
 from pipeline.engine.encoding import Encoding
 from pipeline.engine.ending import Ending
+from pipeline.engine.events import Subject
 from pipeline.engine.ledger import Ledger
-from pipeline.engine.messages import Command
 from pipeline.engine.policy import Policy
 from pipeline.engine.recovery import Recovery
 from pipeline.engine.worker_pool import Worker, WorkerPool
@@ -39,7 +41,7 @@ class WorkerLosses:
             return
         node, gone = self._pool.remove_node(name)
         self._has_lost_nodes = True
-        self._say(f"node {name} was lost with {len(gone)} workers: their work is repeated on other nodes")
+        self._say(f"node {name} was lost with {counted(len(gone), 'worker')}: that work is repeated on other nodes")
         self._recovery.forgive(node, now_s)
         self._hand_over(gone, now_s)
         for clip in self._ledger.lost_with(node):
@@ -51,13 +53,13 @@ class WorkerLosses:
         worker = self._pool.remove(number)
         if worker is None:
             return
-        self._out.append(m.KillWorker(number))
+        self._out.append(commands.KillWorker(number))
         self._pool.rule_out(worker.node, worker.kind)
         self._go_on_without(worker, message, is_usage=True)
         self._hand_over([worker], now_s)
         self.start_missing(now_s)
 
-    def died(self, number: int, failure: FailureClass, message: str, now_s: float) -> tuple[Worker, m.Subject] | None:
+    def died(self, number: int, failure: FailureClass, message: str, now_s: float) -> tuple[Worker, Subject] | None:
         """A worker died: its queued calls go to other workers.
 
         Returns:
@@ -108,4 +110,4 @@ class WorkerLosses:
         self._encoding.refill(now_s)
 
     def _say(self, text: str) -> None:
-        self._out.append(m.Notify(text))
+        self._out.append(commands.Notify(text))

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from pipeline.engine.attempts import START_ATTEMPTS, pause_s
-from pipeline.engine.messages import NodeUp, StartWorker, Subject, WorkerKind
+from pipeline.engine.commands import StartWorker, WorkerKind
+from pipeline.engine.events import NodeUp, Subject
 from pipeline.engine.placement import NodeResources, NodeWorkers, ResourceRequest, place
 from pipeline.engine.policy import ASK_SHARE, CALLS_AHEAD, SLOW_START_S, STORE_SHARE, Limits
 from pipeline.inputs.named import Input

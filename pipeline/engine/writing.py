@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from pipeline.engine.attempts import WRITE_ATTEMPTS, pause_s
+from pipeline.engine.commands import Command, Notify, WriteShard
 from pipeline.engine.ledger import Ledger, joined
-from pipeline.engine.messages import Command, Notify, WriteShard
 from pipeline.engine.policy import CALLS_AHEAD, IDLE_SHARD_S
 from pipeline.engine.worker_pool import Worker, WorkerPool
 from pipeline.plan.units import Clip

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.cache.token_cache import TokenCache
+from pipeline.counted import counted
 from pipeline.export.moment_detr import COLUMNS
 from pipeline.export.target import Exported, ExportOptions, new_file, video_names
 from pipeline.export.time_grid import time_grid
@@ -43,5 +44,5 @@ def export(cache: TokenCache, folder: Path, options: ExportOptions) -> Exported:
     if longest > MAX_SEQ_LEN:
         notes.append(f"the longest video has {longest} rows, above max_seq_len {MAX_SEQ_LEN}: raise it, or --step-s")
     if filled:
-        notes.append(f"{filled} rows have no frame of their own and hold the one on display: take a larger --step-s")
+        notes.append(f"{counted(filled, 'row')} without a frame got the one on display: take a larger --step-s")
     return Exported(format="actionformer", items=len(database), rows=rows, notes=tuple(notes))

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.cache.token_cache import TokenCache
+from pipeline.counted import counted
 from pipeline.export.target import Exported, ExportOptions, new_file, video_names, write_index
 from pipeline.export.time_grid import time_grid, unit_rows
 
@@ -40,5 +41,5 @@ def export(cache: TokenCache, folder: Path, options: ExportOptions) -> Exported:
     write_index(folder, index)
     notes = [f"one row every {step_s:g} s, at most {MOST_ROWS} a file: clip_len={step_s:g}, max_v_l={MOST_ROWS}"]
     if filled:
-        notes.append(f"{filled} rows have no frame of their own and hold the one on display: take a larger --step-s")
+        notes.append(f"{counted(filled, 'row')} without a frame got the one on display: take a larger --step-s")
     return Exported(format="moment-detr", items=len(index), rows=rows, notes=tuple(notes))

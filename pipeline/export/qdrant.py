@@ -14,6 +14,7 @@ from typing import Any
 
 from pipeline.cache.cached_clip import CachedClip
 from pipeline.cache.token_cache import TokenCache
+from pipeline.counted import counted
 from pipeline.errors import SettingsError
 from pipeline.export.lance import COLUMNS, in_batches
 from pipeline.export.target import Exported, ExportOptions
@@ -58,7 +59,7 @@ def check_sizes(cache: TokenCache) -> None:
             left = len(cache[clip.clip_id].tokens) if clip.num_tokens > most else left
         if left > most:
             raise SettingsError(
-                f"clip {clip.clip_id} has {left} tokens of {dim} channels, and Qdrant takes fewer than "
+                f"clip {clip.clip_id} has {counted(left, 'token')} of {dim} channels, and Qdrant takes fewer than "
                 f"{MOST_NUMBERS:,} numbers a point: export with --tokens-per-clip {most} or fewer"
             )
 

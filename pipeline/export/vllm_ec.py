@@ -14,6 +14,7 @@ from pathlib import Path
 import safetensors.torch
 
 from pipeline.cache.token_cache import TokenCache
+from pipeline.counted import counted
 from pipeline.errors import SettingsError
 from pipeline.export.target import Exported, ExportOptions, new_file, safe_name, write_index
 
@@ -54,7 +55,7 @@ def check_unmerged(cache: TokenCache) -> None:
     """
     for clip in cache.facts():
         if cache.cut is not None or clip.num_tokens != clip.num_sources:
-            told = "a budget" if cache.cut is not None else f"{clip.num_tokens} merged tokens"
+            told = "a budget" if cache.cut is not None else counted(clip.num_tokens, "merged token")
             raise SettingsError(
                 f"vllm-ec takes one row a patch, {clip.num_sources} for clip {clip.clip_id}, which has {told}: "
                 "add --spread to repeat each token for its patches, or export to sglang, which takes merged tokens"

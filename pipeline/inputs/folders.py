@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from pipeline.counted import counted
 from pipeline.errors import InputError
 from pipeline.failed_range import FailedRange
 from pipeline.inputs.addresses import is_utf8, is_video, stamped, unreadable_input, whole_address
@@ -32,7 +33,7 @@ def videos_of(folder: Path, named: str) -> Iterator[Named | FailedRange]:
             yield local(item, named)
         archives += not isinstance(item, FailedRange) and is_archive(item.name)
     if not count:
-        hint = f", but {archives} archives: name them by a glob, as {folder}/*.tar" if archives else ""
+        hint = f", but {counted(archives, 'archive')}: name archives by a glob, as {folder}/*.tar" if archives else ""
         raise InputError(f"{folder}: the folder holds no video{hint}")
 
 

@@ -14,7 +14,8 @@ from pipeline.encode.clip_encoder import ClipEncoder
 from pipeline.encode.describe import describe_encoder
 from pipeline.encode.devices import this_device
 from pipeline.errors import SettingsError
-from pipeline.settings import Recipe, build
+from pipeline.read_settings import build
+from pipeline.settings import Recipe
 from pipeline.shards.run_folder import picture_of
 from pipeline.values import ClipSpec, DecodedClip, TokenSet
 from pipeline.video.resize import resize_picture

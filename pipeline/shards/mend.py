@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from pipeline.counted import counted
 from pipeline.shards.manifest import add_formats
 from pipeline.shards.run_folder import RunState
 
@@ -21,7 +22,7 @@ def copy_formats(
     """
     if not shard_ids:
         return []
-    note(f"{len(shard_ids)} shards get the files that they lack, from the tokens that are committed")
+    note(f"missing files are made for {counted(len(shard_ids), 'shard')}, from the tokens that are committed")
 
     def make(shard_id: str) -> str | None:
         try:

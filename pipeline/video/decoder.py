@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 
 import numpy as np
-import torch
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
@@ -19,12 +18,12 @@ from pipeline.video.cursor import Cursor
 from pipeline.video.failures import decode_errors
 from pipeline.video.keys import keys_of
 from pipeline.video.motion import MotionMeter, VectorWatch
-from pipeline.video.nvdec import NvdecBackend, decodes
+from pipeline.video.nvdec import NvdecBackend, is_for_nvdec
 from pipeline.video.packets import PacketSource
 from pipeline.video.picture import PictureMaker
 from pipeline.video.resize import fitted
 from pipeline.video.shown import Shown
-from pipeline.video.torch_picture import TorchPictureMaker, can_show
+from pipeline.video.torch_picture import TorchPictureMaker, can_show, device_of
 from pipeline.video_info import VideoTiming
 
 NS_PER_S = 1_000_000_000
@@ -156,14 +155,9 @@ class OpenVideo:
 
     def _backends(self, stream: VideoStream, vectors: bool) -> tuple[Backend, Backend]:
         """What decodes the stream, and what decodes its damaged parts."""
-        context = stream.codec_context
-        codec, size_px = context.codec.canonical_name, (context.width, context.height)
-        gpu = self._device
-        if gpu is not None and gpu.type == "cuda":
-            capability = torch.cuda.get_device_capability(gpu)
-            if decodes(codec, context.pix_fmt, size_px, capability):
-                # NVDEC shows nothing, or anything, of damage.
-                return NvdecBackend(stream, gpu), LibavBackend(stream, strict=False)
+        if self._device is not None and is_for_nvdec(stream, self._device):
+            # NVDEC shows nothing, or anything, of damage.
+            return NvdecBackend(stream, self._device), LibavBackend(stream, strict=False)
         strict = LibavBackend(stream, vectors=vectors)
         return strict, LibavBackend(stream, strict=False) if has_two_decoders(stream) else strict
 
@@ -183,13 +177,6 @@ class OpenVideo:
             motion=motion,
             motion_source=source,
         )
-
-
-def device_of(decoder: DecoderName) -> torch.device | None:
-    """Where torch makes the pictures; None where swscale does. A reader of a run may have no GPU."""
-    if decoder == "libav":
-        return None
-    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
 
 
 class _Rows:

@@ -67,6 +67,14 @@ def decodes(codec: str, pixel_format: str | None, size_px: tuple[int, int], capa
     return codec in CODECS and pixel_format in PIXEL_FORMATS and not any(side % 2 for side in size_px)
 
 
+def is_for_nvdec(stream: VideoStream, device: torch.device) -> bool:
+    """Whether a stream is decoded on `device`."""
+    if device.type != "cuda":
+        return False
+    context, capability = stream.codec_context, torch.cuda.get_device_capability(device)
+    return decodes(context.codec.canonical_name, context.pix_fmt, (context.width, context.height), capability)
+
+
 class NvdecBackend:
     """NVDEC for one stream.
 

@@ -9,6 +9,7 @@ from av import VideoFrame
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
+from pipeline.counted import counted
 from pipeline.errors import DecodeError
 from pipeline.inputs.named import VideoSource
 from pipeline.video.container import Opened, open_container
@@ -66,7 +67,7 @@ def _unread(demuxed: Demuxed | None) -> tuple[str, ...]:
         return ()
     if demuxed.given_up:
         return ("the container is damaged: its rest was given up, and what it holds is not known",)
-    return (f"the container is damaged in {demuxed.errors} places",) if demuxed.errors else ()
+    return (f"the container is damaged in {counted(demuxed.errors, 'place')}",) if demuxed.errors else ()
 
 
 def first_frame(uri: str, stream: VideoStream, track: Track) -> VideoFrame:
@@ -81,7 +82,7 @@ def first_frame(uri: str, stream: VideoStream, track: Track) -> VideoFrame:
         return frame
     if track.encrypted:
         raise DecodeError("unsupported", f"{uri}: the video stream is encrypted")
-    raise DecodeError("corrupt", f"{uri}: not one of {track.packets} packets decodes to a frame")
+    raise DecodeError("corrupt", f"{uri}: not one of {counted(track.packets, 'packet')} decodes to a frame")
 
 
 def _describe(

@@ -12,6 +12,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from pipeline.counted import counted
 from pipeline.video.backend import LibavBackend
 from pipeline.video.packets import PacketSource
 from pipeline.video.tracks import Track
@@ -160,7 +161,7 @@ def _with_missing(found: Timeline, stream: VideoStream, container: InputContaine
         frame_pts=np.union1d(found.frame_pts, np.asarray(missing, dtype=np.int64)),
         missing_pts=missing,
         missing_step=0 if numbered else step,
-        warnings=(*found.warnings, f"{len(missing)} pictures are missing where the rate is otherwise constant"),
+        warnings=(*found.warnings, f"{counted(len(missing), 'picture')} missing where the rate is otherwise constant"),
     )
 
 
@@ -219,7 +220,7 @@ def missing_tail(
     """
     warnings: tuple[str, ...] = ()
     if stream.frames and stream.frames != len(timeline.frame_pts):
-        warnings = (f"the header says {stream.frames} frames, {len(timeline.frame_pts)} were found",)
+        warnings = (f"the header says {counted(stream.frames, 'frame')}, found {len(timeline.frame_pts)}",)
     whole = stream.frames and track.packets >= stream.frames
     if whole:
         return 0, warnings

@@ -16,7 +16,7 @@ from av.video.plane import VideoPlane
 from av.video.reformatter import ColorRange, VideoReformatter
 from numpy.typing import NDArray
 
-from pipeline.values import PictureSpec
+from pipeline.values import DecoderName, PictureSpec
 from pipeline.video.picture import shown_size
 from pipeline.video.resize import centre_crop, resized_shape
 from pipeline.video_info import ColourMatrix, PicturePolicy
@@ -39,6 +39,13 @@ def can_show(policy: PicturePolicy, spec: PictureSpec) -> bool:
         and not spec.deinterlace
         and not (policy.alpha and spec.alpha_background is not None)
     )
+
+
+def device_of(decoder: DecoderName) -> torch.device | None:
+    """Where torch makes the pictures; None where swscale does. A reader of a run may have no GPU."""
+    if decoder == "libav":
+        return None
+    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
 
 
 class TorchPictureMaker:

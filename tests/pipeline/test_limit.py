@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.driver import RunDriver
-from pipeline.engine import messages as m
+from pipeline.engine import events
 from pipeline.engine.job import ShardCommitted, StageTime
 from pipeline.owed import Located, Owed
 from pipeline.plan.plan import Plan
@@ -37,7 +37,7 @@ def test_it_stops_once_so_many_shards_are_committed(limit: int | None, stops_at:
     stopped_at = None
     for number in range(1, 6):
         driver.record(committed(number))
-        if driver.answers() == [m.Stop(f"--limit {limit}")]:
+        if driver.answers() == [events.Stop(f"--limit {limit}")]:
             assert stopped_at is None, "said twice"
             stopped_at = number
     assert stopped_at == stops_at

@@ -342,7 +342,7 @@ def test_the_commands(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", str(out)]) == 1
     assert "is missing" in capsys.readouterr().err
     assert main(["repair", str(out), "--engine", "inline", "--gpus", "0"]) == 0
-    assert "1 problems found, 0 left, 0 clips made" in capsys.readouterr().out
+    assert "1 problem found, 0 left, 0 clips made" in capsys.readouterr().out
     assert main(["verify", str(out), "--deep", "2"]) == 0
     assert main(["status", str(out), "--json"]) == 0
     assert json.loads(capsys.readouterr().out.split("\n", 1)[1])["clips_done"] == 11

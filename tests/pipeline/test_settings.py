@@ -9,8 +9,9 @@ import pytest
 from pipeline.encode.describe import describe_encoder
 from pipeline.encode.devices import Device
 from pipeline.errors import SettingsError
+from pipeline.read_settings import build, load_toml, parse_fps
 from pipeline.run_description import EncoderDescription, RunDescription
-from pipeline.settings import Execution, Recipe, build, load_toml, parse_fps
+from pipeline.settings import Execution, Recipe
 
 
 def described(recipe: Recipe, **changes: Any) -> RunDescription:

@@ -25,6 +25,7 @@ def test_a_run_that_ends_before_its_workers_are_ready_has_no_rate(stopped: str |
     """As where the only video is damaged, and that is known while the encoder is still being loaded."""
     ended = summary(Tally(failures=1), failures=(FAILED,), stopped=stopped)
     lines = ended.lines()
+    assert lines[0] == "out: 1 video, 0 clips, 0.0 MB, 1 failed range"
     assert lines[-1] == "this run: no clip, as it ended before its workers were ready"
     assert "  failed: v.mp4 [corrupt] bad" in lines
     assert ended.exit_code == (3 if stopped is None else 130)

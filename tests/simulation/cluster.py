@@ -9,27 +9,34 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from pipeline.engine import messages as m
+from pipeline.engine import commands, events
+from pipeline.engine.commands import WorkerKind
+from pipeline.engine.events import Event, Subject
 from pipeline.errors import FailureClass
 from pipeline.plan.units import Clip
 from tests.simulation.scenario import CLIP_BYTES, Harm, NodeSpec, Scenario
 from tests.simulation.store import Stored
 
-Call = m.Scan | m.DecodeClip | m.EncodeClip | m.WriteShard
+Call = commands.Scan | commands.DecodeClip | commands.EncodeClip | commands.WriteShard
 NODE_GONE = "its node is gone"
-STAGE = {m.Scan: "scan", m.DecodeClip: "decode", m.EncodeClip: "encode", m.WriteShard: "write"}
+STAGE = {
+    commands.Scan: "scan",
+    commands.DecodeClip: "decode",
+    commands.EncodeClip: "encode",
+    commands.WriteShard: "write",
+}
 
 
-def subject_of(call: Call) -> m.Subject:
-    if isinstance(call, m.Scan):
+def subject_of(call: Call) -> Subject:
+    if isinstance(call, commands.Scan):
         return call.input
-    return call.shard_id if isinstance(call, m.WriteShard) else call.clip
+    return call.shard_id if isinstance(call, commands.WriteShard) else call.clip
 
 
 @dataclass(eq=False)
 class SimWorker:
     number: int
-    kind: m.WorkerKind
+    kind: WorkerKind
     node: SimNode
     cores: float
     gpus: float
@@ -66,7 +73,7 @@ class Cluster:
 
     def __init__(self, scenario: Scenario, stored: Stored, rng: Random, now_s: float) -> None:
         self.scenario, self.stored, self.rng, self.now_s = scenario, stored, rng, now_s
-        self._heap: list[tuple[float, int, Callable[..., m.Event | None], tuple[Any, ...]]] = []
+        self._heap: list[tuple[float, int, Callable[..., Event | None], tuple[Any, ...]]] = []
         self._count = 0
         self._last_told_s: dict[int, float] = {}
         self.nodes: dict[str, SimNode] = {}
@@ -79,11 +86,11 @@ class Cluster:
 
     # Time.
 
-    def at(self, time_s: float, action: Callable[..., m.Event | None], *arguments: object) -> None:
+    def at(self, time_s: float, action: Callable[..., Event | None], *arguments: object) -> None:
         self._count += 1
         heapq.heappush(self._heap, (time_s, self._count, action, arguments))
 
-    def tell(self, event: m.Event, after_s: float = 0.0) -> None:
+    def tell(self, event: Event, after_s: float = 0.0) -> None:
         """The driver hears of it after a while, and not while its machine sleeps; of one worker in its order."""
         told_s = self.now_s + after_s + self._latency()
         number = getattr(event, "worker", None)
@@ -91,12 +98,12 @@ class Cluster:
             told_s = self._last_told_s[number] = max(told_s, self._last_told_s.get(number, 0.0))
         self.at(told_s, self.hear, event)
 
-    def step(self) -> m.Event | None:
+    def step(self) -> Event | None:
         """Let the next thing happen; what the driver hears of it, if anything."""
         self.now_s, _, action, arguments = heapq.heappop(self._heap)
         return action(*arguments)
 
-    def hear(self, event: m.Event) -> m.Event | None:
+    def hear(self, event: Event) -> Event | None:
         if self.sleeps():
             self.at(self.scenario.sleep_s[1], self.hear, event)
             return None
@@ -113,7 +120,7 @@ class Cluster:
 
     def node_up(self, spec: NodeSpec) -> None:
         self.nodes[spec.name] = SimNode(spec)
-        self.tell(m.NodeUp(spec.name, spec.cores, spec.gpus, spec.store_bytes))
+        self.tell(events.NodeUp(spec.name, spec.cores, spec.gpus, spec.store_bytes))
 
     def node_down(self, spec: NodeSpec) -> None:
         """Its workers are gone at once. The driver hears of them, or not, before or after it hears of the node."""
@@ -123,15 +130,15 @@ class Cluster:
         for worker in node.workers.values():
             worker.is_dead = True
             if self.rng.random() < 0.5:
-                self.tell(m.WorkerDied(worker.number, "crash", NODE_GONE), self.rng.uniform(0, 5))
-        self.tell(m.NodeDown(spec.name), told_s)
+                self.tell(events.WorkerDied(worker.number, "crash", NODE_GONE), self.rng.uniform(0, 5))
+        self.tell(events.NodeDown(spec.name), told_s)
 
     def die(self) -> None:
         """The driver is gone, and its workers with it; what was being written may just have been committed."""
         for worker in self.workers.values():
             call = worker.calls[0] if worker.calls else None
             is_written = self.rng.random() < 0.3 and not worker.is_dead and not self._is_disk_full()
-            if is_written and isinstance(call, m.WriteShard) and not self._lost_inputs(call):
+            if is_written and isinstance(call, commands.WriteShard) and not self._lost_inputs(call):
                 self.stored.commit(call.shard_id, call.clips, call.failures)
 
     def drop_object(self) -> None:
@@ -144,7 +151,7 @@ class Cluster:
 
     # Commands.
 
-    def start(self, command: m.StartWorker) -> None:
+    def start(self, command: commands.StartWorker) -> None:
         node = self.nodes[command.node]
         at_once = self.scenario.policy.encode_calls_at_once if command.kind == "encode" else 1
         worker = SimWorker(command.worker, command.kind, node, command.cores, command.gpus, at_once=at_once)
@@ -153,7 +160,7 @@ class Cluster:
         if not node.is_up:
             worker.is_dead = True
             if self.rng.random() < 0.5:
-                self.tell(m.WorkerDied(worker.number, "crash", NODE_GONE), after_s)
+                self.tell(events.WorkerDied(worker.number, "crash", NODE_GONE), after_s)
         elif command.kind in node.spec.refuses:
             self.at(self.now_s + after_s, self._refuse, worker)
         elif self._goes_wrong():
@@ -179,26 +186,26 @@ class Cluster:
         worker = self.workers[number]
         if worker.is_dead or (worker.hangs and not worker.answers_while_hung):
             return
-        self.tell(m.Progressed(number, worker.stuck_steps if worker.hangs else worker.steps(self.now_s)))
+        self.tell(events.Progressed(number, worker.stuck_steps if worker.hangs else worker.steps(self.now_s)))
 
     # What workers do.
 
     def _ready(self, worker: SimWorker) -> None:
         if not worker.is_dead:
             worker.is_ready = True
-            self.tell(m.WorkerReady(worker.number))
+            self.tell(events.WorkerReady(worker.number))
 
     def _refuse(self, worker: SimWorker) -> None:
         if not worker.is_dead:
             worker.hangs = True
-            self.tell(m.WorkerRefused(worker.number, "another version"))
+            self.tell(events.WorkerRefused(worker.number, "another version"))
 
     def _begin(self, worker: SimWorker, call: Call) -> None:
         if worker.is_dead or worker.hangs:
             return
         lost = self._lost_inputs(call)
         if lost:
-            event = m.InputLost(worker.number, subject_of(call), lost)
+            event = events.InputLost(worker.number, subject_of(call), lost)
             self.at(self.now_s + self._latency(), self._end, worker, call, event)
             return
         seconds = self._seconds(worker, call)
@@ -216,7 +223,7 @@ class Cluster:
         limits = self.scenario.policy.limits
         limit_s = {"scan": limits.scan_s, "decode": limits.decode_s, "encode": limits.encode_s, "write": limits.write_s}
         stage = STAGE[type(call)]
-        slow_s = self.scenario.slow_scans.get(call.input.uri) if isinstance(call, m.Scan) else None
+        slow_s = self.scenario.slow_scans.get(call.input.uri) if isinstance(call, commands.Scan) else None
         if slow_s is None and self.scenario.fault_share and self.rng.random() < 0.02:
             slow_s = self.rng.uniform(1, 8) * limit_s[stage]
         if slow_s is not None:
@@ -226,35 +233,39 @@ class Cluster:
 
     def _transfer_s(self, worker: SimWorker, call: Call) -> float:
         """Fetching what lies on other nodes, one object after another."""
-        if isinstance(call, m.Scan | m.DecodeClip):
+        if isinstance(call, commands.Scan | commands.DecodeClip):
             return 0.0
-        clips = call.clips if isinstance(call, m.WriteShard) else (call.clip,)
+        clips = call.clips if isinstance(call, commands.WriteShard) else (call.clip,)
         return self.scenario.transfer_s * sum(self.objects[clip] is not worker.node for clip in clips)
 
     def _succeed(self, worker: SimWorker, call: Call) -> None:
         if worker.is_dead or worker.hangs:
             return
         number = worker.number
-        if isinstance(call, m.Scan):
-            self._end(worker, call, m.Scanned(number, call.input, self.scenario.videos[call.input.uri]))
-        elif isinstance(call, m.DecodeClip):
-            self._end(worker, call, m.ClipDecoded(number, call.clip, self.rng.choice((CLIP_BYTES, CLIP_BYTES // 3))))
-        elif isinstance(call, m.EncodeClip):
-            self._end(worker, call, m.ClipEncoded(number, call.clip, int(CLIP_BYTES * self.rng.uniform(0.02, 0.2))))
+        if isinstance(call, commands.Scan):
+            self._end(worker, call, events.Scanned(number, call.input, self.scenario.videos[call.input.uri]))
+        elif isinstance(call, commands.DecodeClip):
+            self._end(
+                worker, call, events.ClipDecoded(number, call.clip, self.rng.choice((CLIP_BYTES, CLIP_BYTES // 3)))
+            )
+        elif isinstance(call, commands.EncodeClip):
+            self._end(
+                worker, call, events.ClipEncoded(number, call.clip, int(CLIP_BYTES * self.rng.uniform(0.02, 0.2)))
+            )
         elif self._is_disk_full():
             self.strike(call.shard_id)
-            self._end(worker, call, m.CallFailed(number, call.shard_id, "io", "no space left"))
+            self._end(worker, call, events.CallFailed(number, call.shard_id, "io", "no space left"))
         else:
             self.stored.commit(call.shard_id, call.clips, call.failures)
-            self._end(worker, call, m.ShardWritten(number, call.shard_id))
+            self._end(worker, call, events.ShardWritten(number, call.shard_id))
 
     def _suffer(self, worker: SimWorker, call: Call, harm: Harm) -> None:
         if worker.is_dead or worker.hangs:
             return
         if harm.kind == "error":
-            self._end(worker, call, m.CallFailed(worker.number, subject_of(call), harm.failure, harm.failure))
+            self._end(worker, call, events.CallFailed(worker.number, subject_of(call), harm.failure, harm.failure))
             return
-        if isinstance(call, m.WriteShard) and not self._is_disk_full() and self.rng.random() < 0.3:
+        if isinstance(call, commands.WriteShard) and not self._is_disk_full() and self.rng.random() < 0.3:
             self.stored.commit(call.shard_id, call.clips, call.failures)
         if harm.kind == "kill":
             self._die(worker, "crash")
@@ -262,7 +273,7 @@ class Cluster:
             worker.stuck_steps = worker.steps(self.now_s)
             worker.hangs, worker.answers_while_hung = True, self.rng.random() < 0.5
 
-    def _end(self, worker: SimWorker, call: Call, event: m.Event) -> None:
+    def _end(self, worker: SimWorker, call: Call, event: Event) -> None:
         if worker.is_dead or worker.hangs:
             return
         worker.calls.remove(call)
@@ -277,7 +288,7 @@ class Cluster:
     def _die(self, worker: SimWorker, failure: FailureClass) -> None:
         if not worker.is_dead:
             self._remove_dead(worker)
-            self.tell(m.WorkerDied(worker.number, failure, "its process is gone"))
+            self.tell(events.WorkerDied(worker.number, failure, "its process is gone"))
 
     def _remove_dead(self, worker: SimWorker) -> None:
         worker.is_dead = True
@@ -296,17 +307,17 @@ class Cluster:
         return self.rng.expovariate(1 / self.scenario.mean_s[stage])
 
     def _harm(self, call: Call) -> Harm | None:
-        if isinstance(call, m.Scan):
+        if isinstance(call, commands.Scan):
             return self.scenario.scan_harm.get(call.input.uri)
-        if isinstance(call, m.WriteShard):
+        if isinstance(call, commands.WriteShard):
             return None
-        harms = self.scenario.decode_harm if isinstance(call, m.DecodeClip) else self.scenario.encode_harm
+        harms = self.scenario.decode_harm if isinstance(call, commands.DecodeClip) else self.scenario.encode_harm
         return harms.get(call.clip)
 
     def _lost_inputs(self, call: Call) -> tuple[Clip, ...]:
-        if isinstance(call, m.Scan | m.DecodeClip):
+        if isinstance(call, commands.Scan | commands.DecodeClip):
             return ()
-        clips = call.clips if isinstance(call, m.WriteShard) else (call.clip,)
+        clips = call.clips if isinstance(call, commands.WriteShard) else (call.clip,)
         return tuple(c for c in clips if c not in self.objects or not self.objects[c].is_up)
 
     def _is_disk_full(self) -> bool:

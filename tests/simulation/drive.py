@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from random import Random
 
-from pipeline.engine import messages as m
+from pipeline.engine import commands, events
+from pipeline.engine.events import Event
 from pipeline.engine.policy import DRAIN_S, Policy
 from pipeline.engine.scheduler import Scheduler
 from pipeline.inputs.named import Input
@@ -30,10 +31,10 @@ class Life:
         self.cluster = Cluster(scenario, stored, rng, start_s)
         self.watch = Watch(self.cluster, self.scheduler)
         self.start_s = start_s
-        self.finished: m.Finish | None = None
-        self._owed: list[list[m.Pending | m.Retry]] = []
+        self.finished: commands.Finish | None = None
+        self._owed: list[list[events.Pending | events.Retry]] = []
         """Planned work, whole shards, and what is to be tried again."""
-        self._handed_out: list[m.Pending | m.Retry] = []
+        self._handed_out: list[events.Pending | events.Retry] = []
         planned = {row.video.source.uri for row in stored.rows}
         self._to_find = [source for source in scenario.inputs if source.uri not in planned]
 
@@ -42,13 +43,13 @@ class Life:
         self._owed = self._owed_work(retry)
         for spec in self.rng.sample(self.scenario.nodes, len(self.scenario.nodes)):
             self._plan_node(spec)
-        self.cluster.at(self.start_s, self.cluster.hear, m.Tick())
+        self.cluster.at(self.start_s, self.cluster.hear, events.Tick())
         self.cluster.at(self.start_s + self.scenario.tick_s, self._tick)
         if self.scenario.fault_share:
             for _ in range(3):
                 self.cluster.at(self.start_s + self.rng.expovariate(1 / 30), self.cluster.drop_object)
         if ending == "stop":
-            self.cluster.at(self.start_s + after_s, self.cluster.hear, m.Stop("interrupted"))
+            self.cluster.at(self.start_s + after_s, self.cluster.hear, events.Stop("interrupted"))
         stopped_s = None
         for _ in range(MOST_STEPS):
             event = self.cluster.step()
@@ -58,7 +59,7 @@ class Life:
             check(lived_s < MOST_S, "the run does not end")
             if event is None:
                 continue
-            if isinstance(event, m.Stop):
+            if isinstance(event, events.Stop):
                 stopped_s = self.cluster.now_s
             self.handle(event)
             if self.finished is not None:
@@ -68,24 +69,24 @@ class Life:
                 return
         check(False, "the run does not end: too many events")
 
-    def handle(self, event: m.Event) -> None:
-        if isinstance(event, m.InputsFound):
+    def handle(self, event: Event) -> None:
+        if isinstance(event, events.InputsFound):
             handed_out, self._handed_out = self._handed_out, []
             for owed in handed_out:
-                if isinstance(owed, m.Pending):
+                if isinstance(owed, events.Pending):
                     self.watch.plan(owed.units)
                 self.handle(owed)
         self.watch.hear(event)
-        commands = self.scheduler.handle(event, self.cluster.now_s)
-        for i, command in enumerate(commands):
-            if isinstance(command, m.AppendPlan):
+        wanted = self.scheduler.handle(event, self.cluster.now_s)
+        for i, command in enumerate(wanted):
+            if isinstance(command, commands.AppendPlan):
                 self.stored.append(command)
-            elif isinstance(command, m.FindInputs):
+            elif isinstance(command, commands.FindInputs):
                 self._find(command.count)
-            elif isinstance(command, m.Finish):
-                check(i == len(commands) - 1, "something is wanted after the end")
+            elif isinstance(command, commands.Finish):
+                check(i == len(wanted) - 1, "something is wanted after the end")
                 self.finished = command
-        self.watch.see(commands)
+        self.watch.see(wanted)
 
     def _end(self, ending: Ending) -> None:
         assert self.finished is not None
@@ -95,20 +96,20 @@ class Life:
         elif ending == "finish":
             self.watch.check_end()
 
-    def _owed_work(self, retry: bool) -> list[list[m.Pending | m.Retry]]:
+    def _owed_work(self, retry: bool) -> list[list[events.Pending | events.Retry]]:
         """What an earlier life left to be done, and, where asked, what it recorded as failed."""
-        shards: dict[str, list[m.Pending | m.Retry]] = {}
+        shards: dict[str, list[events.Pending | events.Retry]] = {}
         for video, units in self.stored.pending().values():
             by_shard: dict[str, list[ShardUnit]] = {}
             for unit in units:
                 by_shard.setdefault(unit.shard_id, []).append(unit)
             for shard_id, parts in by_shard.items():
-                shards.setdefault(shard_id, []).append(m.Pending(video, tuple(parts)))
+                shards.setdefault(shard_id, []).append(events.Pending(video, tuple(parts)))
         owed = list(shards.values())
         videos = self.stored.videos()
         for clip in sorted(self.stored.failed_clips()) if retry else ():
             unit = Unit(clip.video_id, clip.index, 1)
-            owed.append([m.Retry(videos[clip.video_id], (unit,), self.stored.times_planned(clip))])
+            owed.append([events.Retry(videos[clip.video_id], (unit,), self.stored.times_planned(clip))])
         return owed
 
     def _plan_node(self, spec: NodeSpec) -> None:
@@ -122,9 +123,9 @@ class Life:
             other = replace(spec, name=f"{spec.name}-again", down_s=None)
             self.cluster.at(max(spec.back_s, now_s), self.cluster.node_up, other)
 
-    def _tick(self) -> m.Event | None:
+    def _tick(self) -> Event | None:
         self.cluster.at(self.cluster.now_s + self.scenario.tick_s, self._tick)
-        return None if self.cluster.sleeps() else m.Tick()
+        return None if self.cluster.sleeps() else events.Tick()
 
     def _find(self, count: int) -> None:
         few = self.rng.randint(1, count)
@@ -137,21 +138,22 @@ class Life:
         else:
             chunk, self._to_find = self._to_find[:few], self._to_find[few:]
         is_last = not (self._to_find or self._owed)
-        self.cluster.tell(m.InputsFound(tuple(chunk), is_last), self.rng.random() * 0.2)
+        self.cluster.tell(events.InputsFound(tuple(chunk), is_last), self.rng.random() * 0.2)
 
 
-def _by_video(events: list[m.Pending | m.Retry]) -> list[m.Pending | m.Retry]:
+def _by_video(owed: list[events.Pending | events.Retry]) -> list[events.Pending | events.Retry]:
     """One event a video, of whatever shards: with gaps where clips between are done."""
     units: dict[str, list[ShardUnit]] = {}
     videos: dict[str, PlannedVideo] = {}
-    for event in events:
-        if isinstance(event, m.Pending):
+    for event in owed:
+        if isinstance(event, events.Pending):
             videos[event.video.source.video_id] = event.video
             units.setdefault(event.video.source.video_id, []).extend(event.units)
     joined = [
-        m.Pending(videos[name], tuple(sorted(parts, key=lambda part: part.unit.first))) for name, parts in units.items()
+        events.Pending(videos[name], tuple(sorted(parts, key=lambda part: part.unit.first)))
+        for name, parts in units.items()
     ]
-    return [*joined, *(event for event in events if isinstance(event, m.Retry))]
+    return [*joined, *(event for event in owed if isinstance(event, events.Retry))]
 
 
 def simulate(seed: int, change: Callable[[Policy], Policy] = lambda policy: policy) -> Stored:

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.engine import decoding, encoding, intake, ledger, recovery, scheduler, worker_losses, worker_pool
-from pipeline.engine import messages as m
+from pipeline.engine import decoding, encoding, events, intake, ledger, recovery, scheduler, worker_losses, worker_pool
 from pipeline.engine.placement import place
 from pipeline.engine.policy import Limits
 
@@ -87,7 +86,7 @@ def replacement_is_not_awaited(patch: Patch) -> None:
     """A new encoder gets calls before it is ready."""
     old = scheduler.Scheduler._worker_died
 
-    def died(self: Any, event: m.WorkerDied) -> None:
+    def died(self: Any, event: events.WorkerDied) -> None:
         old(self, event)
         for worker in self.pool.of_kind("encode"):
             worker.is_ready = True
@@ -100,7 +99,7 @@ def a_lost_writer_ends_the_run(patch: Patch) -> None:
     """The end of a writer's process is an error of the run."""
     old = scheduler.Scheduler._worker_died
 
-    def died(self: Any, event: m.WorkerDied) -> None:
+    def died(self: Any, event: events.WorkerDied) -> None:
         if self.kind_of(event.worker) == "write":
             self._ending.finish("the writer's process died")
         old(self, event)

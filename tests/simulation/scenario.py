@@ -7,7 +7,7 @@ from fractions import Fraction
 from random import Random
 from typing import Literal
 
-from pipeline.engine.messages import WorkerKind
+from pipeline.engine.commands import WorkerKind
 from pipeline.engine.placement import ResourceRequest
 from pipeline.engine.policy import STORE_SHARE, Limits, Policy
 from pipeline.errors import FAILURE_CLASSES, FailureClass

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from pipeline.engine.messages import AppendPlan
+from pipeline.engine.commands import AppendPlan
 from pipeline.failed_range import FailedRange
 from pipeline.plan.planned_video import PlannedVideo
 from pipeline.plan.units import Clip, ShardUnit, Unit

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from pipeline.engine import messages as m
+from pipeline.engine import commands, events
 from pipeline.engine.attempts import HOPELESS_CLIPS, MAX_ATTEMPTS, START_ATTEMPTS, WORTH_RETRYING, WRITE_ATTEMPTS
+from pipeline.engine.commands import Command, WorkerKind
+from pipeline.engine.events import Event, Subject
 from pipeline.engine.policy import CALLS_AHEAD, STORE_SHARE
 from pipeline.engine.scheduler import Scheduler
-from pipeline.plan.units import Clip, Unit
+from pipeline.inputs.named import Input
+from pipeline.plan.units import Clip, ShardUnit, Unit
 from tests.simulation.cluster import NODE_GONE, Cluster, subject_of
 from tests.simulation.scenario import CLIP_BYTES
 from tests.simulation.store import ViolationError, check, clips_of
@@ -22,10 +25,10 @@ OVERTAKERS = 8
 class Known:
     """A worker as the driver knows it."""
 
-    kind: m.WorkerKind
+    kind: WorkerKind
     node: str
     is_ready: bool = False
-    calls: list[m.Subject] = field(default_factory=list)
+    calls: list[Subject] = field(default_factory=list)
     held: Unit | None = None
     """What is left of a decoder's unit after its last call."""
 
@@ -51,61 +54,61 @@ class Watch:
         self._is_stopped = False
         self._suspects: set[Clip] = set()
         """Clips that were in an encoder together when it ended."""
-        self._struck_by_loss: dict[str, list[m.Subject]] = {}
+        self._struck_by_loss: dict[str, list[Subject]] = {}
         """What was at work in workers of each node that died with it, before the driver hears of the node."""
         self._writer_ended: set[str] = set()
         """Nodes on which a writer was lost or cannot work; a new one may have to wait."""
 
     # What the driver hears.
 
-    def hear(self, event: m.Event) -> None:
+    def hear(self, event: Event) -> None:
         """Before the scheduler handles it."""
-        if isinstance(event, m.NodeUp):
+        if isinstance(event, events.NodeUp):
             self._credit[event.node] = int(event.store_bytes * STORE_SHARE)
-        elif isinstance(event, m.NodeDown):
+        elif isinstance(event, events.NodeDown):
             self._credit.pop(event.node)
             for subject in self._struck_by_loss.pop(event.node, ()):
                 self._cluster.struck[subject] -= 1
             for number in [n for n, known in self.workers.items() if known.node == event.node]:
                 self._leave(number)
-        elif isinstance(event, m.WorkerReady):
+        elif isinstance(event, events.WorkerReady):
             if event.worker in self.workers:
                 self.workers[event.worker].is_ready = True
-        elif isinstance(event, m.WorkerDied):
+        elif isinstance(event, events.WorkerDied):
             known = self.workers.get(event.worker)
             if event.message == NODE_GONE and known is not None and known.calls and not self._has_several(known):
                 # Until the driver hears of the node it cannot know better.
                 self._cluster.strike(known.calls[0])
                 self._struck_by_loss.setdefault(known.node, []).append(known.calls[0])
             self._leave(event.worker, head_struck=True)
-        elif isinstance(event, m.Pending | m.Retry):
+        elif isinstance(event, events.Pending | events.Retry):
             pass
-        elif isinstance(event, m.InputsFound):
+        elif isinstance(event, events.InputsFound):
             self._found += len(event.inputs)
-        elif isinstance(event, m.Stop):
+        elif isinstance(event, events.Stop):
             self._is_stopped = True
-        elif isinstance(event, m.Scanned):
+        elif isinstance(event, events.Scanned):
             self._answer(event.worker, event.input)
-        elif isinstance(event, m.ClipDecoded):
+        elif isinstance(event, events.ClipDecoded):
             if known := self._answer(event.worker, event.clip):
                 self._frames[event.clip] = known.node, event.num_bytes
                 self._cluster.objects[event.clip] = self._cluster.workers[event.worker].node
-        elif isinstance(event, m.ClipEncoded):
+        elif isinstance(event, events.ClipEncoded):
             if self._answer(event.worker, event.clip):
                 self._frames.pop(event.clip)
                 self._failed_on.pop(event.clip, None)
                 self._suspects.discard(event.clip)
                 self._tokens[event.clip] = event.num_bytes
                 self._cluster.objects[event.clip] = self._cluster.workers[event.worker].node
-        elif isinstance(event, m.ShardWritten):
+        elif isinstance(event, events.ShardWritten):
             if self._answer(event.worker, event.shard_id):
                 self._written.add(event.shard_id)
-        elif isinstance(event, m.CallFailed) and (known := self._answer(event.worker, event.subject)):
+        elif isinstance(event, events.CallFailed) and (known := self._answer(event.worker, event.subject)):
             self._note_failure(event.worker, known, event.subject)
-        elif isinstance(event, m.InputLost):
+        elif isinstance(event, events.InputLost):
             self._answer(event.worker, event.subject)
 
-    def _answer(self, number: int, subject: m.Subject) -> Known | None:
+    def _answer(self, number: int, subject: Subject) -> Known | None:
         known = self.workers.get(number)
         if known is None or subject not in known.calls:
             return None
@@ -124,51 +127,51 @@ class Watch:
         for i, subject in enumerate(known.calls):
             if i == 0 and head_struck and not is_unclear:
                 self._note_failure(number, known, subject)
-            elif isinstance(subject, m.Input):
+            elif isinstance(subject, Input):
                 self._found += 1
 
     def _has_several(self, known: Known) -> bool:
         """Whether an encoder was at several clips at once: then its end is held against none of them."""
         return known.kind == "encode" and min(len(known.calls), self._policy.encode_calls_at_once) > 1
 
-    def _note_failure(self, number: int, known: Known, subject: m.Subject) -> None:
-        if isinstance(subject, m.Input):
+    def _note_failure(self, number: int, known: Known, subject: Subject) -> None:
+        if isinstance(subject, Input):
             self._found += 1
         elif known.kind == "encode" and isinstance(subject, Clip):
             self._failed_on[subject] = number
 
     # What the scheduler wants.
 
-    def see(self, commands: list[m.Command]) -> None:
+    def see(self, wanted: list[Command]) -> None:
         """After the scheduler handled an event."""
         decodes_are_started = False
-        for command in commands:
-            if isinstance(command, m.StartWorker):
+        for command in wanted:
+            if isinstance(command, commands.StartWorker):
                 node = self._cluster.nodes[command.node]
                 check(node.fits(command.cores, command.gpus) or not node.is_up, f"no room for {command}")
                 check(not (decodes_are_started and command.kind == "encode"), "an encoder is started after a decoder")
                 decodes_are_started = decodes_are_started or command.kind == "decode"
                 self.workers[command.worker] = Known(command.kind, command.node)
                 self._cluster.start(command)
-            elif isinstance(command, m.KillWorker):
+            elif isinstance(command, commands.KillWorker):
                 worker = self._cluster.workers[command.worker]
                 check(worker.hangs or worker.is_dead, f"healthy worker {command.worker} is killed")
                 self._cluster.kill(command.worker)
                 self._leave(command.worker, head_struck=True)
-            elif isinstance(command, m.AskProgress):
+            elif isinstance(command, commands.AskProgress):
                 check(self._worker(command.worker).calls, "an idle worker is asked for its progress")
                 self._cluster.ask(command.worker)
-            elif isinstance(command, m.Scan | m.DecodeClip | m.EncodeClip | m.WriteShard):
+            elif isinstance(command, commands.Scan | commands.DecodeClip | commands.EncodeClip | commands.WriteShard):
                 self._call(command)
-            elif isinstance(command, m.AppendPlan):
+            elif isinstance(command, commands.AppendPlan):
                 self.plan(command.units)
-            elif isinstance(command, m.Forget):
+            elif isinstance(command, commands.Forget):
                 self._forget(command.clip)
-            elif isinstance(command, m.ReportFailure):
+            elif isinstance(command, commands.ReportFailure):
                 self._report(command)
         self._check_balance()
 
-    def plan(self, units: tuple[m.ShardUnit, ...]) -> None:
+    def plan(self, units: tuple[ShardUnit, ...]) -> None:
         """Clips that are owed from now on."""
         for shard_id, unit in units:
             for i in range(unit.first, unit.first + unit.count):
@@ -180,16 +183,16 @@ class Watch:
         check(self.workers[number].is_ready, f"worker {number} is not ready")
         return self.workers[number]
 
-    def _call(self, call: m.Scan | m.DecodeClip | m.EncodeClip | m.WriteShard) -> None:
+    def _call(self, call: commands.Scan | commands.DecodeClip | commands.EncodeClip | commands.WriteShard) -> None:
         worker = self._worker(call.worker)
         check(len(worker.calls) < CALLS_AHEAD, f"worker {call.worker} has too many calls")
-        if isinstance(call, m.Scan):
+        if isinstance(call, commands.Scan):
             check(worker.kind == "decode", "only decoders scan")
             self._found -= 1
-        elif isinstance(call, m.DecodeClip):
+        elif isinstance(call, commands.DecodeClip):
             check(worker.kind == "decode", "only decoders decode")
             self._check_decode(worker, call)
-        elif isinstance(call, m.EncodeClip):
+        elif isinstance(call, commands.EncodeClip):
             check(worker.kind == "encode", "only encoders encode")
             self._check_encode(call)
         else:
@@ -201,7 +204,7 @@ class Watch:
         worker.calls.append(subject_of(call))
         self._cluster.give(call)
 
-    def _check_decode(self, worker: Known, call: m.DecodeClip) -> None:
+    def _check_decode(self, worker: Known, call: commands.DecodeClip) -> None:
         clip, unit = call.clip, call.unit
         check((clip.video_id, clip.index) == (unit.video_id, unit.first), "a unit is not begun at its first clip")
         check(clip in self._unbegun, f"{clip} is decoded though it is not owed, or decoded already")
@@ -219,7 +222,7 @@ class Watch:
         self._started.add(self._shard_of[clip])
         worker.held = Unit(unit.video_id, unit.first + 1, unit.count - 1) if unit.count > 1 else None
 
-    def _check_encode(self, call: m.EncodeClip) -> None:
+    def _check_encode(self, call: commands.EncodeClip) -> None:
         check(call.clip in self._frames, f"{call.clip} is encoded without frames")
         encoders = {n: w for n, w in self.workers.items() if w.kind == "encode"}
         failed_on = self._failed_on.get(call.clip)
@@ -248,11 +251,11 @@ class Watch:
             self._unbegun.add(clip)
             self._again[clip] = 0
 
-    def _report(self, command: m.ReportFailure) -> None:
+    def _report(self, command: commands.ReportFailure) -> None:
         failed = command.failed
         scenario, struck = self._cluster.scenario, self._cluster.struck
         if failed.stage == "scan":
-            times = max((n for s, n in struck.items() if isinstance(s, m.Input) and s.uri == failed.uri), default=0)
+            times = max((n for s, n in struck.items() if isinstance(s, Input) and s.uri == failed.uri), default=0)
             is_poison = failed.uri in scenario.scan_harm
             subjects: list[Clip] = []
             self._found -= 1

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pipeline.counted import counted
 from vtm.encoders import EncoderError
 from vtm.encoders.checkpoint import CONFIG, Checkpoint
 
@@ -119,7 +120,7 @@ def load_vision(
         )
     missing = sorted(key for key in report["missing_keys"] if key.split(".")[0] in parts)
     if missing:
-        others = f" and {len(missing) - 1} more tensors" if len(missing) > 1 else ""
+        others = f" and {counted(len(missing) - 1, 'more tensor')}" if len(missing) > 1 else ""
         raise EncoderError(f"{name}: the weights lack {missing[0]}{others}, which the vision part needs")
     if report["mismatched_keys"]:
         key, found, expected = sorted(report["mismatched_keys"])[0]

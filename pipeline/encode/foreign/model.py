@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from pipeline.counted import counted
 from pipeline.encode.foreign import library
 from pipeline.encode.foreign.families import Input, model_input
 from pipeline.encode.foreign.forward import output_of, resolve_layer
@@ -86,6 +87,6 @@ def load_foreign(checkpoint: Checkpoint, geometry: Geometry, dtype: torch.dtype,
         with library.in_one_line(f"{checkpoint.name}: {geometry.architecture} cannot run in {dtype}"):
             patches = geometry.patches(model, black)
         if not patches.isfinite().all():
-            others = f" and {len(missing) - 1} more tensors" if len(missing) > 1 else ""
+            others = f" and {counted(len(missing) - 1, 'more tensor')}" if len(missing) > 1 else ""
             raise EncoderError(f"{checkpoint.name}: the weights lack {missing[0]}{others}, which the features need")
     return model

@@ -123,7 +123,7 @@ def test_motion_is_that_of_the_cached_tokens(
     ("text", "message"),
     [
         ("elsewhere,a,train\nother,b,val\n", "none of the labels' validation videos is in a cache"),
-        ("elsewhere,a,train\nother,b,test\n", "no cached clip for training: of 2 labels 2 name no cached video"),
+        ("elsewhere,a,train\nother,b,test\n", "no cached clip for training: 2 of 2 labels without a cached video"),
         ("v1,a,train\nv1,b,train\n", "contradict each other about videos/v1.mp4: v1 a in train, v1 b in train"),
         ("v1,a,train\nv1.mp4,a,test\n", "contradict each other about videos/v1.mp4"),
         ("v1,a,train\n", "one labelled training video leaves none to validate on"),
@@ -170,7 +170,7 @@ def test_every_label_and_every_video_is_accounted_for(
     kept = [line for line in lines if not line.startswith("v5,")]
     labels.write_text("\n".join([*kept, "gone,odd,train"]) + "\n")
     assert run_training(cache, tmp_path / "net", "--labels", labels) == 0
-    assert "1 labels without a cached video, 1 cached videos without a label" in capsys.readouterr().out
+    assert "1 label without a cached video, 1 cached video without a label" in capsys.readouterr().out
     with (tmp_path / "net" / "videos.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == VIDEOS + 1
@@ -240,7 +240,7 @@ def test_evaluating_videos_that_were_trained_on_is_said(
     assert run_training(cache, out, "--labels", labels) == 0
     labels.write_text(labels.read_text().replace(",train", ",test"))
     assert main(["eval", str(out), str(cache), "--labels", str(labels)]) == 0
-    assert "13 of these videos were trained on" in capsys.readouterr().err
+    assert "13 of 17 videos served to train or to choose the epoch" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])

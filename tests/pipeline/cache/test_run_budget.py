@@ -66,7 +66,7 @@ def test_a_cache_takes_the_loss_as_it_is_printed(out: Path, capsys: pytest.Captu
 
 
 def test_what_cannot_be_had(out: Path, tiny_encoder: Path, tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="2 tokens are fewer than the 11 clips"):
+    with pytest.raises(SettingsError, match="2 tokens cannot be left of 11 clips"):
         run_budgets(out, tokens=(2,))
     with pytest.raises(SettingsError, match=r"--keep 1\.5"):
         run_budgets(out, keeps=(1.5,))

@@ -268,7 +268,7 @@ def test_a_cache_of_no_or_several_videos(
 ) -> None:
     here = made("qwen2_5_vl")
     assert [clip.clip_index for clip in clips_of(here.cache)] == [0, 1, 2]
-    with pytest.raises(SettingsError, match=r"holds 1 videos, such as .*; nothing is none of them: name one"):
+    with pytest.raises(SettingsError, match=r"holds 1 video, such as .*; nothing is none of them: name one"):
         answer(here.cache, QUESTION, model=here.model, tokenizer=tokenizer, video_id="nothing")
     monkeypatch.setattr(TokenCache, "video_positions", {})
     with pytest.raises(SettingsError, match="holds 0 videos; none was named"):

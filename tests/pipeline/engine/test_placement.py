@@ -5,7 +5,8 @@ from fractions import Fraction
 
 import pytest
 
-from pipeline.engine.messages import NodeUp, Notify, StartWorker, Tick
+from pipeline.engine.commands import Notify, StartWorker
+from pipeline.engine.events import NodeUp, Tick
 from pipeline.engine.placement import NodeResources, ResourceRequest, gpu_slots, place
 from pipeline.engine.policy import Limits, Policy
 from pipeline.engine.ray_cluster import lacks

@@ -138,7 +138,7 @@ def test_too_many_gpus_is_one_clear_error_at_once(
 ) -> None:
     waiting = SimpleNamespace(monotonic=time.monotonic, sleep=lambda _: pytest.fail("it waits for GPUs"))
     monkeypatch.setattr("pipeline.engine.ray_cluster.time", waiting)
-    with pytest.raises(SettingsError, match=r"--gpus 8: the cluster has 0 GPUs on one node: give --device cpu"):
+    with pytest.raises(SettingsError, match=r"--gpus 8: the cluster has 0 GPUs on 1 node: give --device cpu"):
         run(videos, tmp_path / "out", tiny_recipe(tiny_encoder), engine="ray", gpus=8)
     assert not (tmp_path / "out").exists()
 

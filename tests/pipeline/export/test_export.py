@@ -72,7 +72,7 @@ def test_moment_detr(out: Path, tmp_path: Path) -> None:
         np.concatenate(pieces), whole / np.linalg.norm(whole, axis=1, keepdims=True), rtol=0, atol=1e-6
     )
     assert exported.rows == len(whole) == 154
-    assert any("rows have no frame of their own" in note for note in exported.notes)
+    assert any("rows without a frame got the one on display" in note for note in exported.notes)
 
 
 def test_actionformer(out: Path, tmp_path: Path) -> None:

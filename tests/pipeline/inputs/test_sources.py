@@ -191,7 +191,7 @@ def test_archives_are_named_by_a_glob(tmp_path: Path) -> None:
     assert names(list(expand(f"{tmp_path}/*"))) == ["films.tar", "x.mp4"]
     assert names(list(expand(str(tmp_path)))) == ["x.mp4"]
     (tmp_path / "x.mp4").unlink()
-    with pytest.raises(InputError, match=r"but 1 archives: name them by a glob"):
+    with pytest.raises(InputError, match=r"but 1 archive: name archives by a glob"):
         list(expand(str(tmp_path)))
 
 
