@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import cast
+from typing import NamedTuple, cast
 
 import av.error
 from av.container import InputContainer
@@ -60,8 +60,7 @@ class Demuxed:
         self.given_up = True
 
 
-@dataclass(frozen=True, slots=True)
-class StreamPacket:
+class StreamPacket(NamedTuple):
     """One packet, and what is known of it before it is decoded."""
 
     packet: Packet[VideoStream]
@@ -106,9 +105,9 @@ class PacketSource:
         self._restart()
 
     def _restart(self) -> None:
-        self._demuxed = Demuxed(self._container, [self.stream])
+        self._packets = self._demux()
         self._headers.restart()
-        self._pushed: StreamPacket | None = None
+        self._pushed: Packet[VideoStream] | None = None
         self._tick: int | None = None
         self.key_tick: int | None = None
         """Tick of the last key frame read; None before the first."""
@@ -129,23 +128,8 @@ class PacketSource:
 
     def read(self) -> StreamPacket | None:
         """The next packet; None at the end."""
-        if self._pushed is not None:
-            found, self._pushed = self._pushed, None
-        else:
-            with decode_errors(self.uri):
-                self._has_moved = True
-                packet = next(self._demuxed.packets, None)
-            if packet is None:
-                return None
-            coded = self._headers.read(memoryview(packet), packet.is_keyframe)
-            # A second field, or its lack of a tick, belongs to the picture that the first one began.
-            second = coded.picture is False and self.codec == "h264"
-            self._tick = self._tick if second else packet.pts
-            damaged = packet.is_corrupt or not coded.intact or coded.gap
-            found = StreamPacket(packet, self._tick, coded, damaged)
-        if found.coded.key and found.tick is not None:
-            self.key_tick = found.tick
-        return found
+        packet = self._next()
+        return None if packet is None else self._understood(packet)
 
     def rewind(self) -> None:
         """Go to the first packet of the file.
@@ -157,11 +141,15 @@ class PacketSource:
 
     def forward_to(self, key_tick: int) -> bool:
         """Drop packets until the next one is the key frame at `key_tick`; False where it was missed."""
-        while (found := self.read()) is not None:
-            if found.coded.key and found.tick is not None and found.tick >= key_tick:
-                self._pushed = found
-                self._headers_at(found)
-                return found.tick == key_tick
+        self._headers.restart()
+        while (packet := self._next()) is not None:
+            pts = packet.pts
+            # Headers of what is shown before it are not looked into: most packets that are passed over are.
+            if pts is not None and pts >= key_tick and self._understood(packet).coded.key:
+                self._pushed = packet
+                # What lies before it is not decoded, and so not missing.
+                self._headers.restart()
+                return pts == key_tick
         return False
 
     def seek_to(self, key_tick: int) -> bool:
@@ -176,10 +164,25 @@ class PacketSource:
         self.rewind()
         return self.forward_to(key_tick)
 
-    def _headers_at(self, found: StreamPacket) -> None:
-        """Let the headers start at a packet that was read: what lies before it is not decoded."""
-        self._headers.restart()
-        self._headers.read(memoryview(found.packet), found.packet.is_keyframe)
+    def _demux(self) -> Iterator[Packet[VideoStream]]:
+        with decode_errors(self.uri):
+            yield from Demuxed(self._container, [self.stream]).packets
+
+    def _next(self) -> Packet[VideoStream] | None:
+        if self._pushed is not None:
+            packet, self._pushed = self._pushed, None
+            return packet
+        self._has_moved = True
+        return next(self._packets, None)
+
+    def _understood(self, packet: Packet[VideoStream]) -> StreamPacket:
+        coded = self._headers.read(memoryview(packet), packet.is_keyframe)
+        # A second field, or its lack of a tick, belongs to the picture that the first one began.
+        if coded.picture is not False or self.codec != "h264":
+            self._tick = packet.pts
+        if coded.key and self._tick is not None:
+            self.key_tick = self._tick
+        return StreamPacket(packet, self._tick, coded, packet.is_corrupt or not coded.intact or coded.gap)
 
     def _seek(self, pts: int) -> None:
         try:

@@ -60,8 +60,9 @@ def resize_picture(rgb_HWC: NDArray[np.uint8], shown_hw: tuple[int, int], spec: 
     size = resized_shape(shown_hw, spec)
     if spec.resizer == "pillow":
         return centre_crop(_resize_by_pillow(rgb_HWC, size, spec), spec.crop_height_px, spec.crop_width_px)
-    # A channels-last view: torch has a fast uint8 kernel for it.
-    x_1CHW = torch.from_numpy(rgb_HWC).permute(2, 0, 1)[None]
+    # A channels-last view: torch has a fast uint8 kernel for it. It is known as one by the stride of its first axis,
+    # which is that of a whole picture where that axis is made first; the result then is channels-last, too.
+    x_1CHW = torch.from_numpy(rgb_HWC)[None].permute(0, 3, 1, 2)
     y_1CHW = F.interpolate(x_1CHW, size=size, mode=spec.interpolation, antialias=True, align_corners=False)
     resized_HWC: NDArray[np.uint8] = y_1CHW[0].permute(1, 2, 0).numpy()
     return centre_crop(resized_HWC, spec.crop_height_px, spec.crop_width_px)

@@ -50,26 +50,27 @@ class Track:
         self.packets += 1
         if self.packets == 1:
             self.encrypted = packet.has_sidedata("encryption_info")
-        if packet.dts is not None:
-            self.last_dts.append(packet.dts)
-        coded = headers.read(memoryview(packet), packet.is_keyframe)
+        pts, dts, flagged_key = packet.pts, packet.dts, packet.is_keyframe
+        if dts is not None:
+            self.last_dts.append(dts)
+        coded = headers.read(memoryview(packet), flagged_key)
         self.droppable += coded.droppable
-        if packet.is_keyframe and packet.pts is not None:
-            self.flagged_key_pts.append(packet.pts)
-        if coded.key and packet.pts is not None:
-            self.key_pts.append(packet.pts)
+        if flagged_key and pts is not None:
+            self.flagged_key_pts.append(pts)
+        if coded.key and pts is not None:
+            self.key_pts.append(pts)
             if coded.wait:
-                self._waiting.append((packet.pts, coded.wait))
-        elif self._waiting and coded.picture and packet.pts is not None and not coded.droppable:
-            self._wait_less(packet.pts)
+                self._waiting.append((pts, coded.wait))
+        elif self._waiting and coded.picture and pts is not None and not coded.droppable:
+            self._wait_less(pts)
         if coded.picture is None:
             self.unclear += 1
         elif not coded.picture:
             self.fields += 1
-        elif packet.pts is None:
+        elif pts is None:
             self.without_tick += 1
         elif not packet.is_discard:
-            self.pts.append(packet.pts)
+            self.pts.append(pts)
 
     def _wait_less(self, pts: int) -> None:
         waiting = [(key, left - 1) for key, left in self._waiting]

@@ -22,18 +22,23 @@ class Bits:
         Raises:
             OutOfBitsError: there are not so many left (all methods).
         """
-        self._left -= bits
-        if self._left < 0:
+        self._left = left = self._left - bits
+        if left < 0:
             raise OutOfBitsError
-        return self._value >> self._left & ((1 << bits) - 1)
+        return self._value >> left & ((1 << bits) - 1)
 
     def ue(self) -> int:
         """An unsigned Exp-Golomb code (ITU-T H.264, 9.1)."""
-        zeros = self._left - (self._value & ((1 << self._left) - 1)).bit_length() if self._left > 0 else 0
-        if zeros > 32 or self._left <= 0:
+        if self._left <= 0:
             raise OutOfBitsError
-        self._left -= zeros
-        return self.u(zeros + 1) - 1
+        rest = self._value & ((1 << self._left) - 1)
+        digits = rest.bit_length()
+        zeros = self._left - digits
+        # As many digits follow the first one as zeros precede it.
+        self._left = left = digits - zeros - 1
+        if zeros > 32 or left < 0:
+            raise OutOfBitsError
+        return (rest >> left) - 1
 
     def se(self) -> int:
         """A signed Exp-Golomb code."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pipeline.video.coding.bits import Bits, OutOfBitsError
-from pipeline.video.coding.facts import BROKEN, NOTHING, Coded, Data
+from pipeline.video.coding.facts import BROKEN, DROPPABLE, NOTHING, PLAIN, Coded, Data
 from pipeline.video.coding.nal import header_bytes, nal_units, sei_payloads
 
 IDR, SEI, SPS, PPS = 5, 6, 7, 8
@@ -98,6 +98,9 @@ class H264Headers:
             self._reference = frame_num
         wait, exact = recovery or (-1, False)
         key = not second and (idr or wait == 0 or (wait > 0 and exact))
+        if not (key or second or gap):
+            # Nearly all packets are: one of two values that are there.
+            return PLAIN if referred else DROPPABLE
         return Coded(picture=not second, key=key, droppable=not referred, gap=gap, wait=0 if idr else max(wait, 0))
 
     def _keep(self, nal: Data) -> None:
