@@ -75,6 +75,8 @@ class VideoInfo:
     """Ticks of all frames in display order, increasing. Used while planning; not kept in the plan."""
     key_waits: tuple[tuple[int, int], ...] = ()
     """Of the few keys whose pictures are whole only later (a refresh bit by bit): their tick, and that from which."""
+    key_places: tuple[tuple[int, int], ...] = ()
+    """Of some keys, where the container has no index of its own: their tick, and the byte at which they begin."""
     missing_pts: tuple[int, ...] = ()
     """Ticks, among `frame_pts`, at which a picture is due whose packet the file lacks."""
     missing_step: int = 0
@@ -101,5 +103,6 @@ class VideoTiming:
     shown_hw: tuple[int, int] | None = None
     """Height and width as shown; a smart size follows from it."""
     key_waits: tuple[tuple[int, int], ...] = ()
+    key_places: tuple[tuple[int, int], ...] = ()
     missing_pts: tuple[int, ...] = ()
     missing_step: int = 0

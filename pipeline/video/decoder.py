@@ -136,7 +136,8 @@ class OpenVideo:
 
     def _open(self, *, vectors: bool) -> Cursor | CountingCursor:
         timing = self.timing
-        source = PacketSource(timing.uri, timing.stream_index)
+        span_ticks = int(timing.key_pts[-1] - timing.key_pts[0]) if len(timing.key_pts) else 0
+        source = PacketSource(timing.uri, timing.stream_index, timing.key_places, span_ticks)
         self._sources.append(source)
         strict, lenient = self._backends(source.stream, vectors)
         watch = self._watch.see if vectors else None

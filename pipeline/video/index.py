@@ -98,6 +98,8 @@ def _info(data: dict[str, Any]) -> VideoInfo:
             "frame_rate": None if rate is None else Fraction(rate),
             "time_base": Fraction(data["time_base"]),
             "key_waits": tuple((key, whole) for key, whole in data["key_waits"]),
+            # Indexes from before there were places have none.
+            "key_places": tuple((tick, byte) for tick, byte in data.get("key_places", ())),
             "missing_pts": tuple(data["missing_pts"]),
             "warnings": tuple(data["warnings"]),
         }
@@ -117,6 +119,7 @@ def timing_of(info: VideoInfo) -> VideoTiming:
         skip_nonreference=info.skip_nonreference,
         shown_hw=(info.height_px, info.width_px),
         key_waits=info.key_waits,
+        key_places=info.key_places,
         missing_pts=info.missing_pts,
         missing_step=info.missing_step,
     )

@@ -17,11 +17,11 @@ from pipeline.progress import made_progress
 from pipeline.video.coding import Coded, header_reader
 from pipeline.video.container import open_container
 from pipeline.video.failures import decode_errors, failure_class
+from pipeline.video.places import place_before, reading_pays_within_ticks
+from pipeline.video.ranges import LEAST_BYTES
 
 MAX_ERRORS_IN_A_ROW = 64
 """Damaged stretches of a container without a packet between them, after which its rest is given up."""
-SKIP_READING_S = 10
-"""A gap between wanted groups that is sought across; a shorter one is read through, which is cheaper on a disk."""
 BACK_OFF_S = (0, 1, 2, 4, 8, 16)
 
 
@@ -77,20 +77,26 @@ class PacketSource:
     Args:
         uri: the file or object.
         stream_index: of a video stream in it.
+        places: ticks of key frames and where in the file they begin, increasing, where a scan has kept any.
+        span_ticks: about how long the stream is; 0 where that is not known.
 
     Raises:
         DecodeError: the file cannot be opened or read any more (all methods).
     """
 
-    def __init__(self, uri: str, stream_index: int) -> None:
+    def __init__(
+        self, uri: str, stream_index: int, places: Sequence[tuple[int, int]] = (), span_ticks: int = 0
+    ) -> None:
         self.uri = uri
-        self._index = stream_index
+        self._index, self._places, self._span_ticks = stream_index, places, span_ticks
+        self._seek_bytes = LEAST_BYTES
+        """What the last seek fetched over a network."""
         self._closing = ExitStack()
         self._open()
 
     def _open(self) -> None:
         opened = self._closing.enter_context(open_container(self.uri))
-        self._container, self.is_remote = opened.container, opened.file is not None
+        self._container, self._file = opened.container, opened.file
         stream = self._container.streams[self._index]
         assert isinstance(stream, VideoStream)
         self.stream = stream
@@ -124,7 +130,10 @@ class PacketSource:
     @property
     def reading_is_nearer_than(self) -> int:
         """Ticks from key frame to key frame below which reading on is cheaper than to seek."""
-        return 0 if self.is_remote else SKIP_READING_S * self.ticks_per_s
+        if self._file is None:
+            return reading_pays_within_ticks(self.ticks_per_s, seek_bytes=None)
+        bytes_per_tick = self._file.size_bytes / max(self._span_ticks, 1)
+        return reading_pays_within_ticks(self.ticks_per_s, seek_bytes=self._seek_bytes, bytes_per_tick=bytes_per_tick)
 
     def read(self) -> StreamPacket | None:
         """The next packet; None at the end."""
@@ -153,10 +162,34 @@ class PacketSource:
         return False
 
     def seek_to(self, key_tick: int) -> bool:
-        """Put the key frame at `key_tick` next, seeking further back while the container overshoots.
+        """Put the key frame at `key_tick` next: by its place, where that is known, else by the container's means."""
+        before = self._file.fetched_bytes if self._file else 0
+        found = self._go_by_place(key_tick) or self._go_by_tick(key_tick)
+        self._seek_bytes = self._file.fetched_bytes - before if self._file else 0
+        return found
 
-        Containers without an index (MPEG-TS) and those whose index holds decoding times land anywhere near.
-        """
+    def _go_by_place(self, key_tick: int) -> bool:
+        place = place_before(self._places, key_tick)
+        if place is None:
+            return False
+        tick, byte = place
+        try:
+            self._container.seek(byte, unsupported_byte_offset=True)
+        except av.error.FFmpegError:
+            self._places = ()
+            return False
+        self._has_moved = True
+        self._restart()
+        packet = self._next()
+        if packet is None or packet.pts != tick:
+            # Not what the scan has seen there.
+            self._places = ()
+            return False
+        self._pushed = packet
+        return self.forward_to(key_tick)
+
+    def _go_by_tick(self, key_tick: int) -> bool:
+        """Seek further back while the container overshoots, as those do that search or index decoding times."""
         for back_s in BACK_OFF_S:
             self._seek(key_tick - back_s * self.ticks_per_s)
             if self.forward_to(key_tick):

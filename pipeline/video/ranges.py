@@ -75,6 +75,8 @@ class RangeFile(io.RawIOBase):
         self._ahead: tuple[int, Future[bytes]] | None = None
         """Where the request under way begins, and what comes of it."""
         self._in_a_row = 0
+        self.fetched_bytes = 0
+        """So far, over the network."""
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="range")
         if not self._serves_ranges(uri, about):
             self._hold_whole(uri)
@@ -189,6 +191,7 @@ class RangeFile(io.RawIOBase):
 
     def _range(self, first: int, last: int) -> bytes:
         data: bytes = self._filesystem.cat_file(self._path, start=first, end=last, **self._limit)
+        self.fetched_bytes += len(data)
         if len(data) == self.size_bytes != last - first:
             raise NotImplementedError("the server sends no ranges: download the object first")
         if len(data) != last - first:

@@ -16,6 +16,7 @@ from pipeline.video.container import Opened, open_container
 from pipeline.video.failures import decode_errors
 from pipeline.video.packets import Demuxed
 from pipeline.video.picture import aspect_warning, decide_picture, describe_picture, shown_size
+from pipeline.video.places import FORMATS, thinned
 from pipeline.video.tables import track_from_table
 from pipeline.video.timeline import Timeline, decode_all, missing_tail, read_timeline
 from pipeline.video.tracks import Track, choose_stream, read_tracks
@@ -125,11 +126,22 @@ def _describe(
         frame_pts=timeline.frame_pts,
         skip_nonreference=_may_drop(stream, track),
         key_waits=timeline.key_waits,
+        key_places=_places(source, container, track, timeline),
         missing_pts=timeline.missing_pts,
         missing_step=timeline.missing_step,
         missing_tail_ns=missing_tail_ns,
         warnings=warnings,
     )
+
+
+def _places(
+    source: VideoSource, container: InputContainer, track: Track, timeline: Timeline
+) -> tuple[tuple[int, int], ...]:
+    if timeline.timestamps != "stream" or container.format.name not in FORMATS:
+        return ()
+    keys = set(timeline.key_pts.tolist())
+    found = zip(track.key_pts, track.key_bytes, strict=True)
+    return thinned(((tick, byte) for tick, byte in found if tick in keys), source.size_bytes)
 
 
 def _may_drop(stream: VideoStream, track: Track) -> bool:

@@ -29,6 +29,8 @@ class Track:
     """Ticks of what the container calls key frames."""
     key_pts: array[int] = field(default_factory=lambda: array("q"))
     """Ticks of what is one by its own headers."""
+    key_bytes: array[int] = field(default_factory=lambda: array("q"))
+    """Where in the file their packets begin; -1 where that is not known."""
     key_waits: list[tuple[int, int]] = field(default_factory=list)
     """Of the keys whose pictures are whole only later: their tick, and that from which."""
     last_dts: deque[int] = field(default_factory=lambda: deque(maxlen=LAST_PACKETS))
@@ -59,6 +61,7 @@ class Track:
             self.flagged_key_pts.append(pts)
         if coded.key and pts is not None:
             self.key_pts.append(pts)
+            self.key_bytes.append(-1 if packet.pos is None else packet.pos)
             if coded.wait:
                 self._waiting.append((pts, coded.wait))
         elif self._waiting and coded.picture and pts is not None and not coded.droppable:

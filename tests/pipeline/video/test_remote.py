@@ -8,6 +8,7 @@ from fractions import Fraction
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -260,6 +261,29 @@ def test_only_the_groups_that_are_wanted_are_read(server: Server, long_video: Pa
     assert len(clip.frames) == 12
     groups = len(server.body) * 6 / 60
     assert server.sent_bytes - opened < 1.1 * groups + 4 * LEAST_BYTES
+
+
+@pytest.mark.parametrize(("suffix", "share"), [(".ts", 1.25), (".flv", 1.25), (".mkv", 1.25)])
+def test_containers_that_are_searched_are_read_once(
+    server: Server, long_video: Path, tmp_path: Path, suffix: str, share: float
+) -> None:
+    """By bisection and from their start they took 4 and 10 times the bytes of their groups."""
+    path = tmp_path / f"video{suffix}"
+    with av.open(str(long_video)) as source, av.open(str(path), "w") as copy:
+        stream = copy.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                copy.mux(packet)
+    server.body = path.read_bytes()
+    info = scan_video(source_of(server.uri))
+    clips = plan_clips(info, fps=Fraction(2), clip_frames=12)
+    server.sent_bytes = 0
+    with open_video(timing_of(info)) as video:
+        opened = server.sent_bytes
+        (clip,) = video.decode(clips[4:5], SMALL)
+    assert clip.damaged_frames == 0
+    assert server.sent_bytes - opened < share * len(server.body) * 6 / 60 + 4 * LEAST_BYTES
 
 
 def test_reading_in_a_row_is_ahead_and_exact(server: Server) -> None:
