@@ -85,6 +85,8 @@ class VideoInfo:
     """Whether packets whose headers say that no other picture needs them may be left out."""
     missing_tail_ns: int = 0
     """Time that the header promises after the last frame found, where the file was cut off; 0 where it was not."""
+    has_audio: bool | None = None
+    """Whether the file has sound; None in an index from before this was looked at."""
     warnings: tuple[str, ...] = ()
 
 

@@ -20,6 +20,8 @@ class PlannedVideo:
     height_px: int = 0
     rotation_deg: int = 0
     mirrored: bool = False
+    has_audio: bool | None = None
+    """None where the video was planned before this was looked at."""
     picture_policy: str = ""
     frames_header: int = 0
     frames_found: int = 0

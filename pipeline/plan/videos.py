@@ -35,6 +35,7 @@ def plan_video(info: VideoInfo, *, fps: Fraction, clip_frames: int) -> PlannedVi
         height_px=info.height_px,
         rotation_deg=info.rotation_deg,
         mirrored=info.mirrored,
+        has_audio=info.has_audio,
         picture_policy=info.picture_policy,
         frames_header=info.frames_header,
         frames_found=info.frames_found,

@@ -45,6 +45,7 @@ FACTS = [
     ("height_px", pa.int32()),
     ("rotation_deg", pa.int32()),
     ("mirrored", pa.bool_()),
+    ("has_audio", pa.bool_()),
     ("picture_policy", pa.string()),
     ("frames_header", pa.int64()),
     ("frames_found", pa.int64()),
@@ -52,6 +53,9 @@ FACTS = [
     ("duration_found_s", pa.float64()),
 ]
 """What is known of a video, in the plan and in videos.parquet."""
+
+ADDED = frozenset({"has_audio"})
+"""Columns that tables of earlier releases lack."""
 
 VIDEOS = pa.schema(
     [
@@ -126,10 +130,24 @@ def read_table(store: Store, name: str) -> list[dict[str, Any]]:
 def _table(store: Store, name: str, schema: pa.Schema | None) -> pa.Table:
     try:
         table = pq.ParquetFile(io.BytesIO(store.get(name))).read()
-        if schema is not None and table.schema.remove_metadata() != schema:
-            raise ValueError("its columns are others")
+        if schema is not None:
+            table = with_all_columns(table, schema)
     except ValueError as error:
         raise RunFolderError(f"{store.address}/{name} is no table ({error}): `vtm repair` removes it") from error
+    return table
+
+
+def with_all_columns(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """A table in a schema, those of `ADDED` that it lacks as null.
+
+    Raises:
+        ValueError: its columns are others.
+    """
+    for place, field in enumerate(schema):
+        if field.name in ADDED and field.name not in table.column_names:
+            table = table.add_column(place, field, pa.nulls(len(table), field.type))
+    if table.schema.remove_metadata() != schema:
+        raise ValueError("its columns are others")
     return table
 
 

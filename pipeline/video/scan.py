@@ -130,6 +130,7 @@ def _describe(
         missing_pts=timeline.missing_pts,
         missing_step=timeline.missing_step,
         missing_tail_ns=missing_tail_ns,
+        has_audio=bool(container.streams.audio),
         warnings=warnings,
     )
 

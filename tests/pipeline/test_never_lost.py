@@ -178,7 +178,9 @@ def test_labels_travel_and_archives_are_read_in_place(
     assert (summary.exit_code, summary.clips) == (0, 4), summary.failures
     want = rows_of(reference)
     assert all(want[clip_id] == row for clip_id, row in rows_of(out).items())
-    labels = pq.read_table(out / "videos.parquet").column("labels").to_pylist()
+    table = pq.read_table(out / "videos.parquet")
+    assert table.column("has_audio").to_pylist() == [False, False]
+    labels = table.column("labels").to_pylist()
     assert sorted(json.loads(text)[0]["caption"] for text in labels) == ["one clip", "three clips"]
     assert verify(out).is_sound
 

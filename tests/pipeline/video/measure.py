@@ -14,7 +14,8 @@ import tempfile
 import threading
 import time
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
 from itertools import islice, product
@@ -147,20 +148,50 @@ def looped(folder: Path, seconds: int) -> Path:
 def remote(folder: Path) -> None:
     """Three hours over HTTP: bytes of the index, and of clips against those of their groups."""
     path = looped(folder, 3 * 3600)
+    with served(path) as server:
+        info = scan_video(source_of(server.uri))
+        share = server.sent_bytes / path.stat().st_size
+        print(f"{path.stat().st_size / 1e6:.0f} MB, indexed with {100 * share:.2f} % in {server.gets} requests")
+        clips = plan_clips(info, fps=Fraction(1), clip_frames=60)
+        for first in (len(clips) // 4, len(clips) // 2, 3 * len(clips) // 4):
+            got = clip_bytes(server, info, first)
+            wanted = group_bytes(path, info, clips[first].frame_pts[0], clips[first].frame_pts[-1])
+            print(f"clip {first}: {got / 1e6:.2f} MB, {got / wanted:.3f} of its groups")
+
+
+def containers(folder: Path) -> None:
+    """The film in other containers over HTTP: bytes of three of its clips, opening included, over those from mp4."""
+    bytes_of: dict[str, list[int]] = {}
+    for suffix in (".mp4", ".mkv", ".ts", ".flv"):
+        path = folder / f"film{suffix}"
+        subprocess.run(["ffmpeg", "-nostdin", "-v", "error", "-i", str(FILM), "-c", "copy", str(path)], check=True)
+        with served(path) as server:
+            info = scan_video(source_of(server.uri))
+            bytes_of[suffix] = [clip_bytes(server, info, first) for first in (0, 5, 8)]
+        ratios = [got / base for got, base in zip(bytes_of[suffix], bytes_of[".mp4"], strict=True)]
+        print(
+            f"{suffix:6}"
+            + "".join(f"{got / 1e6:8.2f} MB {ratio:5.2f}" for got, ratio in zip(bytes_of[suffix], ratios, strict=True))
+        )
+
+
+@contextmanager
+def served(path: Path) -> Iterator[Server]:
+    """A file on an HTTP server."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as body:
         server = Server(body)  # type: ignore[arg-type]
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        info = scan_video(source_of(server.uri))
-        share = server.sent_bytes / len(body)
-        print(f"{len(body) / 1e6:.0f} MB, indexed with {100 * share:.2f} % in {server.gets} requests")
-        clips = plan_clips(info, fps=Fraction(1), clip_frames=60)
-        for first in (len(clips) // 4, len(clips) // 2, 3 * len(clips) // 4):
-            with open_video(timing_of(info)) as video:
-                server.sent_bytes = 0
-                list(video.decode(clips[first : first + 1], SMALL))
-            wanted = group_bytes(path, info, clips[first].frame_pts[0], clips[first].frame_pts[-1])
-            print(f"clip {first}: {server.sent_bytes / 1e6:.2f} MB, {server.sent_bytes / wanted:.3f} of its groups")
+        yield server
         server.shutdown()
+
+
+def clip_bytes(server: Server, info: VideoInfo, number: int) -> int:
+    """What decoding one clip of 60 s takes from the server, opening the file included."""
+    clips = plan_clips(info, fps=Fraction(1), clip_frames=60)
+    server.sent_bytes = 0
+    with open_video(timing_of(info)) as video:
+        list(video.decode(clips[number : number + 1], SMALL))
+    return server.sent_bytes
 
 
 def group_bytes(path: Path, info: VideoInfo, first: int, last: int) -> int:
@@ -283,6 +314,7 @@ MEASURES: dict[str, Callable[[Path], None]] = {
     "collection": collection,
     "single-key": single_key,
     "remote": remote,
+    "containers": containers,
     "memory": memory,
     "resize": resize,
     "conversions": conversions,

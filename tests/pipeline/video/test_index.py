@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+import json
 import zlib
-from dataclasses import fields
+from dataclasses import fields, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -36,6 +37,18 @@ def test_an_index_comes_back_from_its_bytes(tmp_path: Path) -> None:
     again = unpack_info(packed)
     for field in fields(info):
         np.testing.assert_array_equal(getattr(again, field.name), getattr(info, field.name), err_msg=field.name)
+
+
+def test_an_index_of_an_earlier_release_is_read(tmp_path: Path) -> None:
+    """What is kept since is not known, and decoding goes on without it."""
+    info = scan_video(source_of(make_video(tmp_path / "video.ts", frames=60, gop=9)))
+    content = json.loads(zlib.decompress(pack_info(info)))
+    for name in ("key_places", "has_audio"):
+        del content["info"][name]
+    again = unpack_info(zlib.compress(json.dumps(content).encode()))
+    for field in fields(info):
+        wanted = getattr(replace(info, key_places=(), has_audio=None), field.name)
+        np.testing.assert_array_equal(getattr(again, field.name), wanted, err_msg=field.name)
 
 
 @pytest.mark.parametrize("data", [b"", b"x" * 40, zlib.compress(b"{}"), zlib.compress(b'{"format": 0}')])

@@ -55,6 +55,7 @@ def test_the_collection_agrees_with_its_manifest(shared_data: Path) -> None:
         info = scan_video(source_of(path))
         expected = OTHER_COUNTS.get(path.name, int(row["frames_decoded"]) + UNDECODABLE.get(path.name, 0))
         assert info.frames_found == expected, row["file"]
+        assert info.has_audio is ("no audio" not in row["flags"]), row["file"]
         if info.timestamps == "stream" and path.name not in OTHER_COUNTS:
             assert float(info.start_pts * info.time_base) == pytest.approx(float(row["first_pts"]), abs=1e-3)
             assert float(info.last_pts * info.time_base) == pytest.approx(float(row["last_pts"]), abs=1e-3)
