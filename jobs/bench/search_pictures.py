@@ -79,7 +79,7 @@ def _merged(picture: TokenSet, recipe: Recipe, number: int) -> TokenSet:
     """A picture of unmerged tokens as the run would store it."""
     import torch
 
-    from pipeline.cache.cut import stored_tokens
+    from pipeline.cache.token_values import stored_tokens
     from vtm import merge_tree
     from vtm.growing import base_for
 

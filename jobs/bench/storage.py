@@ -21,8 +21,9 @@ from jobs.bench.numbers import share
 from jobs.bench.options import add_json_option
 from jobs.bench.output import Columns, print_columns, show
 from jobs.bench.timing import repeated_s
-from pipeline.cache.cut import Cut, check_cut, coarsened, decoded_tokens, stored_tokens
+from pipeline.cache.cut import Cut, check_cut, coarsened
 from pipeline.cache.token_cache import TokenCache
+from pipeline.cache.token_values import decoded_tokens, stored_tokens
 from pipeline.counted import counted
 from pipeline.errors import RunFolderError, SettingsError
 from pipeline.shards.columns import PAYLOAD, row_of

@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from jobs.bench.memory import resident_bytes
 from jobs.bench.timing import timed
-from pipeline.cache.cut import stored_tokens
-from pipeline.cache.video_tokens import VideoTokens, directions_of, merge_video
+from pipeline.cache.token_values import directions_of, stored_tokens
+from pipeline.cache.video_tokens import VideoTokens, merge_video
 from pipeline.values import TokenSet
 from vtm import Grid, MergeTree, merge_plan, merge_tree
 from vtm.agglomeration import agglomerate

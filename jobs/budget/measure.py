@@ -14,7 +14,7 @@ from torch import Tensor
 from jobs.budget.neighbours import agreement, frame_directions, nearest_frames
 from jobs.budget.samples import Sample
 from jobs.budget.settings import Setting
-from pipeline.cache.cut import decoded_tokens, stored_tokens
+from pipeline.cache.token_values import decoded_tokens, stored_tokens
 from pipeline.errors import InputError
 from vtm import MergePlan, token_cosines
 

@@ -56,6 +56,7 @@ def run(options: argparse.Namespace) -> int:
         tokens=options.tokens_per_clip,
         fidelity=options.fidelity,
         max_loss=options.max_loss,
+        lloyd_steps=options.lloyd,
     )
     wall_s = time.perf_counter() - began_s
     if options.json:

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from jobs.report.overview import clock
 from jobs.report.pictures import base64_of, component_colours, data_uri, principal_axes
-from pipeline.cache.cut import decoded_tokens
 from pipeline.cache.preview import Preview
+from pipeline.cache.token_values import decoded_tokens
 
 SourceTokens = Callable[[NDArray[np.uint8]], "NDArray[np.float32]"]
 """Frames (T, h, w, 3) to their tokens before merging (T, H*W, D)."""

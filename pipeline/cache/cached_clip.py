@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.cache.cut import decoded_tokens
+from pipeline.cache.token_values import decoded_tokens
 from pipeline.cache.video_tokens import VideoTokens
 from pipeline.counted import counted
 from pipeline.values import TokenSet

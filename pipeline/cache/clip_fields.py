@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from pipeline.cache.cached_clip import Arrays, CachedClip
-from pipeline.cache.cut import decoded_tokens
+from pipeline.cache.token_values import decoded_tokens
 from pipeline.errors import SettingsError
 
 SCALARS = (

@@ -6,7 +6,7 @@ Letters: M tokens stored, m tokens left, N source patches, D channels.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,17 +14,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.cache.token_values import decoded_tokens, directions_of, masses, stored_tokens
 from pipeline.errors import RunFolderError, SettingsError
 from pipeline.shards.centers import center_order
-from pipeline.shards.four_bits import dequantized, quantized
 from pipeline.values import TokenSet
+from vtm.lloyd import lloyd_groups
 from vtm.segments import scattered_sum
 from vtm.tree import FIDELITY_ROUNDING, cut_fidelities, cut_groups
 
-STORED_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
-
 SHARE_ROUNDING = 1e-9
 """A share of 0.1 is to be read as the decimal: 0.1 · 30 is 3 and not 4."""
+
+
+AMOUNTS = ("keep", "tokens", "fidelity", "max_loss")
+"""What a cut may be said by."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,12 +42,15 @@ class Cut:
     """As few tokens as have at least this mean cosine."""
     max_loss: float | None = None
     """All merges that cost at most this: one loss for all clips spends tokens where they serve most."""
+    lloyd_steps: int = 0
+    """How often stored tokens then join the nearest of those left: more fidelity at a small number, but no tree."""
 
     def __post_init__(self) -> None:
-        given = [field.name for field in fields(self) if getattr(self, field.name) is not None]
+        given = [name for name in AMOUNTS if getattr(self, name) is not None]
         if len(given) != 1:
-            names = ", ".join(field.name for field in fields(self))
-            raise SettingsError(f"a cut is one of {names}, got {' and '.join(given) or 'none'}")
+            raise SettingsError(f"a cut is one of {', '.join(AMOUNTS)}, got {' and '.join(given) or 'none'}")
+        if self.lloyd_steps != int(self.lloyd_steps) or self.lloyd_steps < 0:
+            raise SettingsError(f"lloyd_steps {self.lloyd_steps} must be a whole number, 0 or more")
         if self.keep is not None and not 0 < self.keep <= 1:
             raise SettingsError(f"keep {self.keep} must be above 0 and at most 1: it is a share of the source patches")
         if self.tokens is not None and (self.tokens != int(self.tokens) or self.tokens < 1):
@@ -53,6 +59,11 @@ class Cut:
             raise SettingsError(f"fidelity {self.fidelity} must be a mean cosine, at most 1")
         if self.max_loss is not None and not self.max_loss >= 0:
             raise SettingsError(f"max_loss {self.max_loss} must be 0 or more: it is a loss of summed cosine")
+
+    def asked(self) -> dict[str, float]:
+        """What was asked for, by name."""
+        amounts = {name: getattr(self, name) for name in AMOUNTS if getattr(self, name) is not None}
+        return amounts | ({"lloyd_steps": self.lloyd_steps} if self.lloyd_steps else {})
 
     def count(self, loss_M: NDArray[np.float32], fidelity: float, num_sources: int) -> int:
         """m, from 1 to M, of tokens with these losses, this fidelity and so many source patches."""
@@ -113,33 +124,51 @@ def stored_fidelities(loss_M: NDArray[np.float32], fidelity: float, num_sources:
 def coarsened(clip: TokenSet, cut: Cut) -> TokenSet:
     """The clip with as many tokens as a cut leaves: their means, sizes, centres, map and tree, and the fidelity told.
 
+    With Lloyd steps there is no tree.
+
     Raises:
         SettingsError: the clip holds no tree.
     """
     parent_M, loss_M = tree_of(clip)
     left = cut.count(loss_M, clip.fidelity, len(clip.group))
     if left == len(clip.tokens):
-        return clip
+        return replace(clip, parent=None, loss=None) if cut.lloyd_steps else clip
     kept_m, into_M = cut_map(parent_M, loss_M, left)
+    told = float(stored_fidelities(loss_M, clip.fidelity, len(clip.group))[left - 1])
+    if cut.lloyd_steps:
+        into_M, gained = _regrouped(clip, into_M, left, cut.lloyd_steps)
+        return replace(_merged(clip, into_M, left)[0], parent=None, loss=None, fidelity=told + gained)
+    merged, order_m = _merged(clip, into_M, left)
+    parent_m = np.argsort(order_m)[into_M[parent_M[kept_m[order_m]]]]
+    return replace(merged, parent=parent_m.astype(clip.group.dtype), loss=loss_M[kept_m[order_m]], fidelity=told)
+
+
+def _merged(clip: TokenSet, into_M: NDArray[np.int64], left: int) -> tuple[TokenSet, NDArray[np.int64]]:
+    """The clip of these groups of its tokens, but for tree and fidelity; and the group of each token, by centre."""
     group_N = into_M[clip.group]
     sizes_m = np.bincount(group_N, minlength=left)
     centers_m3, order_m = center_order(group_N, left, clip.grid_thw)
     place_m = np.argsort(order_m)
-    parent_m = place_m[into_M[parent_M[kept_m[order_m]]]]
     into_M = place_m[into_M]
     tokens, scale = stored_tokens(_means(clip, into_M, left), clip.tokens_dtype)
-    return replace(
+    merged = replace(
         clip,
         tokens=tokens,
         tokens_scale=scale,
         sizes=sizes_m[order_m].astype(np.int32),
         centers=centers_m3[order_m],
         group=place_m[group_N].astype(clip.group.dtype),
-        parent=parent_m.astype(clip.group.dtype),
-        loss=loss_M[kept_m[order_m]],
         weights=None if clip.weights is None else np.bincount(into_M, clip.weights, left).astype(np.float32),
-        fidelity=float(stored_fidelities(loss_M, clip.fidelity, len(clip.group))[left - 1]),
     )
+    return merged, order_m
+
+
+def _regrouped(clip: TokenSet, into_M: NDArray[np.int64], left: int, steps: int) -> tuple[NDArray[np.int64], float]:
+    """Lloyd steps of the stored tokens. Returns the group of each, and by how much the fidelity rises."""
+    sum_MD, before_M = directions_of(clip), torch.from_numpy(into_M)
+    after_M = lloyd_groups(sum_MD, before_M, left, steps)
+    kept = [float(scattered_sum(sum_MD, group_M, left).norm(dim=1).double().sum()) for group_M in (before_M, after_M)]
+    return after_M.numpy(), (kept[1] - kept[0]) / float(masses(clip).sum(dtype=np.float64))
 
 
 def cut_map(
@@ -151,46 +180,6 @@ def cut_map(
     return kept_1m[0].numpy(), into_1M[0].numpy()
 
 
-def decoded_tokens(
-    tokens_MD: NDArray[np.generic], dtype: str, scale_M: NDArray[np.floating[Any]] | None
-) -> NDArray[np.float32]:
-    """(M, D) the numbers that stored tokens are."""
-    if dtype == "int4":
-        assert scale_M is not None, "int4 has scales"
-        return dequantized(tokens_MD.astype(np.uint8), scale_M.astype(np.float16))
-    if dtype == "bfloat16":
-        # bfloat16 is the upper half of float32.
-        return (tokens_MD.astype(np.uint32) << 16).view(np.float32)
-    values_MD: NDArray[np.float32] = torch.from_numpy(tokens_MD.copy()).float().numpy()
-    return values_MD if scale_M is None else values_MD * scale_M[:, None]
-
-
-def stored_tokens(values_MD: Tensor, dtype: str) -> tuple[NDArray[Any], NDArray[Any] | None]:
-    """Tokens as they are written.
-
-    Args:
-        values_MD: float32.
-        dtype: `float16`, `float32`, `bfloat16`, of which the bits are written, `int8`, with one scale a token, or
-            `int4`, with a step and a lowest value for 32 channels.
-
-    Returns:
-        (M, D) and, for int8, (M,) scales, for int4 those of `four_bits.quantized`.
-    """
-    stored_MD, scale_M = stored_tensors(values_MD, dtype)
-    return stored_MD.cpu().numpy(), None if scale_M is None else scale_M.cpu().numpy()
-
-
-def stored_tensors(values_MD: Tensor, dtype: str) -> tuple[Tensor, Tensor | None]:
-    """As `stored_tokens`, where the values are."""
-    if dtype == "int4":
-        return quantized(values_MD)
-    if dtype == "int8":
-        scale_M = values_MD.abs().amax(dim=1).clamp(min=torch.finfo(torch.float32).tiny) / 127
-        return (values_MD / scale_M[:, None]).round().to(torch.int8), scale_M
-    stored_MD = values_MD.to(STORED_DTYPES[dtype]).contiguous()
-    return stored_MD.view(torch.uint16) if dtype == "bfloat16" else stored_MD, None
-
-
 def _means(clip: TokenSet, into_M: NDArray[np.int64], left: int) -> Tensor:
     """(m, D) float32, a token counting as its patches do."""
     counts_M = clip.sizes.astype(np.float32) if clip.weights is None else clip.weights
@@ -198,3 +187,23 @@ def _means(clip: TokenSet, into_M: NDArray[np.int64], left: int) -> Tensor:
     weighted_MD = decoded_tokens(clip.tokens, clip.tokens_dtype, clip.tokens_scale) * counts_M[:, None]
     total_mD = scattered_sum(torch.from_numpy(weighted_MD), torch.from_numpy(into_M), left)
     return total_mD / torch.from_numpy(np.bincount(into_M, counts_M, left).astype(np.float32))[:, None]
+
+
+def cut_asked_for(
+    *,
+    keep: float | None = None,
+    tokens: int | None = None,
+    fidelity: float | None = None,
+    max_loss: float | None = None,
+    lloyd_steps: int = 0,
+) -> Cut | None:
+    """The cut of these arguments; None where all are left out.
+
+    Raises:
+        SettingsError: one is out of range, there are two amounts, or Lloyd steps without one.
+    """
+    if all(value is None for value in (keep, tokens, fidelity, max_loss)):
+        if lloyd_steps:
+            raise SettingsError(f"lloyd_steps {lloyd_steps} regroup a smaller budget: give one of {', '.join(AMOUNTS)}")
+        return None
+    return Cut(keep=keep, tokens=tokens, fidelity=fidelity, max_loss=max_loss, lloyd_steps=lloyd_steps)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.cache.cut import AMOUNTS
 from pipeline.cache.token_cache import TokenCache
 from pipeline.errors import SettingsError
 from pipeline.store import Where
@@ -43,7 +44,7 @@ def open_caches(
 
 
 def _exact(budget: Mapping[str, float]) -> dict[str, Any]:
-    known = ("keep", "tokens", "fidelity", "max_loss")
+    known = (*AMOUNTS, "lloyd_steps")
     for name in budget:
         if name not in known:
             raise SettingsError(f"{name} is no argument of a stream; budgets are {', '.join(known)}")

@@ -64,7 +64,8 @@ class TokenStream(IterableDataset[Any]):
             uneven: What becomes of samples that do not divide among the ranks: `drop` (others each epoch, where it is
                 shuffled), `repeat` (some come twice) or `keep` (ranks differ by one: for evaluation).
             batch_size: Samples of a batch of the data loader, if it is not made by `loader`.
-            budget: `keep`, `tokens`, `fidelity` or `max_loss`, as for `TokenCache`, for caches given by their folder.
+            budget: `keep`, `tokens`, `fidelity` or `max_loss`, and `lloyd_steps`, as for `TokenCache`, for caches that
+                are given by their folder.
 
         Raises:
             RunFolderError: there is no run, it holds no clips, or no trees to cut.

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.cache.cut import Cut, cut_map, decoded_tokens, stored_fidelities, stored_tokens
+from pipeline.cache.cut import Cut, cut_map, stored_fidelities
+from pipeline.cache.token_values import decoded_tokens, directions_of, masses, stored_tokens
 from pipeline.errors import SettingsError
 from pipeline.values import TokenSet
 from vtm.agglomeration import agglomerate
@@ -99,17 +100,6 @@ def merge_video(clips: Clips, num_tokens: int, lloyd_steps: int = 0, tubelet_fra
     for _ in range(lloyd_steps):
         map_S, sum_VD = _lloyd_step(clips, sum_VD)
     return _gathered(clips, map_S, sum_VD, tubelet_frames)
-
-
-def directions_of(clip: TokenSet) -> Tensor:
-    """(J, D) float32: about the sum of the unit source tokens of each token, |S| as the clip's fidelity has it."""
-    unit_JD = F.normalize(torch.from_numpy(decoded_tokens(clip.tokens, clip.tokens_dtype, clip.tokens_scale)), dim=1)
-    return unit_JD * torch.from_numpy(masses(clip))[:, None] * clip.fidelity
-
-
-def masses(clip: TokenSet) -> NDArray[np.float32]:
-    """(J,) what each token weighs: its patches' weights, or their number."""
-    return clip.sizes.astype(np.float32) if clip.weights is None else clip.weights.astype(np.float32)
 
 
 def _streamed(clips: Clips, num_tokens: int) -> tuple[NDArray[np.int64], Tensor]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from pipeline.cache.cut import stored_tensors
+from pipeline.cache.token_values import stored_tensors
 from pipeline.shards.centers import center_order
 from vtm import Grid, MergePlan, MergeTree, fidelity, token_cosines, weighted_mean
 from vtm.replay import Replayed

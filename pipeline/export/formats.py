@@ -22,7 +22,7 @@ def export(run: Where, name: str, out: Path, options: ExportOptions, **budget: A
         name: One of `FORMATS`.
         out: A folder, new or empty.
         options: What the format takes of them.
-        budget: `keep`, `tokens`, `fidelity` or `max_loss`, as for `TokenCache`.
+        budget: `keep`, `tokens`, `fidelity` or `max_loss`, and `lloyd_steps`, as for `TokenCache`.
 
     Raises:
         SettingsError: an option or a limit of the reader stands in the way; nothing was written then.

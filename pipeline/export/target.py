@@ -107,7 +107,7 @@ def write_about(folder: Path, cache: TokenCache, exported: Exported) -> None:
         "run": str(cache.path),
         "fingerprint": cache.run["fingerprint"],
         "encoder": cache.run["encoder"].get("name"),
-        "budget": None if cache.cut is None else {k: v for k, v in asdict(cache.cut).items() if v is not None},
+        "budget": None if cache.cut is None else cache.cut.asked(),
     }
     with new_file(folder, "export.json") as stream:
         stream.write(json.dumps(about, indent=1, sort_keys=True).encode())

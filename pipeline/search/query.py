@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from pipeline.cache.cut import decoded_tokens
+from pipeline.cache.token_values import decoded_tokens
 from pipeline.values import TokenSet
 from vtm import merge_tree
 from vtm.growing import base_for

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.cache.cut import stored_tokens
+from pipeline.cache.token_values import stored_tokens
 from pipeline.values import TokenSet
 
 RUN: dict[str, Any] = {

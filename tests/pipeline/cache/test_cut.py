@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +13,9 @@ import pytest
 import torch
 
 from jobs.cli import main
-from pipeline import TokenCache
-from pipeline.cache.cut import Cut, coarsened, decoded_tokens, stored_tokens
+from pipeline import TokenCache, TokenStream
+from pipeline.cache.cut import Cut, coarsened
+from pipeline.cache.token_values import decoded_tokens, stored_tokens
 from pipeline.errors import RunFolderError, SettingsError
 from pipeline.shards.scan import read_shard
 from pipeline.values import TokenSet
@@ -27,12 +29,14 @@ HALF = 2**-10
 TOLD = 1e-4
 
 
-def clip_with_tree(dtype: Any = "float32", grid: Any = GRID, dim: int = 24) -> tuple[TokenSet, MergeTree, torch.Tensor]:
+def clip_with_tree(
+    dtype: Any = "float32", grid: Any = GRID, dim: int = 24, noise: float = 0.3
+) -> tuple[TokenSet, MergeTree, torch.Tensor]:
     """A clip as `ClipEncoder` makes them, its tree, and its source tokens."""
     total = grid[0] * grid[1] * grid[2]
     generator = torch.Generator().manual_seed(1)
     x_1NC = torch.randn(20, dim, generator=generator)[torch.randint(20, (1, total), generator=generator)]
-    x_1NC = torch.nn.functional.normalize(x_1NC + 0.3 * torch.randn(1, total, dim, generator=generator), dim=2)
+    x_1NC = torch.nn.functional.normalize(x_1NC + noise * torch.randn(1, total, dim, generator=generator), dim=2)
     tree = merge_tree(x_1NC, grid=grid, base=0.4).ordered_by_center(grid)
     tokens, scale = stored_tokens(tree.base.mean(x_1NC)[0], dtype)
     pooled = x_1NC.mean(dim=(0, 1))
@@ -130,11 +134,49 @@ def test_the_four_ways_to_say_how_far() -> None:
         ({"fidelity": 1.2}, "fidelity 1.2 must be"),
         ({"max_loss": -1.0}, "max_loss -1.0 must be"),
         ({"max_loss": float("nan")}, "max_loss nan must be"),
+        ({"lloyd_steps": 2}, "a cut is one of keep, tokens, fidelity, max_loss, got none"),
+        ({"tokens": 3, "lloyd_steps": -1}, "lloyd_steps -1 must be a whole number, 0 or more"),
     ],
 )
 def test_cuts_that_cannot_be(asked: dict[str, Any], text: str) -> None:
     with pytest.raises(SettingsError, match=text):
         Cut(**asked)
+
+
+@pytest.mark.parametrize("left", [1, 2, 7, 13, 30])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
+def test_lloyd_steps_keep_more(left: int, dtype: str) -> None:
+    clip, _, x_1NC = clip_with_tree(dtype)
+    plain, cut = coarsened(clip, Cut(tokens=left)), coarsened(clip, Cut(tokens=left, lloyd_steps=2))
+    assert clip_problems(cut) == []
+    assert (len(cut.tokens), cut.tokens.dtype, cut.parent, cut.loss) == (left, plain.tokens.dtype, None, None)
+    assert cut.fidelity >= plain.fidelity
+    unit_ND = torch.nn.functional.normalize(x_1NC[0], dim=1)
+    group_N = torch.from_numpy(cut.group.astype(np.int64))
+    sums_mD = torch.zeros(left, unit_ND.shape[1]).index_add_(0, group_N, unit_ND)
+    measured = float(sums_mD.norm(dim=1).sum()) / len(group_N)
+    assert cut.fidelity == pytest.approx(measured, abs=3e-3)
+    np.testing.assert_array_equal(cut.sizes, np.bincount(cut.group, minlength=left))
+    # What was one stored token stays one.
+    assert len({(old, new) for old, new in zip(clip.group, cut.group, strict=True)}) == len(clip.tokens)
+    again = coarsened(clip, Cut(tokens=left, lloyd_steps=2))
+    np.testing.assert_array_equal(again.group, cut.group)
+
+
+def test_lloyd_steps_gain_where_early_merges_were_wrong() -> None:
+    clip, _, _ = clip_with_tree(noise=2.0)
+    gains = [
+        coarsened(clip, Cut(tokens=left, lloyd_steps=2)).fidelity - coarsened(clip, Cut(tokens=left)).fidelity
+        for left in (5, 8, 12)
+    ]
+    assert min(gains) > 1e-3
+
+
+def test_a_clip_that_comes_whole_has_no_tree_either() -> None:
+    clip, _, _ = clip_with_tree()
+    cut = coarsened(clip, Cut(tokens=1000, lloyd_steps=2))
+    assert (cut.parent, cut.loss, cut.fidelity) == (None, None, clip.fidelity)
+    np.testing.assert_array_equal(cut.tokens, clip.tokens)
 
 
 def test_a_tree_that_is_none_is_found() -> None:
@@ -187,6 +229,22 @@ def test_a_run_read_at_other_budgets(runs: dict[float, Path]) -> None:
         assert sum(len(clip.tokens) for clip in cut) < sum(len(clip.tokens) for clip in whole)
     assert all(len(clip.tokens) == 5 for clip in TokenCache(runs[0.4], tokens=5).stream())
     assert min(clip.fidelity for clip in TokenCache(runs[0.4], fidelity=0.8)) >= 0.8 - 1e-6
+
+
+def test_lloyd_steps_of_every_reader(runs: dict[float, Path], tmp_path: Path) -> None:
+    plain, better = TokenCache(runs[0.4], tokens=5), TokenCache(runs[0.4], tokens=5, lloyd_steps=2)
+    gains = [new.fidelity - old.fidelity for old, new in zip(plain, better, strict=True)]
+    assert min(gains) >= 0
+    assert max(gains) > 0
+    streamed = {clip.clip_id: clip for clip in TokenStream(runs[0.4], tokens=5, lloyd_steps=2, shuffle_seed=None)}
+    for clip in better:
+        torch.testing.assert_close(streamed[clip.clip_id].tokens, clip.tokens, rtol=0, atol=0)
+    with pytest.raises(SettingsError, match="lloyd_steps 2 regroup a smaller budget: give one of keep, tokens"):
+        TokenCache(runs[0.4], lloyd_steps=2)
+    command = ["export", str(runs[0.4]), "--to", "npy", "--tokens-per-clip", "5", "--lloyd", "2"]
+    assert main([*command, "--out", str(tmp_path / "npy")]) == 0
+    about = json.loads((tmp_path / "npy" / "export.json").read_text())
+    assert about["budget"] == {"tokens": 5, "lloyd_steps": 2}
 
 
 def test_a_report_shows_a_cut(runs: dict[float, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

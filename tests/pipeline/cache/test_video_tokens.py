@@ -15,7 +15,8 @@ import torch
 
 from jobs.cli import main
 from pipeline import TokenCache
-from pipeline.cache.cut import Cut, decoded_tokens
+from pipeline.cache.cut import Cut
+from pipeline.cache.token_values import decoded_tokens
 from pipeline.cache.video_tokens import coarsened_video, merge_video
 from pipeline.errors import RunFolderError, SettingsError
 from pipeline.shards.video_table import name_of, read_video
