@@ -137,8 +137,13 @@ def describe_picture(policy: PicturePolicy, pixel_format: str) -> str:
 
 
 def shown_size(frame: VideoFrame, policy: PicturePolicy) -> tuple[int, int]:
-    """(height, width) in square pixels of the upright picture: a stretched picture keeps its height."""
-    height, width = frame.height, max(round(frame.width * policy.pixel_aspect), 1)
+    """(height, width) in square pixels of the upright picture."""
+    return upright_size(frame.height, frame.width, policy)
+
+
+def upright_size(height: int, width: int, policy: PicturePolicy) -> tuple[int, int]:
+    """(height, width) in square pixels of an upright picture of this coded size: a stretched one keeps its height."""
+    width = max(round(width * policy.pixel_aspect), 1)
     return (width, height) if policy.rotation_deg in (90, 270) else (height, width)
 
 

@@ -17,7 +17,7 @@ from av.video.reformatter import ColorRange, VideoReformatter
 from numpy.typing import NDArray
 
 from pipeline.values import DecoderName, PictureSpec
-from pipeline.video.picture import shown_size
+from pipeline.video.picture import upright_size
 from pipeline.video.resize import centre_crop, resized_shape
 from pipeline.video_info import ColourMatrix, PicturePolicy
 
@@ -67,20 +67,34 @@ class TorchPictureMaker:
     def make(self, frame: VideoFrame) -> NDArray[np.uint8]:
         """(crop_height_px, crop_width_px, 3) RGB."""
         luma_HW, chroma_hw2 = (plane.to(self._device) for plane in planes_of(frame, self._policy, self._reformatter))
-        rgb_3HW = to_rgb(luma_HW, chroma_hw2, self._policy)
-        if self._policy.mirrored:
-            rgb_3HW = rgb_3HW.flip(2)
-        rgb_3HW = rgb_3HW.rot90(-self._policy.rotation_deg // 90, (1, 2))
-        height_px, width_px = resized_shape(shown_size(frame, self._policy), self.spec)
-        # Rows, rounding, columns, rounding: in one step, what lies beyond 0 and 255 would come out otherwise.
-        narrow_3Hw = self._resized(rgb_3HW, (rgb_3HW.shape[1], width_px))
-        small_3hw = self._resized(narrow_3Hw, (height_px, width_px))
-        small_hw3 = small_3hw.to(torch.uint8).permute(1, 2, 0).contiguous().cpu().numpy()
-        return centre_crop(small_hw3, self.spec.crop_height_px, self.spec.crop_width_px)
+        small_HW3 = small_picture(luma_HW, chroma_hw2, self._policy, self.spec)
+        return centre_crop(small_HW3.cpu().numpy(), self.spec.crop_height_px, self.spec.crop_width_px)
 
-    def _resized(self, rgb_3HW: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-        y_1CHW = F.interpolate(rgb_3HW[None], size=size, mode=self.spec.interpolation, antialias=True)
-        return y_1CHW[0].round().clamp(0, 255)
+
+def small_picture(
+    luma_HW: torch.Tensor, chroma_hw2: torch.Tensor, policy: PicturePolicy, spec: PictureSpec
+) -> torch.Tensor:
+    """The upright picture at the size before the crop, where its planes are; nothing waits for a GPU.
+
+    Args:
+        luma_HW: (H, W) uint8 or uint16.
+        chroma_hw2: (h, w, 2) Cb and Cr, of the same dtype.
+        policy: what was decided for the video.
+        spec: what the encoder wants.
+
+    Returns:
+        (resized height, resized width, 3) uint8 RGB.
+    """
+    rgb_3HW = to_rgb(luma_HW, chroma_hw2, policy)
+    if policy.mirrored:
+        rgb_3HW = rgb_3HW.flip(2)
+    rgb_3HW = rgb_3HW.rot90(-policy.rotation_deg // 90, (1, 2))
+    height_px, width_px = resized_shape(upright_size(luma_HW.shape[0], luma_HW.shape[1], policy), spec)
+    # Rows, rounding, columns, rounding: in one step, what lies beyond 0 and 255 would come out otherwise.
+    for size in ((rgb_3HW.shape[1], width_px), (height_px, width_px)):
+        y_1CHW = F.interpolate(rgb_3HW[None], size=size, mode=spec.interpolation, antialias=True)
+        rgb_3HW = y_1CHW[0].round().clamp(0, 255)
+    return rgb_3HW.to(torch.uint8).permute(1, 2, 0).contiguous()
 
 
 def planes_of(

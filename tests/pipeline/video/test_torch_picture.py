@@ -19,7 +19,7 @@ from pipeline.values import DecoderName, PictureSpec
 from pipeline.video import open_video, scan_video, timing_of
 from pipeline.video.picture import PictureMaker
 from pipeline.video.resize import resize_picture
-from pipeline.video.torch_picture import TorchPictureMaker, can_show, planes_of, to_rgb
+from pipeline.video.torch_picture import TorchPictureMaker, can_show, planes_of, small_picture, to_rgb
 from pipeline.video_info import ColourMatrix, PicturePolicy
 from tests.pipeline.video.reference import SMALL, source_of
 from tests.synthetic import make_video, number_of, picture
@@ -123,6 +123,16 @@ def test_pictures_are_those_of_swscale(rotation_deg: int, mirrored: bool, matrix
         assert ours.shape == wanted.shape
         assert np.abs(ours - wanted).max() <= MOST_LEVELS
         assert np.abs(ours - wanted).mean() <= MEAN_LEVELS
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16])
+def test_nothing_waits_for_the_device(dtype: torch.dtype) -> None:
+    """On `meta` no value can be read, and tensors of two devices cannot be mixed."""
+    luma = torch.empty(132, 98, dtype=dtype, device="meta")
+    chroma = torch.empty(66, 49, 2, dtype=dtype, device="meta")
+    policy = PicturePolicy(rotation_deg=90, mirrored=True, matrix="bt2020", pixel_aspect=Fraction(4, 3))
+    small = small_picture(luma, chroma, policy, square(56))
+    assert (tuple(small.shape), small.dtype, small.device.type) == ((56, 56, 3), torch.uint8, "meta")
 
 
 def test_edges_do_not_ring_twice() -> None:
