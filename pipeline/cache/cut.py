@@ -204,6 +204,7 @@ def cut_asked_for(
     """
     if all(value is None for value in (keep, tokens, fidelity, max_loss)):
         if lloyd_steps:
-            raise SettingsError(f"lloyd_steps {lloyd_steps} regroup a smaller budget: give one of {', '.join(AMOUNTS)}")
+            names = ", ".join(AMOUNTS)
+            raise SettingsError(f"lloyd_steps {lloyd_steps} needs a budget to regroup around: give one of {names}")
         return None
     return Cut(keep=keep, tokens=tokens, fidelity=fidelity, max_loss=max_loss, lloyd_steps=lloyd_steps)

@@ -239,7 +239,7 @@ def test_lloyd_steps_of_every_reader(runs: dict[float, Path], tmp_path: Path) ->
     streamed = {clip.clip_id: clip for clip in TokenStream(runs[0.4], tokens=5, lloyd_steps=2, shuffle_seed=None)}
     for clip in better:
         torch.testing.assert_close(streamed[clip.clip_id].tokens, clip.tokens, rtol=0, atol=0)
-    with pytest.raises(SettingsError, match="lloyd_steps 2 regroup a smaller budget: give one of keep, tokens"):
+    with pytest.raises(SettingsError, match="lloyd_steps 2 needs a budget to regroup around: give one of keep, tokens"):
         TokenCache(runs[0.4], lloyd_steps=2)
     command = ["export", str(runs[0.4]), "--to", "npy", "--tokens-per-clip", "5", "--lloyd", "2"]
     assert main([*command, "--out", str(tmp_path / "npy")]) == 0
