@@ -10,10 +10,10 @@ from __future__ import annotations
 import av
 import av.error
 import torch
+from av import VideoFrame
 from av.codec.hwaccel import HWAccel
 from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
-from av.video.plane import VideoPlane
 from av.video.stream import VideoStream
 
 from pipeline.errors import SettingsError
@@ -41,8 +41,8 @@ def gpu_of_nvdec() -> torch.device:
     advice = "leave out --decoder nvdec"
     if not torch.cuda.is_available():
         raise SettingsError(f"--decoder nvdec needs an NVIDIA GPU, and there is none that torch can use: {advice}")
-    if not hasattr(VideoPlane, "__dlpack__"):
-        raise SettingsError(f"--decoder nvdec needs PyAV 17 or later; this is {av.__version__}: update it, or {advice}")
+    if not hasattr(VideoFrame, "sw_format"):
+        raise SettingsError(f"--decoder nvdec needs PyAV 18 or later; this is {av.__version__}: update it, or {advice}")
     gpu = torch.device("cuda", 0)
     try:
         _context("h264", gpu)

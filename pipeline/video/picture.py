@@ -162,6 +162,9 @@ class PictureMaker:
 
     def make(self, frame: VideoFrame) -> NDArray[np.uint8]:
         """(crop_height_px, crop_width_px, 3) RGB."""
+        if frame.format.name == "cuda" and frame.sw_format is not None:
+            # A field is taken from planes in the computer's memory.
+            frame = frame.reformat(format=frame.sw_format.name)
         shown_hw = shown_size(frame, self._policy)
         rgb_HW3 = self._rgb(first_field(frame) if self.spec.deinterlace and frame.interlaced_frame else frame)
         return resize_picture(turned(rgb_HW3, self._policy), shown_hw, self.spec)

@@ -8,6 +8,7 @@ Legend: H, W rows and columns of a picture; h, w those of its chroma planes.
 
 from __future__ import annotations
 
+import av
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ from av.video.plane import VideoPlane
 from av.video.reformatter import ColorRange, VideoReformatter
 from numpy.typing import NDArray
 
+from pipeline.errors import DecodeError
 from pipeline.values import DecoderName, PictureSpec
 from pipeline.video.picture import upright_size
 from pipeline.video.resize import centre_crop, resized_shape
@@ -42,9 +44,15 @@ def can_show(policy: PicturePolicy, spec: PictureSpec) -> bool:
 
 
 def device_of(decoder: DecoderName) -> torch.device | None:
-    """Where torch makes the pictures; None where swscale does. A reader of a run may have no GPU."""
+    """Where torch makes the pictures; None where swscale does. A reader of a run may have no GPU.
+
+    Raises:
+        DecodeError: PyAV cannot hand planes to torch (`unsupported`).
+    """
     if decoder == "libav":
         return None
+    if not hasattr(VideoFrame, "sw_format"):
+        raise DecodeError("unsupported", f"pictures of --decoder nvdec need PyAV 18, and this is {av.__version__}")
     return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
 
 

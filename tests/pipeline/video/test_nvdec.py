@@ -144,6 +144,21 @@ def test_clips_on_a_gpu_are_those_of_a_cpu(cuda: torch.device, tmp_path: Path) -
 
 
 @pytest.mark.gpu
+def test_what_swscale_shows_comes_down_from_the_gpu(cuda: torch.device, tmp_path: Path) -> None:
+    """One field of interlaced pictures, which torch does not take apart."""
+    combed = np.zeros((144, 176, 3), dtype=np.uint8)
+    combed[::2], combed[1::2] = 200, 40
+    path = make_video(tmp_path / "video.mkv", frames=[combed] * 9, gop=3, options={"flags": "+ildct+ilme", "qp": "1"})
+    info = scan_video(source_of(path))
+    assert info.picture.interlaced
+    specs = plan_clips(info, fps=Fraction(25), clip_frames=9)
+    with open_video(timing_of(info), "nvdec") as video:
+        (clip,) = video.decode(specs, replace(SMALL, decoder="nvdec", deinterlace=True))
+    middle = clip.frames[:, clip.frames.shape[1] // 2, clip.frames.shape[2] // 2, 0].astype(int)
+    assert np.abs(middle - 200).max() < 8
+
+
+@pytest.mark.gpu
 def test_a_damaged_group_is_shown_by_libavcodec(cuda: torch.device, tmp_path: Path) -> None:
     path = make_video(tmp_path / "video.mp4", frames=60, gop=20, size=(144, 176))
     source, places = PacketSource(str(path), 0), []
