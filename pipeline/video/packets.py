@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import av.error
 from av.container import InputContainer
@@ -25,6 +25,15 @@ MAX_ERRORS_IN_A_ROW = 64
 BACK_OFF_S = (0, 1, 2, 4, 8, 16)
 
 
+def is_repeat(packet: Packet[Any]) -> bool:
+    """Whether an empty packet is one of Theora: no block of the picture is coded (specification, section 7.11).
+
+    libavcodec would take it for the end of the stream. In other codecs an empty packet is a lost one.
+    """
+    context = packet.stream.codec_context
+    return context is not None and context.name == "theora"
+
+
 @dataclass(slots=True)
 class Demuxed:
     """Packets from the current position to the end, stepping over damage that the container can resume after."""
@@ -35,6 +44,8 @@ class Demuxed:
     """Damaged stretches met so far."""
     given_up: bool = False
     """Whether the rest was given up: what follows is unknown, and no end of the file."""
+    repeats: list[tuple[int, int]] = field(default_factory=list)
+    """Stream and tick of packets that show the picture before them again."""
     packets: Iterator[Packet[VideoStream]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -48,7 +59,11 @@ class Demuxed:
                     made_progress()
                     in_a_row = 0
                     # Empty packets at the end ask for a drain, which is done elsewhere.
-                    if packet.size or packet.dts is not None:
+                    if packet.size:
+                        yield cast("Packet[VideoStream]", packet)
+                    elif packet.pts is not None and is_repeat(packet):
+                        self.repeats.append((packet.stream_index, packet.pts))
+                    elif packet.dts is not None:
                         yield cast("Packet[VideoStream]", packet)
                 return
             # PyAV fails so over streams that turn up, or turn out to be none, while a damaged file is read.

@@ -152,7 +152,8 @@ def _with_missing(found: Timeline, stream: VideoStream, container: InputContaine
     decode_steps = np.diff(track.last_dts)
     lost = len(decode_steps) > 0 and decode_steps.max() > 1.5 * np.median(decode_steps)
     cut_frames = CUT_FRAMES if numbered and not lost else 1
-    missing = missing_ticks(found.frame_pts, cut_frames) if container.format.name != "avi" else ()
+    meant = np.union1d(found.frame_pts, np.asarray(track.repeats, dtype=np.int64))
+    missing = missing_ticks(meant, cut_frames) if container.format.name != "avi" else ()
     if not missing:
         return found
     step = round(float(np.median(np.diff(found.frame_pts))))

@@ -33,6 +33,8 @@ class Track:
     """Where in the file their packets begin; -1 where that is not known."""
     key_waits: list[tuple[int, int]] = field(default_factory=list)
     """Of the keys whose pictures are whole only later: their tick, and that from which."""
+    repeats: array[int] = field(default_factory=lambda: array("q"))
+    """Ticks at which the picture before is shown on: there is no picture to come out, and none is missing."""
     last_dts: deque[int] = field(default_factory=lambda: deque(maxlen=LAST_PACKETS))
     """Decoding times of the last packets."""
     packets: int = 0
@@ -99,6 +101,8 @@ def read_tracks(container: InputContainer) -> tuple[dict[int, Track], Demuxed]:
     headers = {stream.index: _headers(stream) for stream in streams}
     for packet in demuxed.packets:
         tracks[packet.stream_index].add(packet, headers[packet.stream_index])
+    for index, tick in demuxed.repeats:
+        tracks[index].repeats.append(tick)
     return tracks, demuxed
 
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
 import struct
+import subprocess
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from av.video.reformatter import VideoReformatter
 
 from pipeline.errors import DecodeError
 from pipeline.plan.clips import plan_clips
 from pipeline.values import PictureSpec
 from pipeline.video import open_video, scan_video, timing_of
 from pipeline.video.backend import LibavBackend
+from pipeline.video.picture import PictureMaker
 from tests.pipeline.video.reference import SMALL, compare, decode_units, in_units, source_of
 from tests.synthetic import make_video, number_of, picture
 
@@ -284,3 +288,33 @@ def test_several_edits(tmp_path: Path) -> None:
         info = compare(path, Fraction(25), clip_frames=7, unit_clips=2)
         clips = decode_units(info, Fraction(25), clip_frames=7, unit_clips=1)
         assert [number_of(frame) for clip in clips for frame in clip.frames] == [*range(20), *range(40, 60)]
+
+
+def test_pictures_that_theora_shows_again_are_neither_frames_nor_damage(tmp_path: Path) -> None:
+    """An empty packet shows the picture before it again; libavcodec takes it for the end of the stream."""
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("the ffmpeg command is not installed")
+    path = tmp_path / "video.ogv"
+    moving_frozen_moving = "testsrc2=size=96x64:rate=25:duration=3,loop=loop=8:size=1:start=30"
+    command = ["ffmpeg", "-nostdin", "-v", "error", "-f", "lavfi", "-i", moving_frozen_moving]
+    subprocess.run([*command, "-c:v", "libtheora", "-q:v", "8", str(path)], check=True)
+    packets, pictures = [], {}
+    with av.open(str(path)) as container:
+        for packet in container.demux(video=0):
+            if packet.pts is not None:
+                packets.append((packet.pts, packet.size))
+            pictures |= {frame.pts: frame for frame in (packet.decode() if packet.size else ())}
+    again = [pts for pts, size in packets if not size]
+    assert len(again) >= 6
+    info = scan_video(source_of(path))
+    assert (info.timestamps, info.warnings, info.missing_pts) == ("stream", (), ())
+    assert info.frame_pts.tolist() == [pts for pts, size in packets if size]
+    specs = plan_clips(info, fps=Fraction(25), clip_frames=20)
+    with open_video(timing_of(info)) as video:
+        clips = list(video.decode(specs, SMALL))
+    assert sum(clip.damaged_frames for clip in clips) == 0
+    maker = PictureMaker(info.picture, SMALL, VideoReformatter())
+    for spec, clip in zip(specs, clips, strict=True):
+        for tick, frame in zip(spec.frame_pts, clip.frames, strict=True):
+            np.testing.assert_array_equal(frame, maker.make(pictures[tick]))
+    assert max(max(spec.frame_instants) for spec in specs) >= 6
