@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_network_options(parser)
     add_training_options(parser)
-    add_device_option(parser)
+    add_device_option(parser, "; under torchrun, cuda is each process's own GPU")
     add("--tensorboard", action="store_true", help="write TensorBoard events too (needs the extra `train`)")
     if isinstance(parser, Parser):
         parser.show_first(COMMON)

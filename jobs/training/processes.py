@@ -8,16 +8,18 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
-from torch.distributed.distributed_c10d import Store
-from torch.distributed.rendezvous import rendezvous
 
 from jobs.training.device import checked_device
 from pipeline.counted import counted
 from pipeline.errors import EngineError, SettingsError
 from vtm.training import ALONE, RankError, Ranks
+
+if TYPE_CHECKING:
+    from torch.distributed.distributed_c10d import Store
 
 ANSWER_LIMIT = timedelta(minutes=30)
 """How long a process waits for the others: longer than they can differ in reading caches that lie far away."""
@@ -75,7 +77,7 @@ def in_processes(work: Callable[[Ranks, str], int], device: str) -> int:
         return work(ALONE, checked_device(device))
     store = _join(place.ranks, device)
     try:
-        code = work(place.ranks, _own_device(place, device))
+        code = work(place.ranks, own_device(place, device))
     except BaseException as error:
         if not _is_first_to_fail(store):
             log.debug("process %d ends because another failed: %s", place.ranks.rank, error)
@@ -84,11 +86,15 @@ def in_processes(work: Callable[[Ranks, str], int], device: str) -> int:
         if isinstance(error, RankError):
             raise EngineError(str(error)) from error
         raise
+    _wait_for_all_to_finish(store, place.ranks)
     dist.destroy_process_group()
     return code
 
 
 def _join(ranks: Ranks, device: str) -> Store:
+    # Not part of every torch: one process trains without.
+    from torch.distributed.rendezvous import rendezvous
+
     on_gpus = device.startswith("cuda") and torch.cuda.is_available()
     try:
         found: tuple[Store, int, int] = next(rendezvous("env://", timeout=ANSWER_LIMIT))
@@ -103,7 +109,12 @@ def _join(ranks: Ranks, device: str) -> Store:
     return store
 
 
-def _own_device(place: Place, name: str) -> str:
+def own_device(place: Place, name: str) -> str:
+    """The device of one of several processes.
+
+    Raises:
+        SettingsError: it is not there, or names one GPU for all.
+    """
     if not name.startswith("cuda"):
         return checked_device(name)
     if ":" in name:
@@ -126,6 +137,16 @@ def _is_first_to_fail(store: Store) -> bool:
         return bool(store.add("failed", 1) == 1)
     except RuntimeError:
         return True
+
+
+def _wait_for_all_to_finish(store: Store, ranks: Ranks) -> None:
+    """Who leaves at once may cut off another that still reads the last message."""
+    try:
+        if store.add("finished", 1) == ranks.count:
+            store.set("all finished", "yes")
+        store.wait(["all finished"], ANSWER_LIMIT)
+    except RuntimeError:
+        log.debug("process %d does not know whether all others finished", ranks.rank)
 
 
 def _first_line(error: Exception) -> str:
