@@ -78,11 +78,18 @@ def fits_make(words: list[str]) -> None:
     assert re.search(rf"^{words[0]}:", (ROOT / "Makefile").read_text(), re.M), words
 
 
+def fits_torchrun(words: list[str]) -> None:
+    assert "--no-python" in words, "vtm is no file of Python"
+    assert words[words.index("vtm") - 1] == "--no-python"
+    fits_vtm(words[words.index("vtm") + 1 :])
+
+
 PROGRAMS: dict[str, Callable[[list[str]], None]] = {
     "vtm": fits_vtm,
     "python": fits_python,
     "pytest": fits_pytest,
     "make": fits_make,
+    "torchrun": fits_torchrun,
 }
 
 

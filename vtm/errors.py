@@ -4,7 +4,8 @@ VtmError (ValueError)
 ├── MergeError       a merge that cannot be carried out as asked
 ├── EncoderError     an encoder that cannot be loaded or run as asked
 ├── NetworkError     a network or scorer that cannot be built, or an input that it cannot take
-└── TrainingError    a training run that cannot start or go on
+├── TrainingError    a training run that cannot start or go on
+└── RankError        another process of a training run is gone
 """
 
 from __future__ import annotations
@@ -28,3 +29,7 @@ class NetworkError(VtmError):
 
 class TrainingError(VtmError):
     """A training run that cannot start or go on."""
+
+
+class RankError(VtmError):
+    """Another process of a training run is gone, or does not answer."""

@@ -13,7 +13,7 @@ import torch
 
 from jobs.parser import Parser
 from jobs.training.clip_batches import Caches, ClipSource, labelled_clips, open_caches
-from jobs.training.device import add_device_option, checked_device
+from jobs.training.device import add_device_option
 from jobs.training.labels import LabelSet, Matching, load_labels, match_labels, with_validation
 from jobs.training.labels.record import write_matching
 from jobs.training.options import (
@@ -23,11 +23,12 @@ from jobs.training.options import (
     network_config,
     training_settings,
 )
+from jobs.training.processes import in_processes
 from jobs.training.training_log import TrainingLog
 from pipeline.counted import counted
 from pipeline.errors import InputError
 from vtm.network import Task, VideoTokenMerging, save_model
-from vtm.training import Progress, TrainingTask, figures, labelled_objective, predict_videos, train
+from vtm.training import Progress, Ranks, TrainingTask, figures, labelled_objective, predict_videos, train
 
 COMMON = ("caches", "out", "labels", "task", "strategy", "epochs", "batch_clips", "device")
 """Options of the first help."""
@@ -52,15 +53,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_network_options(parser)
     add_training_options(parser)
-    add_device_option(parser)
+    add_device_option(parser, "; under torchrun, cuda is each process's own GPU")
     add("--tensorboard", action="store_true", help="write TensorBoard events too (needs the extra `train`)")
     if isinstance(parser, Parser):
         parser.show_first(COMMON)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Train, or go on training; returns the exit code."""
-    device = checked_device(options.device)
+    """Train, or go on training, in this process or in all that torchrun started; returns the exit code."""
+    return in_processes(partial(_train, options), options.device)
+
+
+def _train(options: argparse.Namespace, ranks: Ranks, device: str) -> int:
     torch.manual_seed(options.seed)
     caches = open_caches(options.caches)
     labels = load_labels(options.labels, options.task)
@@ -71,7 +75,8 @@ def run(options: argparse.Namespace) -> int:
     )
     learnt_from, held_out = clips("train"), clips("val")
     _check_clips(learnt_from, matching, labels)
-    _say_what_was_matched(labels, matching, learnt_from, held_out, set_aside, options.out)
+    if ranks.leads:
+        _say_what_was_matched(labels, matching, learnt_from, held_out, set_aside, options.out)
     origin = replace(
         caches.origin,
         classes=labels.classes,
@@ -85,9 +90,11 @@ def run(options: argparse.Namespace) -> int:
 
     task = TrainingTask[VideoTokenMerging](
         objective=labelled_objective(options.auxiliary_weight),
-        batches=partial(learnt_from.shuffled, options.batch_clips, options.seed),
+        batches=partial(learnt_from.shuffled, options.batch_clips, options.seed, ranks=ranks),
         steps_per_epoch=learnt_from.count(options.batch_clips),
-        validate=lambda model: figures(labels.task, predict_videos(model, held_out.in_order(options.batch_clips))),
+        validate=lambda model: figures(
+            labels.task, predict_videos(model, held_out.in_order(options.batch_clips, ranks), ranks)
+        ),
         scores=("accuracy", "log_loss") if labels.task == "classification" else ("mse",),
         keep_best=keep_best,
     )
@@ -97,8 +104,11 @@ def run(options: argparse.Namespace) -> int:
     with TrainingLog(options.out, settings.epochs, tensorboard=options.tensorboard) as log:
         record = json.dumps(json.loads(json.dumps(asked)), sort_keys=True)
         network = VideoTokenMerging(config).to(device)
-        progress = train(network, task, settings, options.out, run=record, begin=log.begin, report=log.report)
-    print(f"{options.out}: {_outcome(progress, task.scores[0])}")
+        progress = train(
+            network, task, settings, options.out, run=record, ranks=ranks, begin=log.begin, report=log.report
+        )
+    if ranks.leads:
+        print(f"{options.out}: {_outcome(progress, task.scores[0])}")
     return 0
 
 

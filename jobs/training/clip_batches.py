@@ -9,7 +9,7 @@ import hashlib
 import random
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from pipeline.errors import InputError, SettingsError
 from vtm import NetworkError
 from vtm.network import Origin
 from vtm.plan import Grid
-from vtm.training import ClipBatch
+from vtm.training import ALONE, ClipBatch, Ranks
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,24 +92,29 @@ class ClipSource:
         _check_size(size)
         return sum(-(-len(members) // size) for members in self._by_grid().values())
 
-    def in_order(self, size: int) -> Iterator[ClipBatch]:
-        """All clips, each with its own seed."""
+    def in_order(self, size: int, ranks: Ranks = ALONE) -> Iterator[ClipBatch]:
+        """All clips, each with its own seed; of several processes, each reads its part of the batches."""
         _check_size(size)
-        for members in self._by_grid().values():
-            for start in range(0, len(members), size):
-                yield self._read(members[start : start + size], epoch=0)
+        pieces = [piece for members in self._by_grid().values() for piece in _pieces(members, size)]
+        for piece in ranks.part(pieces):
+            yield self._read(piece, epoch=0)
 
-    def shuffled(self, size: int, seed: int, epoch: int) -> Iterator[ClipBatch]:
-        """All clips in an order and with seeds that depend on the epoch."""
+    def shuffled(self, size: int, seed: int, epoch: int, ranks: Ranks = ALONE) -> Iterator[ClipBatch]:
+        """All clips in an order and with seeds that depend on the epoch.
+
+        Of several processes, each reads its part of every batch; of one that is too small for all, the first clip,
+        which does not count.
+        """
         _check_size(size)
         chance = random.Random(f"{seed} {epoch}")
         pieces = []
         for members in self._by_grid().values():
             chance.shuffle(members)
-            pieces += [members[start : start + size] for start in range(0, len(members), size)]
+            pieces += _pieces(members, size)
         chance.shuffle(pieces)
         for piece in pieces:
-            yield self._read(piece, epoch=epoch + 1)
+            mine = ranks.part(piece)
+            yield replace(self._read(mine or piece[:1], epoch=epoch + 1), counts=bool(mine))
 
     def _by_grid(self) -> dict[Grid, list[ClipEntry]]:
         groups = defaultdict(list)
@@ -177,6 +182,10 @@ def labelled_clips(
     """
     targets = {video: label.target for video, label in by_video.items() if label.split == split}
     return ClipSource(caches, targets, classes=classes, motion=motion)
+
+
+def _pieces(members: Sequence[ClipEntry], size: int) -> list[Sequence[ClipEntry]]:
+    return [members[start : start + size] for start in range(0, len(members), size)]
 
 
 def _check_size(size: int) -> None:

@@ -10,10 +10,10 @@ from pipeline.counted import counted
 from pipeline.errors import SettingsError
 
 
-def add_device_option(parser: argparse.ArgumentParser) -> None:
-    """Declare `--device`."""
+def add_device_option(parser: argparse.ArgumentParser, note: str = "") -> None:
+    """Declare `--device`, with a note at the end of its help."""
     default = "cuda" if torch.cuda.is_available() else "cpu"
-    parser.add_argument("--device", default=default, help="cpu, cuda or cuda:1")
+    parser.add_argument("--device", default=default, help=f"cpu, cuda or cuda:1{note}")
 
 
 def checked_device(name: str) -> str:

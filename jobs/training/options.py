@@ -44,7 +44,7 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
 def add_training_options(parser: argparse.ArgumentParser) -> None:
     """What `training_settings` reads, and the size of a step; the defaults are the paper's."""
     defaults, add = TrainingSettings(), parser.add_argument
-    add("--batch-clips", type=int, default=16, help="clips per step")
+    add("--batch-clips", type=int, default=16, help="clips per step, of all processes together")
     add(
         "--epochs",
         type=int,

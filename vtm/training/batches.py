@@ -36,6 +36,9 @@ class ClipBatch:
     """(B, N) magnitudes of motion, for the strategy `motion`."""
     wants_motion: bool = False
     """Whether `to` computes the motion from the tokens."""
+    counts: bool = True
+    """Whether a step learns from it: a process that gets none of a step's clips computes one of another's for nothing,
+    so that the same parameters have gradients everywhere."""
 
     def to(self, device: torch.device) -> ClipBatch:
         """The same clips on another device, each patch with its token, in float32; a GPU is not waited for."""
@@ -55,4 +58,6 @@ class ClipBatch:
 
 
 EpochBatches = Callable[[int], Iterable[ClipBatch]]
-"""The batches of an epoch: the same number in each epoch, and the same batches whenever an epoch is asked for again."""
+"""The batches of an epoch: the same number in each epoch, and the same batches whenever an epoch is asked for again.
+
+Of several processes, each gets its part of every batch."""

@@ -1,7 +1,7 @@
 """The training loop: AdamW over epochs of batches, validation, early stopping, and a checkpoint after each epoch.
 
 It trains whatever module an objective scores. All that a step draws comes from its number, so a run that was killed and
-started again ends with the weights of one that was not.
+started again ends with the weights of one that was not. Several processes run it together, each on its part of a batch.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from vtm.errors import TrainingError
 from vtm.training.batches import ClipBatch, EpochBatches
 from vtm.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from vtm.training.ranks import ALONE, Ranks
 from vtm.training.schedule import learning_rate
 from vtm.training.settings import TrainingSettings
 
@@ -47,11 +48,11 @@ class TrainingTask(Generic[Model]):
     """What is trained, on what, and how well it does."""
 
     objective: Callable[[Model, ClipBatch], Tensor]
-    """The loss of a batch, a scalar."""
+    """The loss of a batch, a scalar: the mean over its clips."""
     batches: EpochBatches
     steps_per_epoch: int
     validate: Callable[[Model], Mapping[str, float]]
-    """Figures of the model in evaluation mode."""
+    """Figures of the model in evaluation mode; those of rank 0 decide."""
     scores: tuple[str, ...]
     """The figures that tell the best epoch: the first, or at a tie the next; higher is better for `accuracy` alone."""
     keep_best: Callable[[Model], None]
@@ -65,6 +66,7 @@ def train(
     folder: Path,
     *,
     run: str = "",
+    ranks: Ranks = ALONE,
     begin: Callable[[int], None] = lambda _: None,
     report: Callable[[EpochReport], None] = lambda _: None,
 ) -> Progress:
@@ -79,6 +81,8 @@ def train(
         settings: of the optimizer and the schedule.
         folder: keeps the checkpoint; made where it does not exist.
         run: what the run was asked to do, kept with the checkpoint; JSON makes the best error messages.
+        ranks: which of several processes this is. All of them call this, with the same arguments but for the device and
+            the own part of each batch; rank 0 alone writes, begins and reports.
         begin: called once with the epochs that are done, when nothing about the folder is refused any more.
         report: called after each epoch, before the epoch's checkpoint is written.
 
@@ -86,20 +90,28 @@ def train(
         How the run ended.
 
     Raises:
-        TrainingError: the folder holds another run, an epoch without batches, or a loss or a score that is no number.
+        TrainingError: the folder holds another run, an epoch without batches, or a loss or a score that is no number,
+            or processes that were asked for different runs.
+        RankError: another process is gone.
     """
     folder.mkdir(parents=True, exist_ok=True)
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     progress = load_checkpoint(folder, model, optimizer, run)
+    _check_same_run(ranks, progress, folder)
+    ranks.take_weights(model)
     progress = replace(progress, stopped=_waited_enough(progress, settings))
-    begin(progress.epochs_done)
+    if ranks.leads:
+        begin(progress.epochs_done)
     while progress.epochs_done < settings.epochs and not progress.stopped:
         epoch, start_s = progress.epochs_done, time.perf_counter()
-        train_loss = _train_epoch(model, optimizer, task, settings, epoch)
+        train_loss = _train_epoch(model, optimizer, task, settings, ranks, epoch)
         with torch.no_grad():
-            validation = task.validate(model.eval())
+            # Even the last bit decides when to stop, and all have to stop at once.
+            validation = ranks.of_first(task.validate(model.eval()))
         progress = _advance(progress, _oriented(task.scores, validation, epoch), settings)
         improved = progress.best_epoch == epoch
+        if not ranks.leads:
+            continue
         if improved:
             task.keep_best(model)
         report(
@@ -117,8 +129,24 @@ def train(
     return progress
 
 
+def _check_same_run(ranks: Ranks, progress: Progress, folder: Path) -> None:
+    # Ranks at different epochs would wait for each other without end.
+    first = ranks.of_first(progress)
+    differs = list(ranks.in_order([first != progress]))
+    if any(differs):
+        raise TrainingError(
+            f"process {differs.index(True)} does not find what process 0 finds in {folder}, or reads other data: "
+            "all processes need the same command, data and folder, on a file system that they share"
+        )
+
+
 def _train_epoch(
-    model: Model, optimizer: torch.optim.AdamW, task: TrainingTask[Model], settings: TrainingSettings, epoch: int
+    model: Model,
+    optimizer: torch.optim.AdamW,
+    task: TrainingTask[Model],
+    settings: TrainingSettings,
+    ranks: Ranks,
+    epoch: int,
 ) -> float:
     """The mean loss over the epoch's steps."""
     model.train()
@@ -127,7 +155,7 @@ def _train_epoch(
     total, steps = torch.zeros((), device=device), 0
     first = epoch * task.steps_per_epoch
     for steps, batch in enumerate(_exactly(task.batches(epoch), task.steps_per_epoch), start=1):
-        total += _step(model, optimizer, task, settings, batch, first + steps - 1)
+        total += _step(model, optimizer, task, settings, ranks, batch, first + steps - 1)
     mean = total.item() / steps
     if not math.isfinite(mean):
         raise TrainingError(
@@ -142,10 +170,11 @@ def _step(
     optimizer: torch.optim.AdamW,
     task: TrainingTask[Model],
     settings: TrainingSettings,
+    ranks: Ranks,
     batch: ClipBatch,
     step: int,
 ) -> Tensor:
-    """One update; returns the loss, without gradient."""
+    """One update; returns the loss over the clips of all ranks, without gradient."""
     device = next(model.parameters()).device
     optimizer.param_groups[0]["lr"] = learning_rate(
         step,
@@ -154,15 +183,16 @@ def _step(
         total_steps=settings.epochs * task.steps_per_epoch,
     )
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(settings.seed * (1 << 32) + step)
+        torch.manual_seed(ranks.own_seed(settings.seed * (1 << 32) + step))
         with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
             loss = task.objective(model, batch.to(device))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+    mean_loss = ranks.mean_gradients(model, loss, len(batch.seeds) if batch.counts else 0)
     if settings.clip_norm:
         torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
     optimizer.step()
-    return loss.detach()
+    return mean_loss
 
 
 def _exactly(batches: Iterable[ClipBatch], count: int) -> Iterable[ClipBatch]:

@@ -17,6 +17,7 @@ from vtm.errors import TrainingError
 from vtm.network.config import Task
 from vtm.network.network import NetworkOutput, VideoTokenMerging
 from vtm.training.batches import ClipBatch
+from vtm.training.ranks import ALONE, Ranks
 
 
 def prediction_loss(task: Task, prediction_BK: Tensor, target_B: Tensor) -> Tensor:
@@ -91,38 +92,44 @@ class VideoPredictions:
 
 
 @torch.no_grad()
-def predict_videos(network: VideoTokenMerging, batches: Iterable[ClipBatch]) -> VideoPredictions:
+def predict_videos(network: VideoTokenMerging, batches: Iterable[ClipBatch], ranks: Ranks = ALONE) -> VideoPredictions:
     """Predict every clip and average over each video's clips, as long videos are scored on LVU.
 
     Args:
         network: in evaluation mode.
-        batches: all labelled or none; a video's clips may be in any of them.
+        batches: all labelled or none; a video's clips may be in any of them. Of several processes, each has its `part`.
+        ranks: the processes that predict together; each of them returns the whole.
 
     Returns:
         One prediction a video, in the order in which videos came.
 
     Raises:
         TrainingError: no clip at all.
+        RankError: another process is gone.
     """
-    device = next(network.parameters()).device
     sums: dict[str, Tensor] = {}
     counts: dict[str, int] = {}
     targets: dict[str, Tensor] = {}
-    for batch in batches:
-        moved = batch.to(device)
-        prediction_BK = network(moved.patches, batch.grid, seeds=batch.seeds, motion=moved.motion).prediction.double()
-        if network.config.task == "classification":
-            prediction_BK = prediction_BK.softmax(dim=1)
-        for video, prediction_K in zip(batch.videos, prediction_BK.cpu(), strict=True):
+    for videos, prediction_BK, target_B in ranks.in_order(_predict(network, batch) for batch in batches):
+        for video, prediction_K in zip(videos, prediction_BK, strict=True):
             sums[video] = sums[video] + prediction_K if video in sums else prediction_K
             counts[video] = counts.get(video, 0) + 1
-        if batch.target is not None:
-            targets |= dict(zip(batch.videos, batch.target, strict=True))
+        if target_B is not None:
+            targets |= dict(zip(videos, target_B, strict=True))
     if not sums:
         raise TrainingError("there is no clip to predict: check the split and how labels name their videos")
     means = torch.stack([sums[video] / counts[video] for video in sums])
     target_V = torch.stack([targets[video] for video in sums]) if targets else None
     return VideoPredictions(tuple(sums), means, torch.tensor(list(counts.values())), target_V)
+
+
+def _predict(network: VideoTokenMerging, batch: ClipBatch) -> tuple[tuple[str, ...], Tensor, Tensor | None]:
+    """The video, the (B, K) float64 prediction on the CPU and the target of each clip."""
+    moved = batch.to(next(network.parameters()).device)
+    prediction_BK = network(moved.patches, batch.grid, seeds=batch.seeds, motion=moved.motion).prediction.double()
+    if network.config.task == "classification":
+        prediction_BK = prediction_BK.softmax(dim=1)
+    return batch.videos, prediction_BK.cpu(), batch.target
 
 
 def figures(task: Task, predictions: VideoPredictions) -> Mapping[str, float]:

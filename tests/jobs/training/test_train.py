@@ -17,44 +17,15 @@ from jobs.training.labels import load_labels, match_labels
 from pipeline.shards.manifest import write_shard
 from pipeline.shards.tables import read_table
 from pipeline.store import open_store
+from tests.jobs.training.conftest import TRAINING, VIDEOS
 from tests.pipeline.clips_made import RUN, made_clip
 from vtm import token_motion
 from vtm.network import VideoTokenMerging, load_network, stored_kind, stored_origin
-from vtm.training import ClipBatch, VideoPredictions, figures, predict_videos
-
-VIDEOS = 21
-SMALL = ["--widths", "6", "5", "--windows", "1", "3", "--heads", "1", "--head-width", "5", "--partition-factor", "3"]
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    """Two clips each of 21 videos; the sign of the first channel is the class."""
-    clips = []
-    for video in range(VIDEOS):
-        for index in range(2):
-            clip = made_clip(index, video_id=f"{video:032x}", seed=video)
-            tokens = clip.tokens.copy()
-            tokens[:, 0] += 2.0 if video % 2 else -2.0
-            clips.append(dataclasses.replace(clip, tokens=tokens, uri=f"videos/v{video}.mp4"))
-    folder = tmp_path / "cache"
-    folder.mkdir()
-    write_shard(folder, "a" * 16, clips, [], RUN, ("parquet",))
-    (folder / "run.json").write_text(json.dumps(RUN))
-    return folder
-
-
-@pytest.fixture
-def labels(tmp_path: Path) -> Path:
-    split = ["train"] * 13 + ["val"] * 4 + ["test"] * 4
-    rows = [f"v{video},{'odd' if video % 2 else 'even'},{split[video]}\n" for video in range(VIDEOS)]
-    path = tmp_path / "labels.csv"
-    path.write_text("video_id,label,split\n" + "".join(rows))
-    return path
+from vtm.training import ClipBatch, Ranks, VideoPredictions, figures, predict_videos
 
 
 def run_training(cache: Path, out: Path, *more: object) -> int:
-    fixed = ["--epochs", "4", "--warmup-epochs", "1", "--batch-clips", "5", "--learning-rate", "0.02", *SMALL]
-    return main(["train", str(cache), "--out", str(out), *fixed, *map(str, more)])
+    return main(["train", str(cache), "--out", str(out), *TRAINING, *map(str, more)])
 
 
 def test_network_learns_from_labels_and_is_evaluated(
@@ -187,8 +158,8 @@ def test_labels_without_validation_set_training_videos_aside_and_never_look_at_t
     seen = []
     real = jobs.commands.train.predict_videos
 
-    def watched(network: VideoTokenMerging, batches: Iterable[ClipBatch]) -> VideoPredictions:
-        predictions = real(network, batches)
+    def watched(network: VideoTokenMerging, batches: Iterable[ClipBatch], ranks: Ranks) -> VideoPredictions:
+        predictions = real(network, batches, ranks)
         seen.append(set(predictions.videos))
         return predictions
 

@@ -22,27 +22,39 @@ def clip_batches(epoch: int, *, batches: int = 3, size: int = 5) -> Iterator[Cli
         yield ClipBatch(patches=patches, grid=GRID, seeds=seeds, target=target, videos=tuple(map(str, seeds)))
 
 
-@pytest.fixture
-def network() -> VideoTokenMerging:
-    torch.manual_seed(2)
+def small_network(*, seed: int = 2, dropout: float = 0.1) -> VideoTokenMerging:
+    """A learnable network for `clip_batches`."""
+    torch.manual_seed(seed)
     config = NetworkConfig(
-        in_width=7, outputs=2, widths=(6, 5), windows_frames=(2, 4), heads=1, head_width=5, partition_factor=3
+        in_width=7,
+        outputs=2,
+        widths=(6, 5),
+        windows_frames=(2, 4),
+        heads=1,
+        head_width=5,
+        partition_factor=3,
+        dropout=dropout,
     )
     return VideoTokenMerging(config)
 
 
+def clip_task(batches: Callable[[int], Iterator[ClipBatch]] = clip_batches) -> TrainingTask[VideoTokenMerging]:
+    """A task on `clip_batches`, or on other batches of the same shape."""
+    return TrainingTask(
+        objective=labelled_objective(),
+        batches=batches,
+        steps_per_epoch=3,
+        validate=lambda model: figures("classification", predict_videos(model, clip_batches(99))),
+        scores=("accuracy", "log_loss"),
+        keep_best=lambda _: None,
+    )
+
+
+@pytest.fixture
+def network() -> VideoTokenMerging:
+    return small_network()
+
+
 @pytest.fixture
 def make_task() -> Callable[..., TrainingTask[VideoTokenMerging]]:
-    """A task on `clip_batches`, or on other batches of the same shape."""
-
-    def make(batches: Callable[[int], Iterator[ClipBatch]] = clip_batches) -> TrainingTask[VideoTokenMerging]:
-        return TrainingTask(
-            objective=labelled_objective(),
-            batches=batches,
-            steps_per_epoch=3,
-            validate=lambda model: figures("classification", predict_videos(model, clip_batches(99))),
-            scores=("accuracy", "log_loss"),
-            keep_best=lambda _: None,
-        )
-
-    return make
+    return clip_task
