@@ -13,8 +13,13 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {plural(count, noun)}"
 
 
+IRREGULAR = {"epoch": "epochs"}
+
+
 def plural(count: int, noun: str) -> str:
     """The noun alone, as it follows such a number."""
     if count == 1:
         return noun
+    if noun in IRREGULAR:
+        return IRREGULAR[noun]
     return f"{noun}es" if noun.endswith(("s", "x", "ch", "sh")) else f"{noun}s"

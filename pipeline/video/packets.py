@@ -103,7 +103,9 @@ class PacketSource:
         self, uri: str, stream_index: int, places: Sequence[tuple[int, int]] = (), span_ticks: int = 0
     ) -> None:
         self.uri = uri
-        self._index, self._places, self._span_ticks = stream_index, places, span_ticks
+        self._index, self._span_ticks = stream_index, span_ticks
+        self.places = places
+        """Empty from when one of them was found to be wrong."""
         self._seek_bytes = LEAST_BYTES
         """What the last seek fetched over a network."""
         self._closing = ExitStack()
@@ -184,21 +186,21 @@ class PacketSource:
         return found
 
     def _go_by_place(self, key_tick: int) -> bool:
-        place = place_before(self._places, key_tick)
+        place = place_before(self.places, key_tick)
         if place is None:
             return False
         tick, byte = place
         try:
             self._container.seek(byte, unsupported_byte_offset=True)
         except av.error.FFmpegError:
-            self._places = ()
+            self.places = ()
             return False
         self._has_moved = True
         self._restart()
         packet = self._next()
         if packet is None or packet.pts != tick:
             # Not what the scan has seen there.
-            self._places = ()
+            self.places = ()
             return False
         self._pushed = packet
         return self.forward_to(key_tick)

@@ -14,6 +14,7 @@ from pipeline.counted import counted, plural
         (1, "failed range", "1 failed range"),
         (1200, "source patch", "1200 source patches"),
         (2, "class", "2 classes"),
+        (3, "epoch", "3 epochs"),
     ],
 )
 def test_a_noun_follows_its_number(count: int, noun: str, text: str) -> None:

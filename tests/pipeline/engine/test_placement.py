@@ -72,7 +72,7 @@ def test_more_workers_than_cores_share_them(cores: int, gpus: int, decoders: int
 @pytest.mark.parametrize("cores", [1, 2, 7, 31])
 @pytest.mark.parametrize("gpus", [1, 2, 3])
 @pytest.mark.parametrize("share", [1.0, 0.5, 0.14])
-@pytest.mark.parametrize("decoders", [None, 1, 3, 8])
+@pytest.mark.parametrize("decoders", [None, 1, 3, 8, 40])
 def test_workers_that_decode_on_gpus_fit_on_them(cores: int, gpus: int, share: float, decoders: int | None) -> None:
     request = ResourceRequest(decoders=decoders, gpu_share=share, reserve_gpus=True, decode_on_gpus=True)
     _, commands = start_missing(request, NodeUp("a", cores, gpus, GIB), NodeUp("b", 8, 0, GIB))

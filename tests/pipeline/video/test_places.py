@@ -83,6 +83,18 @@ def test_places_that_are_wrong_cost_time_and_nothing_else(scanned: VideoInfo) ->
             np.testing.assert_array_equal(one, other)
 
 
+def test_a_place_that_is_wrong_ends_the_trust_in_all(scanned: VideoInfo) -> None:
+    """Else each further seek would read on from wherever it leads."""
+    moved = tuple((tick, scanned.key_places[0][1]) for tick, _ in scanned.key_places)
+    source = PacketSource(scanned.source.uri, scanned.stream_index, moved)
+    last = int(scanned.key_pts[-1])
+    assert source.seek_to(last)
+    found = source.read()
+    assert found is not None
+    assert (found.tick, source.places) == (last, ())
+    source.close()
+
+
 def test_an_index_keeps_them(scanned: VideoInfo) -> None:
     assert unpack_info(pack_info(scanned)).key_places == scanned.key_places
 
