@@ -295,9 +295,10 @@ def test_pictures_that_theora_shows_again_are_neither_frames_nor_damage(tmp_path
     if shutil.which("ffmpeg") is None:
         pytest.skip("the ffmpeg command is not installed")
     path = tmp_path / "video.ogv"
-    moving_frozen_moving = "testsrc2=size=96x64:rate=25:duration=3,loop=loop=4:size=1:start=30"
-    command = ["ffmpeg", "-nostdin", "-v", "error", "-f", "lavfi", "-i", moving_frozen_moving]
-    subprocess.run([*command, "-c:v", "libtheora", "-q:v", "8", str(path)], check=True)
+    numbers = [*range(30), *[30] * 5, *range(31, 75)]
+    moving = make_video(tmp_path / "video.mp4", frames=[picture(number) for number in numbers], options={"qp": "1"})
+    command = ["ffmpeg", "-nostdin", "-v", "error", "-i", str(moving), "-c:v", "libtheora", "-q:v", "8", str(path)]
+    subprocess.run(command, check=True)
     packets, pictures = [], {}
     with av.open(str(path)) as container:
         for packet in container.demux(video=0):
@@ -305,7 +306,7 @@ def test_pictures_that_theora_shows_again_are_neither_frames_nor_damage(tmp_path
                 packets.append((packet.pts, packet.size))
             pictures |= {frame.pts: frame for frame in (packet.decode() if packet.size else ())}
     again = [pts for pts, size in packets if not size]
-    assert len(again) >= 3
+    assert len(again) >= 2
     info = scan_video(source_of(path))
     assert (info.timestamps, info.warnings, info.missing_pts) == ("stream", (), ())
     assert info.frame_pts.tolist() == [pts for pts, size in packets if size]
@@ -317,4 +318,4 @@ def test_pictures_that_theora_shows_again_are_neither_frames_nor_damage(tmp_path
     for spec, clip in zip(specs, clips, strict=True):
         for tick, frame in zip(spec.frame_pts, clip.frames, strict=True):
             np.testing.assert_array_equal(frame, maker.make(pictures[tick]))
-    assert max(max(spec.frame_instants) for spec in specs) >= 4
+    assert max(max(spec.frame_instants) for spec in specs) >= 3
