@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pipeline.engine.commands import WorkerKind
 
 DECODERS_OF_A_GPU = 8
-"""Most decoders that are put on a GPU unasked: each holds a CUDA context there, and a GPU has one to seven NVDECs."""
+"""Most decoders that are put on a GPU: each holds a CUDA context there, and a GPU has one to seven NVDECs."""
 DECODING_SHARE = 0.1
 """Of a GPU that also decodes, what its decoders claim together: for Ray's books, which limit no process."""
 
@@ -18,7 +18,7 @@ class ResourceRequest:
     """Workers and GPUs that the user asked for."""
 
     decoders: int | None = None
-    """In total; None: as many as there are cores left."""
+    """In total; None: as many as there are cores left. GPUs may hold fewer, where they decode."""
     gpus: int | None = None
     """In total; None: all, 0: none."""
     gpu_share: float = 1.0
@@ -69,7 +69,7 @@ def place(nodes: Mapping[str, NodeResources], request: ResourceRequest) -> dict[
     encoders = _encoders(nodes, request)
     free = {name: node.cores - (encoders[name] if request.reserve_gpus else 0) for name, node in nodes.items()}
     decoders = _decoders({name: free[name] for name in nodes if _may_decode(nodes[name], request)}, request.decoders)
-    if request.decode_on_gpus and request.decoders is None:
+    if request.decode_on_gpus:
         decoders = {name: min(count, DECODERS_OF_A_GPU * nodes[name].gpus) for name, count in decoders.items()}
     can_write = [name for name, node in nodes.items() if "write" not in node.unfit]
     writers = {name for name in can_write if encoders[name]} or set(can_write[:1])
@@ -81,7 +81,7 @@ def place(nodes: Mapping[str, NodeResources], request: ResourceRequest) -> dict[
             encoder_cores=_share(node.cores, encoders[name]) if request.reserve_gpus else 0.0,
             encoder_gpus=_encoder_gpus(request) if request.reserve_gpus else 0.0,
             decoder_cores=_share(free[name], decoders.get(name, 0)),
-            decoder_gpus=_decoder_gpus(request) if request.decode_on_gpus else 0.0,
+            decoder_gpus=_in_steps(DECODING_SHARE / DECODERS_OF_A_GPU) if request.decode_on_gpus else 0.0,
         )
         for name, node in nodes.items()
     }
@@ -117,11 +117,6 @@ def _may_decode(node: NodeResources, request: ResourceRequest) -> bool:
 def _encoder_gpus(request: ResourceRequest) -> float:
     """What an encoder claims."""
     return _in_steps(request.gpu_share * (1 - DECODING_SHARE)) if request.decode_on_gpus else request.gpu_share
-
-
-def _decoder_gpus(request: ResourceRequest) -> float:
-    """What a decoder claims: as much whatever nodes there are, since those that work already keep their claims."""
-    return _in_steps(DECODING_SHARE / max(DECODERS_OF_A_GPU, request.decoders or 0))
 
 
 def _in_steps(share: float) -> float:

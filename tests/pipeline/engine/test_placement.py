@@ -100,7 +100,8 @@ def test_a_gpu_is_not_crowded_with_decoders() -> None:
     nodes = {"a": NodeResources(cores=64, gpus=2), "b": NodeResources(cores=64, gpus=0)}
     request = ResourceRequest(reserve_gpus=True, decode_on_gpus=True)
     assert [c.decoders for c in place(nodes, request).values()] == [16, 0]
-    assert place(nodes, replace(request, decoders=40))["a"].decoders == 40
+    assert place(nodes, replace(request, decoders=40))["a"].decoders == 16
+    assert place(nodes, replace(request, decoders=5))["a"].decoders == 5
     assert place(nodes, replace(request, decode_on_gpus=False))["b"].decoders == 64
 
 
