@@ -23,7 +23,7 @@ MOST_LEVELS = 8
 
 
 def decode_by_both(recipe: Recipe, video: str, num_clips: int) -> list[dict[str, Any]]:
-    """Decode the first clips with each decoder; NVDEC twice, since its first pass loads kernels.
+    """Decode the first clips with each decoder, twice: a GPU's first pass loads kernels, and the second must equal it.
 
     Args:
         recipe: its clips.

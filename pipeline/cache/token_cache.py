@@ -14,7 +14,7 @@ from pipeline.cache.cached_clip import Arrays, CachedClip, CachedVideo, cached_c
 from pipeline.cache.clip_fields import FIELDS, check_fields
 from pipeline.cache.clip_places import ClipPlaces
 from pipeline.cache.clip_view import ClipView, clip_id_of
-from pipeline.cache.cut import Cut, check_cut, coarsened, cut_asked_for
+from pipeline.cache.cut import check_cut, coarsened, cut_asked_for
 from pipeline.cache.open_shards import OpenShards
 from pipeline.cache.read_rows import RowAddress, read_rows
 from pipeline.cache.shard_rows import Wanted
@@ -235,9 +235,8 @@ class TokenCache:
             SettingsError: the cut is out of range.
         """
         video = read_video(self.path, video_id)
-        if any(value is not None for value in (keep, tokens, fidelity, max_loss)):
-            video = coarsened_video(video, Cut(keep=keep, tokens=tokens, fidelity=fidelity, max_loss=max_loss))
-        return cached_video(video, self._arrays)
+        cut = cut_asked_for(keep=keep, tokens=tokens, fidelity=fidelity, max_loss=max_loss)
+        return cached_video(video if cut is None else coarsened_video(video, cut), self._arrays)
 
     def stream(self, **options: Any) -> TokenStream:
         """The clips as a stream for training, with all their arrays unless `columns` says otherwise: `TokenStream`."""

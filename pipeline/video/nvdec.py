@@ -7,6 +7,8 @@ GPU turns a stream down (too small, too large, a profile that it lacks), libavco
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import av
 import av.error
 import torch
@@ -16,7 +18,7 @@ from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
-from pipeline.errors import SettingsError
+from pipeline.errors import DecodeError, SettingsError
 from pipeline.video.backend import HARMLESS, MOST_PICTURE_PX, Answer, decode_packet, use_one_thread
 
 CODECS = frozenset({"h264", "hevc", "vp8", "vp9", "av1"})
@@ -75,6 +77,26 @@ def is_for_nvdec(stream: VideoStream, device: torch.device) -> bool:
     return decodes(context.codec.canonical_name, context.pix_fmt, (context.width, context.height), capability)
 
 
+def check_size(size_px: tuple[int, int], known_px: Collection[tuple[int, int]]) -> None:
+    """Refuse a picture that has more columns or rows than are to be shown.
+
+    libavcodec cuts off what lies to the right and below of a picture on a GPU, and leaves what lies to the left and
+    above.
+
+    Args:
+        size_px: width and height of a picture that came out.
+        known_px: those that the stream's headers have named.
+
+    Raises:
+        DecodeError: it is none of them (`unsupported`).
+    """
+    if size_px not in known_px:
+        (width, height), wanted = size_px, " or ".join(f"{w}x{h}" for w, h in sorted(known_px))
+        raise DecodeError(
+            "unsupported", f"NVDEC gives pictures of {width}x{height} instead of {wanted}: use --decoder libav"
+        )
+
+
 class NvdecBackend:
     """NVDEC for one stream.
 
@@ -90,19 +112,28 @@ class NvdecBackend:
         context.options = {"max_pixels": str(MOST_PICTURE_PX)}
         use_one_thread(context)
         self._context = context
+        self._sizes_px = {(stream.codec_context.width, stream.codec_context.height)}
+        """All that the headers have named so far; pictures come out later than their headers."""
 
     def send(self, packet: Packet[VideoStream]) -> Answer:
         """Decode one packet.
 
         Raises:
             MemoryError: there is none left.
+            DecodeError: a picture is not the part of it that is to be shown (`unsupported`).
         """
-        return decode_packet(self._context, packet, (*HARMLESS, *TURNED_DOWN))
+        return self._checked(decode_packet(self._context, packet, (*HARMLESS, *TURNED_DOWN)))
 
     def drain(self) -> Answer:
         """What is still held back; then ready for another start."""
-        answer = decode_packet(self._context, None)
+        answer = self._checked(decode_packet(self._context, None))
         self._context.flush_buffers()
+        return answer
+
+    def _checked(self, answer: Answer) -> Answer:
+        self._sizes_px.add((self._context.width, self._context.height))
+        for frame in answer.frames:
+            check_size((frame.width, frame.height), self._sizes_px)
         return answer
 
     def flush(self) -> None:

@@ -26,7 +26,7 @@ BACK_OFF_S = (0, 1, 2, 4, 8, 16)
 
 
 def is_repeat(packet: Packet[Any]) -> bool:
-    """Whether an empty packet is one of Theora: no block of the picture is coded (specification, section 7.11).
+    """Whether an empty packet is one of Theora, by which it repeats the last frame.
 
     libavcodec would take it for the end of the stream. In other codecs an empty packet is a lost one.
     """

@@ -13,13 +13,13 @@ import torch
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-from pipeline.errors import SettingsError
+from pipeline.errors import DecodeError, SettingsError
 from pipeline.plan.clips import plan_clips
 from pipeline.video import gpu_of_nvdec, open_video, scan_video, timing_of
 from pipeline.video.backend import HARMLESS, Backend, LibavBackend, is_bad
 from pipeline.video.cursor import Cursor
 from pipeline.video.keys import keys_of
-from pipeline.video.nvdec import TURNED_DOWN, NvdecBackend, decodes
+from pipeline.video.nvdec import TURNED_DOWN, NvdecBackend, check_size, decodes
 from pipeline.video.packets import PacketSource
 from pipeline.video.torch_picture import planes_of
 from pipeline.video_info import PicturePolicy
@@ -71,6 +71,16 @@ def test_that_a_gpu_turns_a_stream_down_is_no_damage() -> None:
         assert not is_bad(av.logging.ERROR, text, harmless)
         assert is_bad(av.logging.ERROR, text, HARMLESS)
     assert is_bad(av.logging.ERROR, "error while decoding MB 3 5, bytestream -7", harmless)
+
+
+def test_a_picture_that_is_not_cut_to_size_is_refused() -> None:
+    """Of a stream whose headers cut off columns at the left: shown whole, it would be another picture."""
+    known = {(1280, 720), (640, 360)}
+    for size_px in known:
+        check_size(size_px, known)
+    with pytest.raises(DecodeError, match="1288x720 instead of 640x360 or 1280x720: use --decoder libav") as error:
+        check_size((1288, 720), known)
+    assert error.value.failure == "unsupported"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
